@@ -1,0 +1,3 @@
+"""Hierarchical KL-regularized reinforcement learning on MuJoCo MJX."""
+
+__version__ = "0.1.0"

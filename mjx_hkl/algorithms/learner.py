@@ -1,0 +1,74 @@
+"""One update: gradients of the losses, three optimizers, and the target network."""
+
+import flax.struct
+import jax
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from mjx_hkl.algorithms import svg
+from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.algorithms.window import Window
+from mjx_hkl.models.agent import Agent
+
+
+@flax.struct.dataclass
+class Learner:
+    """θ, φ, ψ, their targets, and the optimizers' state by module."""
+
+    agent: Agent
+    target: svg.Target
+    optimizer_state: dict[str, optax.OptState]
+
+
+def optimizers(config: AlgorithmConfig) -> dict[str, optax.GradientTransformation]:
+    """An optimizer for each module of the agent."""
+    rates = {
+        "policy": config.policy_learning_rate,
+        "default_policy": config.default_policy_learning_rate,
+        "critic": config.critic_learning_rate,
+    }
+    return {
+        module: optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(rate))
+        for module, rate in rates.items()
+    }
+
+
+def init(agent: Agent, config: AlgorithmConfig) -> Learner:
+    """A learner whose target equals the agent."""
+    # A copy: online and target buffers are donated together and must not be the same.
+    target = jax.tree.map(lambda x: x + 0, svg.Target(agent))
+    state = {module: tx.init(getattr(agent, module)) for module, tx in optimizers(config).items()}
+    return Learner(agent, target, state)
+
+
+def update(
+    learner: Learner, window: Window, key: PRNGKeyArray, count: Int[Array, ""], config: AlgorithmConfig
+) -> tuple[Learner, dict[str, Float[Array, ""]]]:
+    """One step of every optimizer on a time-major batch.
+
+    Args:
+      learner: donated.
+      window: a time-major batch.
+      key: consumed.
+      count: updates made, this one included; every `target_update_period`-th renews the target.
+      config: learning rates and everything `svg.loss` needs.
+    """
+    gradients, metrics = jax.grad(svg.loss, has_aux=True)(learner.agent, learner.target, window, key, config)
+    modules, optimizer_state = {}, {}
+    for name, optimizer in optimizers(config).items():
+        gradient, module = getattr(gradients, name), getattr(learner.agent, name)
+        change, optimizer_state[name] = optimizer.update(gradient, learner.optimizer_state[name], module)
+        modules[name] = optax.apply_updates(module, change)
+        metrics[f"{name}_gradient_norm"] = optax.global_norm(gradient)
+    agent = _with_modules(learner.agent, modules)
+    renewed = svg.Target(agent)
+    target = optax.periodic_update(renewed, learner.target, count, config.target_update_period)
+    return Learner(agent, target, optimizer_state), metrics
+
+
+def _with_modules(agent: Agent, modules: dict[str, object]) -> Agent:
+    """The agent with some of its modules exchanged, leaving the given agent as it is."""
+    copy = jax.tree.map(lambda x: x, agent)
+    for name, module in modules.items():
+        setattr(copy, name, module)
+    return copy

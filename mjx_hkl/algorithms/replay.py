@@ -1,0 +1,43 @@
+"""Replay: a ring of windows on the device, written in place.
+
+All environments' windows of one unroll form a slot, so an insert is one contiguous copy whose cost does
+not depend on the capacity.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from mjx_hkl.algorithms.window import Window
+
+
+def num_slots(capacity: int, num_envs: int, unroll_length: int) -> int:
+    """Slots that hold at least `capacity` transitions."""
+    return -(-capacity // (num_envs * unroll_length))
+
+
+def empty(windows: Window, slots: int) -> Window:
+    """A ring of `slots` slots for windows like these (only their shapes are read)."""
+    return jax.tree.map(lambda x: jnp.zeros((slots * x.shape[0], *x.shape[1:]), x.dtype), windows)
+
+
+def insert(ring: Window, windows: Window, count: Int[Array, ""]) -> Window:
+    """Writes one slot over the oldest.
+
+    Args:
+      ring: of `empty`, donated.
+      windows: of all environments, batch first.
+      count: inserts made before this one.
+    """
+    num_envs = windows.reward.shape[0]
+    slots = ring.reward.shape[0] // num_envs
+    start = (count % slots) * num_envs
+    return jax.tree.map(
+        lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, start, 0), ring, windows
+    )
+
+
+def sample(ring: Window, key: PRNGKeyArray, batch_size: int, filled: Int[Array, ""]) -> Window:
+    """`batch_size` windows, uniform with replacement among the first `filled`, batch first."""
+    index = jax.random.randint(key, (batch_size,), 0, filled)
+    return jax.tree.map(lambda x: x[index], ring)

@@ -1,0 +1,56 @@
+"""A window: K consecutive steps of one environment and the step after, the unit of experience."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@flax.struct.dataclass
+class Window:
+    """Experience as it is stored and learned from, time on the axis after the batch, or before it.
+
+    An episode may end inside a window and the next one start. The state that a truncation at step j
+    led to is then not observation j+1, which belongs to the next episode; it is kept as the very last
+    observation. There is at most one such, as an episode is no shorter than a window.
+
+    Attributes:
+      observation: groups at steps 0..K−1, the state after step K−1, and the state a truncation before
+        step K−1 led to (else anything finite).
+      latent_tm1: z before step 0; at an episode's start a draw from N(0, 1).
+      action: before clipping.
+      behaviour_log_prob: log μ(a_t | x_t) at the behaviour's latent.
+      reward: of step t.
+      discount: 0 where the episode terminated with step t, else 1.
+      is_last: 1 where the episode ended with step t, by termination or truncation.
+      valid: 0 where the simulator failed in step t.
+    """
+
+    observation: dict[str, Float[Array, "..."]]
+    latent_tm1: Float[Array, "*batch latent"]
+    action: Float[Array, "..."]
+    behaviour_log_prob: Float[Array, "..."]
+    reward: Float[Array, "..."]
+    discount: Float[Array, "..."]
+    is_last: Float[Array, "..."]
+    valid: Float[Array, "..."]
+
+
+def time_major(windows: Window) -> Window:
+    """Swaps batch and time; `latent_tm1` has no time."""
+    swapped = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), windows)
+    return swapped.replace(latent_tm1=windows.latent_tm1)
+
+
+def cut_inside(window: Window) -> Float[Array, "time batch"]:
+    """1 where a truncation before the last step makes the last observation the one that follows.
+
+    Time-major.
+    """
+    truncated = window.is_last * window.discount * window.valid
+    return truncated.at[-1].set(0.0)
+
+
+def following(values: Float[Array, "time+2 batch"], window: Window) -> Float[Array, "time batch"]:
+    """Of values at all observations, those at the state each step truly led to. Time-major."""
+    return jnp.where(cut_inside(window) > 0, values[-1], values[1:-1])

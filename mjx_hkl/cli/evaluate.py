@@ -1,0 +1,53 @@
+"""`mjx-hkl evaluate CHECKPOINT_OR_RUN`."""
+
+import dataclasses
+import json
+from typing import Annotated
+
+import tyro
+
+from mjx_hkl.cli.arguments import parse
+from mjx_hkl.config import NonNegative, Positive, from_table, to_table
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateCommand:
+    """Measure success and return of an agent, each episode from a fresh random start."""
+
+    agent: Annotated[str, tyro.conf.Positional]
+    """An exported agent, a run directory, or a name from `mjx-hkl list checkpoints`."""
+    episodes: Positive = 256
+    """Episodes, all at once."""
+    seed: NonNegative = 0
+    """Of the starts and of a stochastic policy's samples."""
+    stochastic: bool = False
+    """Sample latents and actions instead of taking their means."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    command = parse(EvaluateCommand, "evaluate", arguments)
+    command = from_table(EvaluateCommand, to_table(command), "command line")
+
+    from mjx_hkl.experiments.agents import find_agent
+    from mjx_hkl.experiments.build import make_environment
+    from mjx_hkl.experiments.evaluation import evaluate
+    from mjx_hkl.training import devices
+
+    devices.use_compilation_cache()
+    found = find_agent(command.agent)
+    environment = make_environment(found.recipe, command.episodes)
+    result = evaluate(environment, found.agent.policy, command.seed, not command.stochastic)
+    if command.json:
+        print(json.dumps({"agent": command.agent, **dataclasses.asdict(result)}))
+    else:
+        actions = "mean actions" if result.deterministic else "sampled actions"
+        print(
+            f"{command.agent} on {found.recipe.environment}, {result.episodes} episodes, {actions}:"
+            f" success {result.success_rate:.1%}, return {result.episode_return:.2f}"
+            f" ± {result.episode_return_std:.2f}, length {result.episode_length:.1f}"
+            + (f", {result.faults} simulator faults" if result.faults else "")
+        )
+    return 0

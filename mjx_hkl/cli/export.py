@@ -1,0 +1,52 @@
+"""`mjx-hkl export RUN [OUT]`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mjx_hkl.cli.arguments import parse
+from mjx_hkl.config import NonNegative, Positive, from_table, to_table
+from mjx_hkl.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportCommand:
+    """Write the agent of a run's newest checkpoint as a folder that other runs can take parts of."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """Run directory."""
+    out: Annotated[str | None, tyro.conf.Positional] = None
+    """Folder to write; by default checkpoints/NAME."""
+    seed_index: NonNegative = 0
+    """Which agent of a run of several seeds."""
+    episodes: Positive = 256
+    """Episodes of the evaluation written with it."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    command = parse(ExportCommand, "export", arguments)
+    command = from_table(ExportCommand, to_table(command), "command line")
+    run = Path(command.run)
+    if not (run / "recipe.toml").is_file():
+        raise UserError(f"{run} is not a run directory: it has no recipe.toml")
+
+    from mjx_hkl.experiments.agents import agent_of_run
+    from mjx_hkl.experiments.build import make_environment
+    from mjx_hkl.experiments.evaluation import evaluate
+    from mjx_hkl.experiments.export import require_free, save_export
+    from mjx_hkl.experiments.run_directory import RunDirectory
+    from mjx_hkl.experiments.training_run import specs
+    from mjx_hkl.training import devices
+
+    devices.use_compilation_cache()
+    found = agent_of_run(RunDirectory(run), command.seed_index)
+    out = Path(command.out or f"checkpoints/{found.recipe.name}")
+    require_free(out)
+    environment = make_environment(found.recipe, command.episodes)
+    result = evaluate(environment, found.agent.policy, seed=0, deterministic=True)
+    save_export(out, found.agent, found.recipe, specs(environment.env), dataclasses.asdict(result))
+    print(f"{out}: success {result.success_rate:.1%} over {result.episodes} episodes")
+    return 0

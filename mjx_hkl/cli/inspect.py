@@ -1,0 +1,70 @@
+"""`mjx-hkl inspect CHECKPOINT`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from mjx_hkl.cli.arguments import parse
+
+
+@dataclasses.dataclass(frozen=True)
+class InspectCommand:
+    """Say what an exported agent or a run holds, without loading its parameters."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional]
+    """An exported agent, a run directory, or a name from `mjx-hkl list checkpoints`."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    command = parse(InspectCommand, "inspect", arguments)
+    is_run = (Path(command.checkpoint) / "recipe.toml").is_file()
+    about = _run(Path(command.checkpoint)) if is_run else _export(command.checkpoint)
+    print(json.dumps(about) if command.json else "\n".join(_lines(about)))
+    return 0
+
+
+def _run(path: Path) -> dict[str, Any]:
+    from mjx_hkl.config import to_table
+    from mjx_hkl.experiments.recipe import load_recipe
+    from mjx_hkl.experiments.run_directory import RunDirectory
+    from mjx_hkl.training import checkpoint
+
+    run = RunDirectory(path)
+    recipe = load_recipe(str(path))
+    rows = run.read_metrics()
+    steps = checkpoint.newest(run.checkpoints)
+    shapes = checkpoint.about(run.checkpoints)["shapes"]
+    return {
+        "kind": "run",
+        "name": recipe.name,
+        "checkpoint_environment_steps": steps,
+        "total_env_steps": recipe.total_env_steps,
+        "checkpoint_arrays": len(shapes),
+        "last_metrics": rows[-1] if rows else None,
+        "recipe": to_table(recipe),
+    }
+
+
+def _export(given: str) -> dict[str, Any]:
+    from mjx_hkl.experiments.agents import find_export
+    from mjx_hkl.experiments.export import read_about
+
+    return {"kind": "export", **read_about(find_export(given))}
+
+
+def _lines(about: Any, indent: str = "") -> list[str]:
+    """Nested tables as indented lines."""
+    lines = []
+    for name, value in about.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append(f"{indent}{name}: {shown}")
+    return lines

@@ -1,0 +1,72 @@
+"""`mjx-hkl list [envs|recipes|checkpoints]`."""
+
+import dataclasses
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from mjx_hkl import resources
+from mjx_hkl.cli.arguments import parse
+from mjx_hkl.errors import UserError, unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class ListCommand:
+    """Environments, recipes and exported agents at hand."""
+
+    what: Annotated[str | None, tyro.conf.Positional] = None
+    """envs, recipes or checkpoints; all of them by default."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    tables = {"envs": _environments, "recipes": _recipes, "checkpoints": _checkpoints}
+    what = parse(ListCommand, "list", arguments).what
+    if what is not None and what not in tables:
+        raise unknown_name("list", what, tables)
+    console = Console()
+    for name in [what] if what else tables:
+        console.print(tables[name]())
+    return 0
+
+
+def _environments() -> Table:
+    from mjx_hkl.environments import World, load_environment
+
+    table = Table("environment", "body", "task", "observation groups", "actions", box=None)
+    for name in resources.names("envs", ".toml"):
+        config = load_environment(name)
+        world = World(config)
+        groups = ", ".join(f"{group} {size}" for group, size in world.observation_size.items())
+        table.add_row(name, config.body, config.task["kind"], groups, str(world.action_size))
+    return table
+
+
+def _recipes() -> Table:
+    from mjx_hkl.experiments.recipe import load_recipe
+
+    table = Table("recipe", "environment", "policy", "prior", "environment steps", box=None)
+    for name in resources.names("train", ".toml"):
+        recipe = load_recipe(name)
+        prior = recipe.default_policy.high_level
+        table.add_row(name, recipe.environment, recipe.policy.kind, prior, f"{recipe.total_env_steps:,}")
+    return table
+
+
+def _checkpoints() -> Table:
+    from mjx_hkl.experiments.agents import export_names
+    from mjx_hkl.experiments.export import read_about
+
+    table = Table("checkpoint", "environment", "success", box=None)
+    for name in export_names():
+        try:
+            about = read_about(resources.folder("checkpoints") / name)
+        except UserError as error:
+            table.add_row(name, f"unreadable: {error}", "")
+            continue
+        evaluation = about.get("evaluation") or {}
+        success = evaluation.get("success_rate")
+        table.add_row(name, about["recipe"]["environment"], "-" if success is None else f"{success:.1%}")
+    return table

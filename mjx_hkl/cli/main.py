@@ -1,0 +1,58 @@
+"""`mjx-hkl COMMAND ...`: finds the command and turns a user's mistake into one line and exit code 2."""
+
+import importlib
+import sys
+
+from mjx_hkl import __version__
+from mjx_hkl.errors import UserError, unknown_name
+
+# Imported only when asked for: JAX, MJX and Brax take seconds to load.
+COMMANDS = {
+    "train": "train an agent from a recipe",
+    "evaluate": "measure success and return of an agent",
+    "export": "write a run's agent as a folder other runs can use",
+    "inspect": "say what an exported agent, a run or a checkpoint holds",
+    "bench": "measure simulation (bench env) or training (bench train)",
+    "list": "environments, recipes and exported agents at hand",
+}
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command line; returns its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"mjx-hkl {__version__}")
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise unknown_name("command", name, COMMANDS)
+        return importlib.import_module(f"mjx_hkl.cli.{name}").main(rest) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        sys.stderr.close()
+        return 0
+
+
+def _help() -> str:
+    lines = [f"  {name:<10}{summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: mjx-hkl COMMAND ...",
+            "",
+            "Hierarchical KL-regularized reinforcement learning on MuJoCo MJX.",
+            "",
+            *lines,
+            "",
+            "mjx-hkl COMMAND --help says more; mjx-hkl train RECIPE --help lists every field.",
+        ]
+    )

@@ -1,0 +1,68 @@
+"""What a person sees of a training run: a live bar on a terminal, plain lines elsewhere."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Row = dict[str, float | int | None]
+
+
+class Display:
+    """A `Reporter` on the console."""
+
+    def __init__(self, console: Console | None = None):
+        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:3.0f}%"),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("")
+        self._total = 0
+
+    def say(self, text: str) -> None:
+        """A line about the run."""
+        self._console.print(text, markup=False)
+
+    def begin(self, done: int, total: int) -> None:
+        """The bar appears."""
+        self._total = total
+        self._progress.update(self._task, total=total, completed=done, description=f"{done:,} steps")
+        self._progress.start()
+
+    def interval(self, rows: Sequence[Row]) -> None:
+        """The bar moves; several seeds are shown by their mean."""
+        done = int(rows[0]["environment_steps"] or 0)
+        rate = sum(row["environment_steps_per_second"] or 0 for row in rows)
+        text = (
+            f"{done:,} steps  {rate:,.0f}/s  success {_mean(rows, 'success_rate', '{:.1%}')}"
+            f"  return {_mean(rows, 'episode_return', '{:.1f}')}  kl {_mean(rows, 'kl_high', '{:.2f}')}"
+        )
+        self._progress.update(self._task, completed=done, description=text)
+        if not self._console.is_terminal:
+            seconds = (self._total - done) * len(rows) / max(rate, 1e-9)
+            self.say(f"{done / self._total:4.0%}  {text}  ETA {seconds:.0f} s")
+
+    def end(self) -> None:
+        """The bar stays where it stopped."""
+        self._progress.stop()
+
+
+def _mean(rows: Sequence[Row], name: str, form: str) -> str:
+    known = [value for row in rows if (value := row.get(name)) is not None]
+    return form.format(fmean(known)) if known else "-"

@@ -1,0 +1,70 @@
+"""`mjx-hkl train RECIPE`."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from mjx_hkl.cli.arguments import parse
+from mjx_hkl.config import to_table
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.recipe import Recipe, load_recipe, recipe_from_table
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand(Recipe):
+    """Train a recipe's agents: a live progress display, then an evaluation, a checkpoint and an export.
+
+    RECIPE is a name from `mjx-hkl list recipes`, a .toml file, or a run directory. Every field of the
+    recipe is an option; the values shown are the recipe's own.
+    """
+
+    out: Path | None = None
+    """Run directory to write; by default runs/NAME-DATE-TIME."""
+    resume: bool = False
+    """Continue the run in --out (or in the run directory given as RECIPE) from its newest checkpoint."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    if arguments and not arguments[0].startswith("-"):
+        given, *options = arguments
+        recipe = load_recipe(given)
+    elif "--help" in arguments or "-h" in arguments:
+        given, options, recipe = "", arguments, Recipe(environment="ball-go-to-target")
+    else:
+        raise UserError("train needs a recipe first: mjx-hkl train RECIPE; see mjx-hkl list recipes")
+    fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
+    command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields))
+    table = to_table(command)
+    out, resume = table.pop("out", None), table.pop("resume")
+    recipe = recipe_from_table(table, "command line")
+    if out is None and resume:
+        if not (Path(given) / "recipe.toml").is_file():
+            raise UserError("--resume needs the run directory: mjx-hkl train RUN --resume, or --out RUN")
+        out = given
+    out = Path(out or f"runs/{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    return _train(recipe, out, resume)
+
+
+def _train(recipe: Recipe, out: Path, resume: bool) -> int:
+    # Imported only once the arguments are known to be right: a mistake is told at once.
+    from mjx_hkl.cli.progress import Display
+    from mjx_hkl.experiments.training_run import train
+    from mjx_hkl.training import devices
+
+    devices.use_compilation_cache()
+    display = Display()
+    result = train(recipe, out, resume, display)
+    if not result.finished:
+        display.say(f"stopped and saved at {result.environment_steps:,} environment steps")
+        display.say(f"go on with: mjx-hkl train {out} --resume")
+        return 0
+    for index, evaluation in enumerate(result.evaluations):
+        seed = f"seed {recipe.seed + index}: " if recipe.num_seeds > 1 else ""
+        display.say(
+            f"{seed}evaluation over {evaluation.episodes} episodes, mean actions:"
+            f" success {evaluation.success_rate:.1%}, return {evaluation.episode_return:.1f},"
+            f" length {evaluation.episode_length:.0f}"
+        )
+    display.say(f"trained in {result.seconds:.0f} s; run and exported agent in {out}")
+    return 0

@@ -1,0 +1,73 @@
+"""Checked configuration: frozen dataclasses filled from TOML tables, every mistake one clear line."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, Gt, Le
+from pydantic import TypeAdapter, ValidationError
+
+from mjx_hkl.errors import UserError, unknown_name
+
+T = TypeVar("T")
+
+Positive = Annotated[int, Gt(0)]
+NonNegative = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Sizes = tuple[Positive, ...]
+
+
+def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """An instance of the dataclass `cls` from a TOML table, types and ranges checked.
+
+    Args:
+      cls: a dataclass; nested dataclasses are nested tables.
+      table: what TOML gives: str, bool, int, float, lists and tables.
+      where: the file or command line it came from, for the error.
+
+    Raises:
+      UserError: an unknown or missing field, a wrong type, a number out of range.
+    """
+    refuse_unknown_fields(cls, table, where)
+    try:
+        text = json.dumps(table)  # JSON, so that a TOML array may be a tuple in strict mode
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}") from error
+    try:
+        adapter: TypeAdapter[T] = TypeAdapter(cls)
+        return adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_first_problem(error)}") from error
+
+
+def to_table(config: Any) -> dict[str, Any]:
+    """The TOML table `from_table` reads back; fields that are None are left out."""
+    return _without_none(dataclasses.asdict(config))
+
+
+def refuse_unknown_fields(cls: type, table: Mapping[str, Any], where: str) -> None:
+    """Raises UserError, naming the nearest fields, for a key of `table` that `cls` does not have."""
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    for key, value in table.items():
+        if key not in fields:
+            raise UserError(f"{where}: {unknown_name('field', key, fields)}")
+        if dataclasses.is_dataclass(fields[key]) and isinstance(value, Mapping):
+            refuse_unknown_fields(fields[key], value, f"{where}: [{key}]")
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = "" if problem["type"] in ("missing", "value_error") else f", not {problem['input']!r}"
+    return f"{name}: {message}{given}" if name else f"{message}{given}"
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,171 @@
+"""Bodies: an MJCF file with a few named parts, and what the body feels of itself.
+
+The parts: the body `torso`, carried either by a free joint or by slides x, y, z and an upright hinge
+(in that order); geoms whose name ends in `foot` are end effectors; geoms with a contype collide.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+from mujoco import mjx
+
+from mjx_hkl import resources
+from mjx_hkl.config import PositiveFloat
+from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.errors import UserError
+
+_JOINT = mujoco.mjtJoint
+
+
+@dataclasses.dataclass(frozen=True)
+class ProprioceptionConfig:
+    """The `[proprioception]` table: units that bring what the body feels to the order of one."""
+
+    joint_velocity_unit: PositiveFloat = 10.0  # rad/s
+    velocity_unit: PositiveFloat = 2.0  # m/s, velocimeter
+    angular_velocity_unit: PositiveFloat = 5.0  # rad/s, gyro
+    acceleration_unit: PositiveFloat = 50.0  # m/s^2, accelerometer
+    max_acceleration: PositiveFloat = 5.0  # in that unit; impacts are clipped
+
+
+@flax.struct.dataclass
+class Frame:
+    """Pose and motion of the torso.
+
+    Attributes:
+      position: of the torso's origin in the world, metres.
+      rotation: torso axes in the world, as columns.
+      heading: direction of the torso's x-axis over the ground, radians.
+      velocity: linear, world frame, m/s.
+      angular_velocity: torso frame, rad/s.
+      acceleration: linear, world frame, without gravity, m/s^2.
+    """
+
+    position: Float[Array, " 3"]
+    rotation: Float[Array, "3 3"]
+    heading: Float[Array, ""]
+    velocity: Float[Array, " 3"]
+    angular_velocity: Float[Array, " 3"]
+    acceleration: Float[Array, " 3"]
+
+    def egocentric(self, points: Float[Array, "*n 2"]) -> Float[Array, "*n 2"]:
+        """Ground points in the heading frame: x ahead, y to the left, metres."""
+        cos, sin = jnp.cos(self.heading), jnp.sin(self.heading)
+        return (points - self.position[:2]) @ jnp.array([[cos, -sin], [sin, cos]])
+
+
+def load_body(name: str) -> mujoco.MjSpec:
+    """The MJCF of a body: a name from `envs/bodies/` or a path to an .xml file.
+
+    Raises:
+      UserError: there is no such body, or the file is not valid MJCF.
+    """
+    path = resources.find("body", name, "envs/bodies", ".xml")
+    try:
+        return mujoco.MjSpec.from_file(str(path))
+    except ValueError as error:
+        raise UserError(f"body {name!r}: {' '.join(str(error).split())}") from error
+
+
+class Body:
+    """Reads a body's pose and proprioception from the physics state of a compiled model."""
+
+    def __init__(self, model: mujoco.MjModel, config: ProprioceptionConfig):
+        try:
+            torso = model.body("torso")
+        except KeyError as error:
+            raise UserError("the body has no part named 'torso'") from error
+        self._torso_id = torso.id
+        self._config = config
+        root = [model.joint(torso.jntadr[0] + i) for i in range(torso.jntnum[0])]
+        self._free = [joint.type[0] for joint in root] == [_JOINT.mjJNT_FREE]
+        if not self._free and [joint.type[0] for joint in root] != 3 * [_JOINT.mjJNT_SLIDE] + [
+            _JOINT.mjJNT_HINGE
+        ]:
+            raise UserError("the body's 'torso' needs a free joint, or slides x, y, z and an upright hinge")
+        self._root_qpos = root[0].qposadr[0]
+        self._root_qvel = root[0].dofadr[0]
+        self._spawn = np.array(model.body_pos[torso.id])
+        self._gravity = np.array(model.opt.gravity)
+
+        own = [
+            model.joint(i)
+            for i in range(model.njnt)
+            if model.body_rootid[model.jnt_bodyid[i]] == torso.id and model.jnt_bodyid[i] != torso.id
+        ]
+        # The angle of an unlimited hinge is not felt: a wheel is the same at every angle.
+        self._joint_qpos = np.array([j.qposadr[0] for j in own if model.jnt_limited[j.id]], int)
+        self._joint_qvel = np.array([j.dofadr[0] for j in own], int)
+        self._feet = np.array([i for i in range(model.ngeom) if model.geom(i).name.endswith("foot")], int)
+        self._foot_radius = model.geom_size[self._feet, 0]
+        self._kinematic_model = mjx.put_model(model, impl="jax")
+        self._kinematic_data = mjx.make_data(model, impl="jax")
+
+    def place(
+        self, qpos: Float[Array, " nq"], position: Float[Array, " 2"], heading: Float[Array, ""]
+    ) -> Float[Array, " nq"]:
+        """`qpos` with the torso at a ground position, upright, facing `heading` (radians)."""
+        at = self._root_qpos
+        if not self._free:
+            return qpos.at[at : at + 2].set(position - self._spawn[:2]).at[at + 3].set(heading)
+        quaternion = jnp.stack([jnp.cos(heading / 2), 0.0, 0.0, jnp.sin(heading / 2)])
+        return qpos.at[at : at + 2].set(position).at[at + 3 : at + 7].set(quaternion)
+
+    def frame(self, state: PhysicsState) -> Frame:
+        """Pose and motion of the torso, from positions, velocities and accelerations alone."""
+        root = state.qpos[self._root_qpos :]
+        qvel, qacc = state.qvel[self._root_qvel :], state.qacc[self._root_qvel :]
+        if self._free:
+            position, rotation = root[:3], _rotation(root[3:7])
+            angular_velocity = qvel[3:6]
+        else:
+            position, rotation = self._spawn + root[:3], _upright_rotation(root[3])
+            angular_velocity = jnp.zeros(3).at[2].set(qvel[3])
+        heading = jnp.arctan2(rotation[1, 0], rotation[0, 0])
+        return Frame(position, rotation, heading, qvel[:3], angular_velocity, qacc[:3])
+
+    def proprioception(self, state: PhysicsState, frame: Frame) -> Float[Array, " n"]:
+        """What the body itself feels; nothing of where it is or heads in the world."""
+        config = self._config
+        accelerometer = (frame.acceleration - self._gravity) @ frame.rotation / config.acceleration_unit
+        parts = [
+            state.qpos[self._joint_qpos],
+            state.qvel[self._joint_qvel] / config.joint_velocity_unit,
+            frame.position[2:],  # body height
+            frame.rotation[2],  # the world's z-axis in the torso frame
+            frame.angular_velocity / config.angular_velocity_unit,  # gyro
+            frame.velocity @ frame.rotation / config.velocity_unit,  # velocimeter
+            jnp.clip(accelerometer, -config.max_acceleration, config.max_acceleration),
+        ]
+        if self._feet.size:
+            feet = self.feet(state)
+            touch = (feet[:, 2] < self._foot_radius).astype(jnp.float32)
+            parts += [((feet - frame.position) @ frame.rotation).ravel(), touch]
+        return jnp.concatenate(parts)
+
+    def feet(self, state: PhysicsState) -> Float[Array, "feet 3"]:
+        """Centres of the end effectors in the world, metres."""
+        with jax.default_matmul_precision("highest"):
+            data = mjx.kinematics(self._kinematic_model, self._kinematic_data.replace(qpos=state.qpos))
+        return data.geom_xpos[self._feet]
+
+
+def _rotation(quaternion: Float[Array, " 4"]) -> Float[Array, "3 3"]:
+    w, x, y, z = quaternion / jnp.linalg.norm(quaternion)
+    return jnp.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _upright_rotation(heading: Float[Array, ""]) -> Float[Array, "3 3"]:
+    cos, sin = jnp.cos(heading), jnp.sin(heading)
+    return jnp.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])

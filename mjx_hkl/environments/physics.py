@@ -1,0 +1,59 @@
+"""What every physics engine shares: the state that is carried between control steps, and the interface."""
+
+import dataclasses
+from typing import Literal, Protocol
+
+import flax.struct
+import mujoco
+from jaxtyping import Array, Float
+
+from mjx_hkl.config import Positive, PositiveFloat
+
+
+@dataclasses.dataclass(frozen=True)
+class PhysicsConfig:
+    """The `[physics]` table of an environment file."""
+
+    timestep: PositiveFloat = 0.005  # seconds per physics step
+    substeps: Positive = 5  # physics steps per control step
+    solver: Literal["newton", "cg"] = "newton"
+    iterations: Positive = 1
+    ls_iterations: Positive = 4
+    eulerdamp: bool = False  # integrate joint damping implicitly
+    max_velocity: PositiveFloat = 1000.0  # generalized; beyond it the state is a simulator fault
+
+
+@flax.struct.dataclass
+class PhysicsState:
+    """All that a control step needs of the one before; everything else is derived from it.
+
+    Attributes:
+      qpos: generalized positions, metres and radians.
+      qvel: generalized velocities, per second.
+      qacc: generalized accelerations of the last physics step; the solver's warm start.
+    """
+
+    qpos: Float[Array, "*batch nq"]
+    qvel: Float[Array, "*batch nv"]
+    qacc: Float[Array, "*batch nv"]
+
+
+class Engine(Protocol):
+    """Advances one world. Pure and unbatched: made to be vmapped."""
+
+    model: mujoco.MjModel
+
+    def step(self, state: PhysicsState, control: Float[Array, " nu"]) -> PhysicsState:
+        """One control step: `substeps` physics steps under constant control."""
+        ...
+
+
+def set_options(spec: mujoco.MjSpec, config: PhysicsConfig) -> None:
+    """Writes the solver and integrator settings into a model under construction."""
+    option = spec.option
+    option.timestep = config.timestep
+    option.iterations = config.iterations
+    option.ls_iterations = config.ls_iterations
+    option.solver = getattr(mujoco.mjtSolver, f"mjSOL_{config.solver.upper()}")
+    if not config.eulerdamp:
+        option.disableflags |= mujoco.mjtDisableBit.mjDSBL_EULERDAMP

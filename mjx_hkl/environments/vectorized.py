@@ -1,0 +1,99 @@
+"""Many worlds at once: time limit, fresh random starts, and the truth about how an episode ended."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from brax.envs.base import Env, State
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+@flax.struct.dataclass
+class VectorState:
+    """The carry of a vectorized environment.
+
+    Attributes:
+      env: the Brax state of every world.
+      steps: control steps since each episode's start.
+      episode_return: undiscounted sum of rewards since then.
+    """
+
+    env: State
+    steps: Int[Array, " envs"]
+    episode_return: Float[Array, " envs"]
+
+    @property
+    def observation(self) -> dict[str, Float[Array, "envs n"]]:
+        """Observation groups to act on."""
+        return self.env.obs
+
+
+@flax.struct.dataclass
+class Timestep:
+    """What a control step led to, before any reset.
+
+    Attributes:
+      reward: of the step.
+      discount: 0 where the episode terminated, else 1; truncation keeps it at 1.
+      is_last: 1 where the episode ended with this step, for whatever reason.
+      valid: 0 where the simulator failed, and nothing may be learned from the step.
+      next_observation: the true one, never that of the episode that starts next.
+      success: 1 where the task was solved.
+      episode_return: where `is_last`, the return of the episode that ended.
+      episode_length: likewise its length in control steps.
+    """
+
+    reward: Float[Array, " envs"]
+    discount: Float[Array, " envs"]
+    is_last: Float[Array, " envs"]
+    valid: Float[Array, " envs"]
+    next_observation: dict[str, Float[Array, "envs n"]]
+    success: Float[Array, " envs"]
+    episode_return: Float[Array, " envs"]
+    episode_length: Int[Array, " envs"]
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorEnvironment:
+    """`num_envs` copies of a Brax environment, stepped together."""
+
+    env: Env
+    num_envs: int
+    episode_length: int
+
+    def reset(self, key: PRNGKeyArray) -> VectorState:
+        """Every world at a fresh start."""
+        env_state = jax.vmap(self.env.reset)(jax.random.split(key, self.num_envs))
+        return VectorState(env_state, jnp.zeros(self.num_envs, int), jnp.zeros(self.num_envs))
+
+    def step(
+        self, state: VectorState, action: Float[Array, "envs n"], key: PRNGKeyArray
+    ) -> tuple[VectorState, Timestep]:
+        """One control step of every world; those whose episode ended start a new one from `key`."""
+        env_state = jax.vmap(self.env.step)(state.env, action)
+        steps = state.steps + 1
+        terminated = env_state.done
+        is_last = jnp.maximum(terminated, (steps >= self.episode_length).astype(jnp.float32))
+        episode_return = state.episode_return + env_state.reward
+        timestep = Timestep(
+            reward=env_state.reward,
+            discount=1.0 - terminated,
+            is_last=is_last,
+            valid=1.0 - env_state.metrics.get("fault", jnp.zeros_like(terminated)),
+            next_observation=env_state.obs,
+            success=env_state.metrics.get("success", jnp.zeros_like(terminated)),
+            episode_return=episode_return,
+            episode_length=steps,
+        )
+        continued = VectorState(env_state, steps, episode_return)
+        return where(is_last, self.reset(key), continued), timestep
+
+
+def where(condition: Float[Array, " envs"], yes: VectorState, no: VectorState) -> VectorState:
+    """World by world, `yes` where the condition is not 0."""
+
+    def select(a: Array, b: Array) -> Array:
+        return jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)) > 0, a, b)
+
+    return jax.tree.map(select, yes, no)

@@ -1,0 +1,16 @@
+"""The one exception for mistakes a user can mend: shown as one line, exit code 2, no traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What was given, what was expected, what to do: one line."""
+
+
+def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is none of `known`, naming the nearest ones."""
+    known = sorted(known)
+    near = difflib.get_close_matches(given, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    return UserError(f"unknown {what} {given!r}; {hint}")

@@ -1,0 +1,1 @@
+"""Recipes become runs: training with its files, evaluation, export, benchmarks."""

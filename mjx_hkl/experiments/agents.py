@@ -1,0 +1,60 @@
+"""Finding an agent by what a user gives: an export, a run directory, or a checkpoint's name."""
+
+from pathlib import Path
+
+from mjx_hkl import resources
+from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.experiments.build import make_loop
+from mjx_hkl.experiments.export import Export, load_export
+from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.experiments.run_directory import RunDirectory
+from mjx_hkl.experiments.training_run import agent_of_seed, specs
+from mjx_hkl.training import checkpoint
+
+
+def find_agent(given: str, seed_index: int = 0) -> Export:
+    """The agent of an export, of a name in `checkpoints/`, or of a run's newest checkpoint.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    path = Path(given)
+    if (path / "recipe.toml").is_file():
+        return agent_of_run(RunDirectory(path), seed_index)
+    return load_export(find_export(given))
+
+
+def agent_of_run(run: RunDirectory, seed_index: int = 0) -> Export:
+    """The agent in the newest checkpoint of a run.
+
+    Raises:
+      UserError: there is no whole checkpoint, or it does not fit the recipe, or no such seed.
+    """
+    recipe = load_recipe(str(run.path))
+    if not 0 <= seed_index < recipe.num_seeds:
+        raise UserError(f"{run.path} has {recipe.num_seeds} seeds; there is no number {seed_index}")
+    loop = make_loop(recipe)
+    state = checkpoint.restore(run.checkpoints, loop.abstract())
+    environment = loop.schedule.train_step.environment.env
+    return Export(agent_of_seed(state, seed_index), recipe, specs(environment))
+
+
+def find_export(given: str) -> Path:
+    """The folder of an export given by path or by name.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    if Path(given).is_dir():
+        return Path(given)
+    named = resources.folder("checkpoints") / given
+    if named.is_dir():
+        return named
+    if "/" in given:
+        raise UserError(f"{given} does not exist")
+    raise unknown_name("agent", given, export_names())
+
+
+def export_names() -> list[str]:
+    """Names of the exported agents at hand, sorted."""
+    return sorted(path.parent.name for path in resources.folder("checkpoints").glob("*/agent.json"))

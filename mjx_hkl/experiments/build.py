@@ -1,0 +1,49 @@
+"""From a recipe to the objects it describes."""
+
+import dataclasses
+
+from mjx_hkl.environments import VectorEnvironment, World, load_environment
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.recipe import Recipe
+from mjx_hkl.training import devices
+from mjx_hkl.training.loop import Loop, Schedule
+from mjx_hkl.training.step import TrainStep
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with what depends on the device filled in."""
+    if recipe.num_envs is None:
+        recipe = dataclasses.replace(recipe, num_envs=devices.default_num_envs())
+    return recipe
+
+
+def make_environment(recipe: Recipe, num_envs: int | None = None) -> VectorEnvironment:
+    """The recipe's worlds.
+
+    Raises:
+      UserError: there is no such environment, or it lacks what the recipe asks of it.
+    """
+    config = load_environment(recipe.environment)
+    world = World(config, recipe.engine)
+    recipe.information.check(world.observation_size)
+    if config.episode_length < recipe.algorithm.unroll_length:
+        raise UserError(
+            f"algorithm.unroll_length {recipe.algorithm.unroll_length} exceeds the environment's"
+            f" episode_length {config.episode_length}"
+        )
+    num_envs = num_envs or recipe.num_envs
+    assert num_envs is not None, "resolve the recipe first"
+    return VectorEnvironment(world, num_envs, config.episode_length)
+
+
+def make_train_step(recipe: Recipe) -> TrainStep:
+    """The recipe's train step."""
+    return TrainStep(
+        make_environment(recipe), recipe.model, recipe.algorithm, recipe.replay_capacity, recipe.min_replay
+    )
+
+
+def make_loop(recipe: Recipe) -> Loop:
+    """The recipe's training loop, nothing compiled yet."""
+    schedule = Schedule(make_train_step(recipe), recipe.total_env_steps, recipe.log_interval)
+    return Loop(schedule, range(recipe.seed, recipe.seed + recipe.num_seeds))

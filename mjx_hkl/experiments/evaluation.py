@@ -1,0 +1,115 @@
+"""Evaluation: many first episodes at once, each counted once, under the mean or the stochastic policy."""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from brax.envs.base import State
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.math import gaussian
+from mjx_hkl.math.gaussian import Gaussian
+from mjx_hkl.models.agent import Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a policy achieves, with what it was measured by."""
+
+    episodes: int
+    success_rate: float
+    episode_return: float
+    episode_return_std: float
+    episode_length: float
+    faults: int
+    deterministic: bool
+    seed: int
+
+
+@flax.struct.dataclass
+class _Progress:
+    state: State
+    latent: Float[Array, "envs latent"]
+    alive: Float[Array, " envs"]
+    returns: Float[Array, " envs"]
+    lengths: Float[Array, " envs"]
+    success: Float[Array, " envs"]
+    faults: Float[Array, " envs"]
+    step: Array
+    key: PRNGKeyArray
+
+
+def evaluate(environment: VectorEnvironment, policy: Policy, seed: int, deterministic: bool) -> Evaluation:
+    """One episode in every world, from starts drawn with `seed`.
+
+    Args:
+      environment: as many worlds as episodes.
+      policy: to evaluate.
+      seed: of the starts, and of the samples of a stochastic policy.
+      deterministic: latents and actions are their means.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), 0xE7A1)  # apart from the keys training draws from
+    done = jax.device_get(_run(environment, deterministic)(policy, key))
+    return Evaluation(
+        episodes=environment.num_envs,
+        success_rate=float(done.success.mean()),
+        episode_return=float(done.returns.mean()),
+        episode_return_std=float(done.returns.std()),
+        episode_length=float(done.lengths.mean()),
+        faults=int(done.faults.sum()),
+        deterministic=deterministic,
+        seed=seed,
+    )
+
+
+def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
+    def draw(distribution: Gaussian, key: PRNGKeyArray) -> Array:
+        if deterministic:
+            return distribution.mean
+        return gaussian.sample(distribution, jax.random.normal(key, distribution.mean.shape))
+
+    def begin(policy: Policy, key: PRNGKeyArray) -> _Progress:
+        start_key, latent_key, key = jax.random.split(key, 3)
+        state = environment.reset(start_key).env
+        zero = jnp.zeros(environment.num_envs)
+        latent = jax.random.normal(latent_key, (environment.num_envs, policy.latent_size))
+        return _Progress(
+            state,
+            jnp.zeros_like(latent) if deterministic else latent,
+            alive=zero + 1.0,
+            returns=zero,
+            lengths=zero,
+            success=zero,
+            faults=zero,
+            step=jnp.zeros((), jnp.int32),
+            key=key,
+        )
+
+    def unfinished(progress: _Progress) -> Array:
+        return (progress.step < environment.episode_length) & (progress.alive.sum() > 0)
+
+    @jax.jit
+    def run(policy: Policy, key: PRNGKeyArray) -> _Progress:
+        def step(now: _Progress) -> _Progress:
+            latent_key, action_key, key = jax.random.split(now.key, 3)
+            latent = draw(policy.latent(now.state.obs, now.latent), latent_key)
+            action = draw(policy.action(now.state.obs, latent), action_key)
+            state = jax.vmap(environment.env.step)(now.state, action)
+            return _Progress(
+                state,
+                latent,
+                alive=now.alive * (1.0 - state.done),
+                returns=now.returns + now.alive * state.reward,
+                lengths=now.lengths + now.alive,
+                success=now.success + now.alive * state.metrics["success"],
+                faults=now.faults + now.alive * state.metrics["fault"],
+                step=now.step + 1,
+                key=key,
+            )
+
+        return jax.lax.while_loop(unfinished, step, begin(policy, key))
+
+    return run

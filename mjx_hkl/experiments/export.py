@@ -1,0 +1,181 @@
+"""Exports: an agent's parameters by module, with all that is needed to use them without the run.
+
+Layout: `agent.json` (recipe, specs, versions, evaluation) beside `parameters/` (Orbax), a dict from
+module name to nested dicts of arrays. Written to a temporary folder and renamed, so never half there.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from mjx_hkl import __version__
+from mjx_hkl.config import to_table
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.recipe import Recipe, recipe_from_table
+from mjx_hkl.models import Agent
+
+FORMAT = "mjx-hkl agent"
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """An exported agent: its parameters on the device and what `agent.json` says of it."""
+
+    agent: Agent
+    recipe: Recipe
+    about: dict[str, Any]
+
+
+def save_export(
+    folder: Path,
+    agent: Agent,
+    recipe: Recipe,
+    specs: dict[str, Any],
+    evaluation: Mapping[str, Any] | None,
+    replace: bool = False,
+) -> None:
+    """Writes an export, whole or not at all.
+
+    Args:
+      folder: where to.
+      agent: of one seed.
+      recipe: resolved, that trained it.
+      specs: `observation_size` by group and `action_size` of its environment.
+      evaluation: what it achieved, if it was evaluated.
+      replace: an export that is there already, once the new one is whole.
+
+    Raises:
+      UserError: the folder holds something that is not to be replaced.
+    """
+    if not replace:
+        require_free(folder)
+    modules = module_parameters(agent)
+    about = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "recipe": to_table(recipe),
+        **specs,
+        "modules": {
+            name: {"sees": _sees(agent, name), "parameters": _count(tree)} for name, tree in modules.items()
+        },
+        "shared": {"default_policy.low_level": "policy.low_level"} if agent.policy.latent_size else {},
+        "versions": {"mjx-hkl": __version__, "jax": jax.__version__},
+        "evaluation": evaluation,
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((part / "parameters").absolute(), modules)
+    (part / "agent.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.rename(folder)
+
+
+def require_free(folder: Path) -> None:
+    """Raises UserError where the folder holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} already exists; choose another place or remove it")
+
+
+def load_export(folder: Path) -> Export:
+    """The agent of an export.
+
+    Raises:
+      UserError: it is no export, incomplete, damaged, or of a newer format.
+    """
+    about = read_about(folder)
+    recipe = recipe_from_table(about["recipe"], f"{folder}/agent.json: recipe")
+    sizes, action_size = about["observation_size"], about["action_size"]
+    abstract = jax.eval_shape(lambda: Agent(sizes, action_size, recipe.model, jax.random.key(0)))
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            modules = checkpointer.restore((folder / "parameters").absolute(), module_parameters(abstract))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"export {folder} is incomplete or damaged ({reason})") from error
+    return Export(_with_parameters(abstract, modules), recipe, about)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `agent.json` of an export says.
+
+    Raises:
+      UserError: it is missing, not ours, or of a newer format.
+    """
+    path = folder / "agent.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is not an exported agent: it has no agent.json") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise UserError(f"{path} does not describe an exported agent of this program")
+    if about.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {about.get('format_version')}; this program reads {FORMAT_VERSION}"
+        )
+    missing = {"recipe", "observation_size", "action_size", "modules"} - about.keys()
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}")
+    return about
+
+
+def module_parameters(agent: Agent) -> dict[str, Any]:
+    """Nested dicts of arrays for each module that has parameters, by its name in an export."""
+    modules = {
+        "policy.high_level": agent.policy.high_level,
+        "policy.low_level": agent.policy.low_level,
+        "default_policy.high_level": agent.default_policy.high_level,
+        "critic": agent.critic,
+    }
+    return {
+        name: _text_keys(nnx.to_pure_dict(nnx.state(module)))
+        for name, module in modules.items()
+        if module is not None
+    }
+
+
+def _with_parameters(abstract: Agent, modules: dict[str, Any]) -> Agent:
+    """The agent whose `module_parameters` these are."""
+    flat = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(modules)}
+    return jax.tree_util.tree_map_with_path(lambda path, _: flat[_path(path)], abstract)
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+
+
+def _text_keys(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {str(key): _text_keys(value) for key, value in tree.items()}
+    return tree
+
+
+def _count(tree: Any) -> int:
+    return int(sum(np.prod(x.shape) for x in jax.tree.leaves(tree)))
+
+
+def _sees(agent: Agent, name: str) -> list[str]:
+    """Inputs of a module in the order they are joined."""
+    latent = ["latent"] if agent.policy.latent_size else []
+    if name == "policy.high_level":
+        high_level = agent.policy.high_level
+        assert high_level is not None
+        return [*high_level.groups, *(["previous latent"] if high_level.sees_latent else [])]
+    if name == "policy.low_level":
+        return [*agent.policy.low_level.groups, *latent]
+    if name == "critic":
+        return [*agent.critic.groups, *latent, "action"]
+    return ["previous latent"]

@@ -1,0 +1,88 @@
+"""A recipe: one experiment as data, every number of it a field with a type and a range."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from mjx_hkl import resources
+from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.config import NonNegative, Positive, from_table, to_table
+from mjx_hkl.models.config import (
+    CriticConfig,
+    DefaultPolicyConfig,
+    Information,
+    ModelConfig,
+    PolicyConfig,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What `mjx-hkl train` runs."""
+
+    environment: str
+    """Name in envs/ or path to an environment .toml."""
+    name: str = "unnamed"
+    """Names the run; the recipe file's own name where it gives none."""
+    engine: Literal["auto", "mjx"] = "auto"
+    """Physics engine; auto picks by device."""
+    seed: NonNegative = 0
+    """Of the first agent; the others count up from it."""
+    num_seeds: Positive = 1
+    """Agents trained side by side in one program, independent but for their time."""
+    num_envs: Positive | None = None
+    """Worlds of each agent; by default what fits the device: 256 on a CPU, 4096 on an accelerator."""
+    total_env_steps: Positive = 10_000_000
+    """Environment steps of each agent after which training ends."""
+    log_interval: Positive = 100_000
+    """Environment steps between metrics; rounded up to whole train steps."""
+    checkpoint_interval: NonNegative = 0
+    """Environment steps between checkpoints; 0: only at the end or when stopped."""
+    replay_capacity: Positive = 1_000_000
+    """Transitions replay holds."""
+    min_replay: NonNegative = 50_000
+    """Transitions collected before the first update."""
+    evaluation_episodes: Positive = 256
+    """Episodes of the evaluation at the end."""
+    information: Information = Information()
+    policy: PolicyConfig = PolicyConfig()
+    default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
+    critic: CriticConfig = CriticConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+
+    def __post_init__(self):
+        if self.min_replay > self.replay_capacity:
+            raise ValueError(
+                f"min_replay {self.min_replay} exceeds replay_capacity {self.replay_capacity}: learning"
+                " would never begin"
+            )
+        self.model  # noqa: B018 - raises where its parts contradict each other
+
+    @property
+    def model(self) -> ModelConfig:
+        """What shapes the agent's parameters."""
+        return ModelConfig(self.information, self.policy, self.default_policy, self.critic)
+
+
+def load_recipe(given: str) -> Recipe:
+    """The recipe of that name in `train/`, in a .toml file, or of a run directory.
+
+    Raises:
+      UserError: it does not exist or says something wrong.
+    """
+    if (Path(given) / "recipe.toml").is_file():
+        given = str(Path(given) / "recipe.toml")
+    path = resources.find("recipe", given, "train", ".toml")
+    return recipe_from_table({"name": path.stem, **resources.read_toml(path)}, str(path))
+
+
+def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
+    """A checked recipe from the tables of a TOML file; `where` names it in errors."""
+    return from_table(Recipe, table, where)
+
+
+def recipe_to_toml(recipe: Recipe) -> str:
+    """What `load_recipe` reads back as the same recipe."""
+    return tomli_w.dumps(to_table(recipe))

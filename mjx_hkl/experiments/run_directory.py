@@ -1,0 +1,139 @@
+"""A run on disk: recipe, metrics, TensorBoard events, checkpoints, exports."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.recipe import Recipe, load_recipe, recipe_to_toml
+
+Row = dict[str, float | int | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """Names of a run's files; nothing is written before `create`."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per log interval and seed."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Full training states."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluation(self) -> Path:
+        """The evaluation at the end, one entry per seed."""
+        return self.path / "evaluation.json"
+
+    def export(self, index: int, num_seeds: int) -> Path:
+        """The export of the seed with that index."""
+        return self.path / "export" if num_seeds == 1 else self.path / "export" / f"seed_{index}"
+
+    def require_free(self) -> None:
+        """Raises UserError where the folder holds anything."""
+        if self.recipe.exists():
+            raise UserError(
+                f"{self.path} already holds a run; continue it with: mjx-hkl train {self.path} --resume,"
+                " or give another --out"
+            )
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"{self.path} exists and is not empty; give another --out")
+
+    def require_recipe(self, recipe: Recipe) -> None:
+        """Raises UserError where the folder holds no run, or one of another recipe.
+
+        Only the length of a run, its logging and its evaluation may differ between its parts.
+        """
+        if not self.recipe.is_file():
+            raise UserError(f"{self.path} holds no run to resume")
+        held = dataclasses.asdict(load_recipe(str(self.recipe)))
+        for name, value in dataclasses.asdict(recipe).items():
+            if held[name] != value and name not in _MAY_CHANGE:
+                field, was, now = _first_difference(name, held[name], value)
+                raise UserError(
+                    f"{self.path} holds a run of another recipe: {field} is {was!r} there and {now!r} here"
+                )
+
+    def create(self, recipe: Recipe) -> None:
+        """Makes the folder and writes the recipe, or renews it on resume."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        part = self.path / ".recipe.toml.part"
+        part.write_text(recipe_to_toml(recipe), encoding="utf-8")
+        os.replace(part, self.recipe)
+
+    def rewind_metrics(self, environment_steps: int) -> float:
+        """Drops metrics from after a checkpoint; returns the training seconds up to it."""
+        rows = [row for row in self.read_metrics() if row["environment_steps"] <= environment_steps]
+        part = self.path / ".metrics.jsonl.part"
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        os.replace(part, self.metrics)
+        return float(rows[-1]["seconds"]) if rows else 0.0
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All rows; a last line cut short by a crash is left out."""
+        if not self.metrics.exists():
+            return []
+        rows = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+
+_MAY_CHANGE = ("total_env_steps", "log_interval", "checkpoint_interval", "evaluation_episodes", "name")
+
+
+def _first_difference(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in now:
+            if was.get(key) != now[key]:
+                return _first_difference(f"{name}.{key}", was.get(key), now[key])
+    return name, was, now
+
+
+class MetricsWriter:
+    """Appends rows to metrics.jsonl and to TensorBoard, one event folder per seed where there are many."""
+
+    def __init__(self, run: RunDirectory, seeds: range):
+        self._file = run.metrics.open("a", encoding="utf-8")
+        folder = run.path / "tensorboard"
+        self._events = {
+            seed: SummaryWriter(str(folder / f"seed_{seed}" if len(seeds) > 1 else folder), flush_secs=10)
+            for seed in seeds
+        }
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        for events in self._events.values():
+            events.close()
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """One row for each seed."""
+        for row in rows:
+            self._file.write(json.dumps(row) + "\n")
+            events = self._events[row["seed"]]  # pyright: ignore
+            for name, value in row.items():
+                if value is not None and name not in ("seed", "environment_steps"):
+                    events.add_scalar(name, value, row["environment_steps"])
+        self._file.flush()

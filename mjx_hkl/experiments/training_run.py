@@ -1,0 +1,187 @@
+"""A training run from start or checkpoint to its evaluation and export."""
+
+import contextlib
+import dataclasses
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+from mjx_hkl.experiments.build import make_environment, make_loop, resolve
+from mjx_hkl.experiments.evaluation import Evaluation, evaluate
+from mjx_hkl.experiments.export import save_export
+from mjx_hkl.experiments.recipe import Recipe
+from mjx_hkl.experiments.run_directory import MetricsWriter, Row, RunDirectory
+from mjx_hkl.models import Agent
+from mjx_hkl.training import checkpoint, devices
+from mjx_hkl.training.loop import Loop
+from mjx_hkl.training.step import TrainState
+
+
+class Reporter(Protocol):
+    """Who shows a run to people."""
+
+    def say(self, text: str) -> None:
+        """A line about the run."""
+        ...
+
+    def begin(self, done: int, total: int) -> None:
+        """Training begins at `done` of `total` environment steps."""
+        ...
+
+    def interval(self, rows: list[Row]) -> None:
+        """Metrics of one log interval, a row for each seed."""
+        ...
+
+    def end(self) -> None:
+        """Training is over or stopped."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended: stopped early, or finished with an evaluation for each seed."""
+
+    run: Path
+    finished: bool
+    environment_steps: int
+    seconds: float
+    evaluations: list[Evaluation]
+
+
+def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result:
+    """Trains a recipe's agents; ends by SIGINT or SIGTERM after the current interval, saved.
+
+    Args:
+      recipe: what to run.
+      out: the run directory; must be free, or with `resume` hold a run of the same recipe.
+      resume: continue from the newest checkpoint.
+      reporter: shown what happens.
+
+    Raises:
+      UserError: something given is wrong; nothing has been written then.
+    """
+    recipe, run = resolve(recipe), RunDirectory(out)
+    run.require_recipe(recipe) if resume else run.require_free()
+    loop = make_loop(recipe)
+    _announce(recipe, loop, reporter)
+    if resume:
+        state = checkpoint.restore(run.checkpoints, loop.abstract())
+        seconds = run.rewind_metrics(_environment_steps(loop, state))
+    else:
+        state, seconds = None, 0.0
+    reporter.say(f"compiled in {loop.compile():.1f} s")
+    state = loop.init() if state is None else state
+    run.create(recipe)
+    stopped, state, seconds = _train(recipe, run, loop, state, seconds, reporter)
+    done = _environment_steps(loop, state)
+    if stopped:
+        return Result(out, False, done, seconds, [])
+    return Result(out, True, done, seconds, _finish(recipe, run, loop, state, reporter))
+
+
+def _train(
+    recipe: Recipe, run: RunDirectory, loop: Loop, state: TrainState, seconds: float, reporter: Reporter
+) -> tuple[bool, TrainState, float]:
+    """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
+    seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
+    about = {"recipe": recipe.name}
+    done = saved = _environment_steps(loop, state)
+    total = loop.schedule.environment_steps
+    reporter.begin(done, total)
+    with _stop_on_signal() as stop, MetricsWriter(run, seeds) as writer:
+        for state, rows in loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
+            done = int(rows[0]["environment_steps"] or 0)
+            seconds += float(rows[0].pop("interval_seconds") or 0.0)
+            for row in rows:
+                row.pop("interval_seconds", None)
+                row["seconds"] = round(seconds, 3)
+            writer.write(rows)
+            reporter.interval(rows)
+            if recipe.checkpoint_interval and done - saved >= recipe.checkpoint_interval:
+                checkpoint.save(run.checkpoints, state, done, about)
+                saved = done
+            if stop:
+                break
+        reporter.end()
+        if done > saved or not run.checkpoints.exists():
+            checkpoint.save(run.checkpoints, state, done, about)
+    return done < total, state, seconds
+
+
+def _finish(
+    recipe: Recipe, run: RunDirectory, loop: Loop, state: TrainState, reporter: Reporter
+) -> list[Evaluation]:
+    """Evaluates and exports the agent of every seed."""
+    environment = make_environment(recipe, recipe.evaluation_episodes)
+    evaluations = []
+    for index in range(recipe.num_seeds):
+        agent = agent_of_seed(state, index)
+        result = evaluate(environment, agent.policy, recipe.seed + index, deterministic=True)
+        evaluations.append(result)
+        folder = run.export(index, recipe.num_seeds)
+        save_export(folder, agent, recipe, specs(environment.env), dataclasses.asdict(result), replace=True)
+    text = json.dumps([dataclasses.asdict(result) for result in evaluations], indent=2)
+    run.evaluation.write_text(text + "\n", encoding="utf-8")
+    return evaluations
+
+
+def agent_of_seed(state: TrainState, index: int) -> Agent:
+    """One agent of a state of several seeds."""
+    return jax.tree.map(lambda x: x[index], state.learner.agent)
+
+
+def specs(env: Any) -> dict[str, Any]:
+    """Sizes of observation groups and action, as an export keeps them."""
+    return {"observation_size": dict(env.observation_size), "action_size": env.action_size}
+
+
+def _announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
+    """Says what will run and refuses what cannot fit."""
+    state, step = loop.abstract(), loop.schedule.train_step
+    replay, whole = devices.tree_bytes(state.replay), devices.tree_bytes(state)
+    transitions = state.replay.reward.size // recipe.num_seeds
+    ratio = step.learner_steps / step.environment_steps
+    reporter.say(
+        f"{recipe.name}: {recipe.environment}, {recipe.num_envs} environments"
+        + (f" x {recipe.num_seeds} seeds" if recipe.num_seeds > 1 else f", seed {recipe.seed}")
+        + f", replay ratio {ratio:g}, on {devices.describe()}"
+    )
+    reporter.say(
+        f"replay: {transitions:,} transitions, {devices.format_bytes(replay)};"
+        f" whole training state: {devices.format_bytes(whole)}"
+    )
+    devices.require_fits(
+        whole,
+        f"replay of {transitions:,} transitions with the rest of the training state",
+        "lower replay_capacity, num_envs or num_seeds",
+    )
+
+
+def _environment_steps(loop: Loop, state: TrainState) -> int:
+    return int(state.iteration) * loop.schedule.train_step.environment_steps
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[list[int]]:
+    """A list that is empty until SIGINT or SIGTERM arrives; a second one acts as it always did."""
+    received: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            previous[number] = signal.signal(number, note)
+        except ValueError:  # not the main thread: whoever owns the signals decides
+            break
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

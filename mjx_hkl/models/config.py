@@ -1,0 +1,108 @@
+"""The tables of a recipe that say what is learned: sizes, kinds, and who sees what."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+
+from mjx_hkl.config import PositiveFloat, Sizes
+from mjx_hkl.errors import UserError, unknown_name
+
+HighLevelPrior = Literal["isotropic", "ar1", "ar_learned", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Information:
+    """Which observation groups each module sees (§3.1, Table 1)."""
+
+    high_level: tuple[str, ...] = ("proprioception", "targets", "instruction")
+    """The high level: everything, as a rule."""
+    low_level: tuple[str, ...] = ("proprioception",)
+    """The low level, or all of a flat policy."""
+    critic: tuple[str, ...] = ("proprioception", "targets", "instruction")
+    """The critic: everything, as a rule."""
+
+    def check(self, groups: Iterable[str]) -> None:
+        """Raises UserError where a module is given a group the environment does not have."""
+        for module, seen in dataclasses.asdict(self).items():
+            for name in seen:
+                if name not in groups:
+                    raise UserError(
+                        f"information.{module}: {unknown_name('observation group', name, groups)}"
+                    )
+            if len(set(seen)) < len(seen):
+                raise UserError(f"information.{module} names a group twice: {', '.join(seen)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    """The policy π: a high level over latents and a low level over actions, or flat."""
+
+    kind: Literal["hierarchical", "flat"] = "hierarchical"
+    """A flat policy is a low level without latents (the SVG-0 baseline)."""
+    high_level: Sizes = (200, 10)
+    """Layer sizes of the high level; the last is the latent size."""
+    low_level: Sizes = (200, 100)
+    """Hidden layer sizes of the low level or of a flat policy."""
+    latent_scale: tuple[PositiveFloat, PositiveFloat] = (0.05, 1.0)
+    """Least and greatest standard deviation of a latent."""
+    action_scale: tuple[PositiveFloat, PositiveFloat] = (0.05, 1.0)
+    """Least and greatest standard deviation of an action, before clipping to [-1, 1]."""
+
+    def __post_init__(self):
+        for name in ("latent_scale", "action_scale"):
+            low, high = getattr(self, name)
+            if low >= high:
+                raise ValueError(f"{name} needs its least value below its greatest, not {low} and {high}")
+        if not self.high_level:
+            raise ValueError("high_level needs at least one size, the latent size")
+
+    @property
+    def latent_size(self) -> int:
+        """Size of z; 0 for a flat policy."""
+        return self.high_level[-1] if self.kind == "hierarchical" else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DefaultPolicyConfig:
+    """The default policy π0 (§3.1)."""
+
+    high_level: HighLevelPrior = "isotropic"
+    """Prior over latents; none for a flat policy."""
+    low_level: Literal["shared"] = "shared"
+    """The low level is the policy's own (eq. 10), so that it adds no KL."""
+    ar_coefficient: Annotated[float, Ge(0), Lt(1)] = 0.95
+    """α of the ar1 prior."""
+    high_level_sizes: Sizes = (200,)
+    """Hidden layer sizes of the ar_learned prior."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticConfig:
+    """The critic Q(a, z, x)."""
+
+    sizes: Sizes = (400, 300)
+    """Hidden layer sizes; the first is followed by LayerNorm and tanh."""
+
+    def __post_init__(self):
+        if not self.sizes:
+            raise ValueError("sizes needs at least one layer")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Everything that shapes an agent's parameters, beside the environment's specs."""
+
+    information: Information = Information()
+    policy: PolicyConfig = PolicyConfig()
+    default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
+    critic: CriticConfig = CriticConfig()
+
+    def __post_init__(self):
+        flat, no_prior = self.policy.kind == "flat", self.default_policy.high_level == "none"
+        if flat != no_prior:
+            raise ValueError(
+                'policy.kind "flat" and default_policy.high_level "none" go together: a flat policy has no'
+                " latent, and a latent needs a prior"
+            )

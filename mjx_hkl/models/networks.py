@@ -1,0 +1,52 @@
+"""The building blocks: multi-layer perceptrons and Gaussian heads with bounded scales."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mjx_hkl.math.gaussian import Gaussian
+
+Observation = Mapping[str, Float[Array, "*batch _n"]]
+
+
+def concatenate(observation: Observation, groups: tuple[str, ...], *more: Array) -> Array:
+    """The named groups, in that order, and more inputs, joined on the last axis."""
+    return jnp.concatenate([*(observation[name] for name in groups), *more], axis=-1)
+
+
+class MLP(nnx.Module):
+    """Linear layers with ELU after each (Appendix G)."""
+
+    def __init__(self, inputs: int, sizes: tuple[int, ...], *, rngs: nnx.Rngs):
+        widths = (inputs, *sizes)
+        self.layers = nnx.List(
+            nnx.Linear(n_in, n_out, rngs=rngs) for n_in, n_out in zip(widths, sizes, strict=False)
+        )
+
+    def __call__(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
+        """The last layer's features."""
+        for layer in self.layers:
+            x = jax.nn.elu(layer(x))
+        return x
+
+
+class GaussianHead(nnx.Module):
+    """A linear map to a mean and a standard deviation inside fixed bounds.
+
+    It starts near mean 0 and the middle of the bounds. Unbounded scales collapse or blow up under a
+    critic that knows nothing yet.
+    """
+
+    def __init__(self, inputs: int, size: int, scale_range: tuple[float, float], *, rngs: nnx.Rngs):
+        self._scale_range = scale_range
+        small = nnx.initializers.variance_scaling(1e-2, "fan_in", "truncated_normal")
+        self.linear = nnx.Linear(inputs, 2 * size, kernel_init=small, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*batch n"]) -> Gaussian:
+        """The distribution for each input."""
+        mean, raw_scale = jnp.split(self.linear(x), 2, axis=-1)
+        least, greatest = self._scale_range
+        return Gaussian(mean, least + (greatest - least) * jax.nn.sigmoid(raw_scale))

@@ -1,0 +1,51 @@
+"""Where the data that travels with the package lies: `envs/`, `train/` and `checkpoints/`."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from mjx_hkl.errors import UserError, unknown_name
+
+_PACKAGE = Path(__file__).parent
+
+
+def folder(name: str) -> Path:
+    """The folder of that name: the checkout's where there is one, else the installed wheel's."""
+    checkout = _PACKAGE.parent / name
+    return checkout if (_PACKAGE.parent / "pyproject.toml").exists() else _PACKAGE / "data" / name
+
+
+def find(what: str, given: str, folder_name: str, suffix: str) -> Path:
+    """The file `given` names: a path to a `suffix` file, or the stem of one in the data folder.
+
+    Raises:
+      UserError: there is no such file or name.
+    """
+    path = Path(given)
+    if path.suffix == suffix:
+        if path.is_file():
+            return path
+        raise UserError(f"{what} file {given!r} does not exist")
+    named = folder(folder_name) / f"{given}{suffix}"
+    if not named.is_file():
+        raise unknown_name(what, given, names(folder_name, suffix))
+    return named
+
+
+def names(folder_name: str, suffix: str) -> list[str]:
+    """The stems of the data folder's files, sorted."""
+    return sorted(path.stem for path in folder(folder_name).glob(f"*{suffix}"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+      UserError: the file cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error

@@ -1,0 +1,128 @@
+"""Checkpoints of the full training state, by Orbax: written atomically, restored bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from mjx_hkl.errors import UserError
+from mjx_hkl.training.step import TrainState
+
+
+def save(folder: Path, state: TrainState, environment_steps: int, about: dict[str, Any]) -> None:
+    """Writes a checkpoint and then removes the one before; a stop in between loses neither.
+
+    Args:
+      folder: of all checkpoints of a run.
+      state: to save.
+      environment_steps: names the checkpoint.
+      about: JSON kept beside it, for whoever restores.
+    """
+    leaves = _named_leaves(state)
+    about = about | {"shapes": _shapes(leaves)}
+    with _manager(folder) as manager:
+        manager.save(
+            environment_steps,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(leaves), about=ocp.args.JsonSave(about)),
+        )
+        manager.wait_until_finished()
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What `save` was told about the newest complete checkpoint.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    step = newest(folder)
+    try:
+        with _manager(folder) as manager:
+            return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+    except Exception as error:
+        raise _damaged(folder, step, error) from error
+
+
+def newest(folder: Path) -> int:
+    """Environment steps of the newest complete checkpoint.
+
+    Raises:
+      UserError: there is none.
+    """
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+    if not steps:
+        raise UserError(f"{folder} holds no complete checkpoint")
+    return max(steps)
+
+
+def restore(folder: Path, abstract: TrainState) -> TrainState:
+    """The newest complete checkpoint, on the device.
+
+    Args:
+      folder: of all checkpoints of a run.
+      abstract: shapes and types of the state it must hold, as of `jax.eval_shape`.
+
+    Raises:
+      UserError: there is none, it is damaged, or it holds something else; it is left untouched.
+    """
+    step = newest(folder)
+    leaves = _named_leaves(abstract)
+    saved, expected = about(folder).get("shapes"), _shapes(leaves)
+    if saved != expected:
+        raise UserError(
+            f"checkpoint {folder / str(step)} does not fit this run: {_difference(saved, expected)}"
+        )
+    try:
+        with _manager(folder) as manager:
+            restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(leaves)))
+    except Exception as error:
+        raise _damaged(folder, step, error) from error
+    restored = restored["state"]
+    flat, structure = jax.tree.flatten(abstract)
+    arrays = [
+        jax.random.wrap_key_data(restored[name]) if _is_key(leaf) else restored[name]
+        for name, leaf in zip(leaves, flat, strict=True)
+    ]
+    return jax.tree.unflatten(structure, arrays)
+
+
+def _manager(folder: Path) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+        folder.absolute(),
+        options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False),
+    )
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    """Leaves by path; random keys as the integers they are made of."""
+    named = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        data = jax.random.key_data
+        if _is_key(leaf):
+            leaf = jax.eval_shape(data, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else data(leaf)
+        named[jax.tree_util.keystr(path, simple=True, separator=".")] = leaf
+    return named
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _shapes(leaves: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
+
+
+def _difference(saved: Any, expected: dict[str, str]) -> str:
+    if not isinstance(saved, dict):
+        return "it does not say what it holds"
+    for name in sorted(saved.keys() | expected.keys()):
+        if saved.get(name) != expected.get(name):
+            return f"{name} is {saved.get(name, 'absent')}, but {expected.get(name, 'nothing')} is needed"
+    return "it is the same"
+
+
+def _damaged(folder: Path, step: int, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(
+        f"checkpoint {folder / str(step)} is incomplete or damaged ({reason[:200]}); left untouched"
+    )

@@ -1,0 +1,66 @@
+"""What the run's device is and what fits it: defaults, memory, the compilation cache."""
+
+import os
+from pathlib import Path
+
+import jax
+import psutil
+
+from mjx_hkl.errors import UserError
+
+_DEFAULT_ENVS = {"cpu": 256}
+_DEFAULT_ENVS_ACCELERATOR = 4096
+_KEEP_FREE = 0.1  # of the device's memory, for what is not counted
+
+
+def default_num_envs() -> int:
+    """A few hundred worlds on a CPU, thousands on an accelerator."""
+    return _DEFAULT_ENVS.get(jax.default_backend(), _DEFAULT_ENVS_ACCELERATOR)
+
+
+def describe() -> str:
+    """The device in words."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"CPU, {os.cpu_count()} cores"
+    return f"{device.device_kind} ({device.platform})"
+
+
+def available_bytes() -> int:
+    """Memory that a run may take on the device now."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return psutil.virtual_memory().available
+
+
+def tree_bytes(tree: object) -> int:
+    """Bytes of all arrays (or shapes of arrays) of a pytree."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def require_fits(needed: int, what: str, remedy: str) -> None:
+    """Raises UserError where `needed` bytes are more than the device has to give."""
+    available = int(available_bytes() * (1 - _KEEP_FREE))
+    if needed > available:
+        raise UserError(
+            f"{what} needs {format_bytes(needed)}, but only {format_bytes(available)} of the device's memory"
+            f" can be used; {remedy}"
+        )
+
+
+def format_bytes(count: float) -> str:
+    """For people: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def use_compilation_cache() -> None:
+    """Compiled programs are kept between runs in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "mjx-hkl" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -1,0 +1,120 @@
+"""The loop around the train step: one compiled program per log interval, scalars once per interval."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from mjx_hkl.training.step import TrainState, TrainStep, init_seeds, run_seeds
+
+Row = dict[str, float | int | None]
+
+_EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults", "updates")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How many train steps make a log interval and how many intervals make the run."""
+
+    train_step: TrainStep
+    total_env_steps: int
+    log_interval: int  # environment steps
+
+    @property
+    def interval(self) -> int:
+        """Train steps per log interval."""
+        return -(-min(self.log_interval, self.total_env_steps) // self.train_step.environment_steps)
+
+    @property
+    def environment_steps(self) -> int:
+        """Environment steps of the whole run, rounded up to whole intervals."""
+        per_interval = self.interval * self.train_step.environment_steps
+        return -(-self.total_env_steps // per_interval) * per_interval
+
+
+class Loop:
+    """Trains several seeds; holds the two compiled programs, `init` and the interval."""
+
+    def __init__(self, schedule: Schedule, seeds: range):
+        self.schedule = schedule
+        self._train_step = schedule.train_step
+        self._seeds = seeds
+        self._compiled = None
+
+    def init(self) -> TrainState:
+        """A fresh state; seed i is the same whether it is trained alone or beside others."""
+        return jax.jit(self._init)()
+
+    def abstract(self) -> TrainState:
+        """Shapes and types of the state, without computing it."""
+        return jax.eval_shape(self._init)
+
+    def compile(self) -> float:
+        """Compiles the interval; later calls of it cannot recompile. Returns seconds."""
+        start = time.perf_counter()
+
+        def interval(state: TrainState):
+            return run_seeds(self._train_step, state, self.schedule.interval)
+
+        self._compiled = jax.jit(interval, donate_argnums=0).lower(self.abstract()).compile()
+        return time.perf_counter() - start
+
+    def device_bytes(self) -> int:
+        """Bytes the compiled interval holds at once: the state and its temporaries."""
+        assert self._compiled is not None, "compile first"
+        memory = self._compiled.memory_analysis()
+        return memory.argument_size_in_bytes + memory.temp_size_in_bytes
+
+    def intervals(self, state: TrainState) -> Iterator[tuple[TrainState, list[Row]]]:
+        """Runs what is left of the schedule, yielding after each interval.
+
+        The state is donated: what is yielded is valid until the next interval begins. There is one row
+        of metrics for each seed.
+        """
+        if self._compiled is None:
+            self.compile()
+        done = int(state.iteration) * self._train_step.environment_steps
+        while done < self.schedule.environment_steps:
+            start = time.perf_counter()
+            state, sums = self._compiled(state)
+            sums = jax.device_get(sums)
+            seconds = time.perf_counter() - start
+            done += self.schedule.interval * self._train_step.environment_steps
+            yield state, self._rows(sums, done, seconds)
+
+    def _init(self) -> TrainState:
+        keys = jax.vmap(jax.random.key)(np.asarray(self._seeds, np.uint32))
+        return init_seeds(self._train_step, keys)
+
+    def _rows(self, sums: dict[str, np.ndarray], environment_steps: int, seconds: float) -> list[Row]:
+        step = self._train_step
+        train_steps = environment_steps // step.environment_steps
+        common: Row = {
+            "environment_steps": environment_steps,
+            "learner_steps": max(0, train_steps - step.warmup) * step.learner_steps,
+            "interval_seconds": seconds,
+            "environment_steps_per_second": self.schedule.interval * step.environment_steps / seconds,
+        }
+        return [
+            {"seed": seed, **common, **_means({name: float(x[i]) for name, x in sums.items()})}
+            for i, seed in enumerate(self._seeds)
+        ]
+
+
+def _means(sums: dict[str, float]) -> Row:
+    """Means over episodes and updates of an interval; None where there were none."""
+    episodes, updates = sums["episodes"], sums["updates"]
+
+    def over(total: float, count: float) -> float | None:
+        return total / count if count else None
+
+    return {
+        "episodes": int(episodes),
+        "episode_return": over(sums["episode_return"], episodes),
+        "success_rate": over(sums["success"], episodes),
+        "episode_length": over(sums["episode_length"], episodes),
+        "faults": int(sums["faults"]),
+        **{name: over(total, updates) for name, total in sums.items() if name not in _EPISODE_SUMS},
+    }

@@ -1,0 +1,141 @@
+"""The train step: environment steps, replay, updates, in one pure function of one state."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from mjx_hkl.algorithms import learner, replay
+from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.algorithms.learner import Learner
+from mjx_hkl.algorithms.window import Window, time_major
+from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.models import Agent, ModelConfig
+from mjx_hkl.training import acting
+from mjx_hkl.training.acting import Actor
+
+Metrics = dict[str, Float[Array, "..."]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training carries from one step to the next, and all that a checkpoint holds.
+
+    Attributes:
+      learner: parameters, targets, optimizers.
+      actor: worlds and latents.
+      replay: the ring of windows.
+      key: of the next train step.
+      iteration: train steps made; every other counter follows from it.
+    """
+
+    learner: Learner
+    actor: Actor
+    replay: Window
+    key: PRNGKeyArray
+    iteration: Int[Array, ""]
+
+
+SEED_AXES = TrainState(learner=0, actor=0, replay=0, key=0, iteration=None)  # pyright: ignore
+"""`vmap` axes of a state of several seeds: all count the same train steps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """`init(key) -> state` and `step(state) -> state, metrics`, pure: jit, vmap and scan them."""
+
+    environment: VectorEnvironment
+    model: ModelConfig
+    algorithm: AlgorithmConfig
+    replay_capacity: int  # transitions
+    min_replay: int  # transitions collected before the first update
+
+    def init(self, key: PRNGKeyArray) -> TrainState:
+        """A state before its first train step, replay empty."""
+        agent_key, actor_key, key = jax.random.split(key, 3)
+        env, config = self.environment, self.algorithm
+        agent = Agent(env.env.observation_size, env.env.action_size, self.model, agent_key)
+        actor = acting.init(env, agent.policy.latent_size, actor_key)
+        _, windows, _ = jax.eval_shape(lambda: self._act(agent, actor, key))
+        slots = replay.num_slots(self.replay_capacity, env.num_envs, config.unroll_length)
+        return TrainState(
+            learner.init(agent, config), actor, replay.empty(windows, slots), key, jnp.zeros((), jnp.int32)
+        )
+
+    def step(self, state: TrainState) -> tuple[TrainState, Metrics]:
+        """One unroll of every world, then `updates_per_unroll` updates (Algorithm 2)."""
+        act_key, learn_key, key = jax.random.split(state.key, 3)
+        actor, windows, episodes = self._act(state.learner.agent, state.actor, act_key)
+        ring = replay.insert(state.replay, windows, state.iteration)
+        new_learner, losses, updates = self._learn(state.learner, ring, learn_key, state.iteration)
+        new_state = TrainState(new_learner, actor, ring, key, state.iteration + 1)
+        return new_state, {"updates": updates, **episodes, **losses}
+
+    def _act(self, agent: Agent, actor: Actor, key: PRNGKeyArray):
+        return acting.unroll(self.environment, agent.policy, actor, key, self.algorithm.unroll_length)
+
+    def _learn(
+        self, state: Learner, ring: Window, key: PRNGKeyArray, iteration: Int[Array, ""]
+    ) -> tuple[Learner, Metrics, Float[Array, ""]]:
+        """Updates on windows from replay; none before `min_replay`. Metrics are sums over updates."""
+        config = self.algorithm
+        filled = jnp.minimum((iteration + 1) * self.environment.num_envs, ring.reward.shape[0])
+
+        def update(state: Learner, step: tuple[PRNGKeyArray, Array]) -> tuple[Learner, Metrics]:
+            key, count = step
+            sample_key, loss_key = jax.random.split(key)
+            window = time_major(replay.sample(ring, sample_key, config.batch_size, filled))
+            return learner.update(state, window, loss_key, count, config)
+
+        def learn(state: Learner) -> tuple[Learner, Metrics, Float[Array, ""]]:
+            keys = jax.random.split(key, config.updates_per_unroll)
+            first = (iteration - self.warmup) * config.updates_per_unroll + 1
+            counts = first + jnp.arange(config.updates_per_unroll)
+            state, metrics = jax.lax.scan(update, state, (keys, counts))
+            return state, jax.tree.map(lambda x: x.sum(0), metrics), jnp.float32(config.updates_per_unroll)
+
+        _, shapes, _ = jax.eval_shape(learn, state)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.cond(
+            iteration >= self.warmup, learn, lambda state: (state, nothing, jnp.float32(0)), state
+        )
+
+    @property
+    def warmup(self) -> int:
+        """Train steps that only collect, so that `min_replay` transitions are there at the first update."""
+        return max(0, -(-self.min_replay // self.environment_steps) - 1)
+
+    @property
+    def environment_steps(self) -> int:
+        """Environment steps of one train step."""
+        return self.environment.num_envs * self.algorithm.unroll_length
+
+    @property
+    def learner_steps(self) -> int:
+        """Transitions one train step's updates process, once learning has begun."""
+        config = self.algorithm
+        return config.updates_per_unroll * config.batch_size * config.unroll_length
+
+
+def run(train_step: TrainStep, state: TrainState, length: int) -> tuple[TrainState, Metrics]:
+    """`length` train steps; metrics are summed over them."""
+
+    def step(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
+        return train_step.step(state)
+
+    state, metrics = jax.lax.scan(step, state, None, length=length)
+    return state, jax.tree.map(lambda x: x.sum(0), metrics)
+
+
+def init_seeds(train_step: TrainStep, keys: PRNGKeyArray) -> TrainState:
+    """A state of several seeds, one for each key."""
+    return jax.vmap(train_step.init, out_axes=SEED_AXES)(keys)
+
+
+def run_seeds(train_step: TrainStep, state: TrainState, length: int) -> tuple[TrainState, Metrics]:
+    """`run` for every seed; metrics have a leading seed axis."""
+    return jax.vmap(lambda s: run(train_step, s, length), in_axes=(SEED_AXES,), out_axes=(SEED_AXES, 0))(
+        state
+    )
