@@ -50,7 +50,7 @@ def to_table(config: Any) -> dict[str, Any]:
 
 def refuse_unknown_fields(cls: type, table: Mapping[str, Any], where: str) -> None:
     """Raises UserError, naming the nearest fields, for a key of `table` that `cls` does not have."""
-    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    fields: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(cls)}
     for key, value in table.items():
         if key not in fields:
             raise UserError(f"{where}: {unknown_name('field', key, fields)}")

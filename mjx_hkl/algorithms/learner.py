@@ -2,6 +2,7 @@
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -59,10 +60,10 @@ def update(
         gradient, module = getattr(gradients, name), getattr(learner.agent, name)
         change, optimizer_state[name] = optimizer.update(gradient, learner.optimizer_state[name], module)
         modules[name] = optax.apply_updates(module, change)
-        metrics[f"{name}_gradient_norm"] = optax.global_norm(gradient)
+        metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradient)
     agent = _with_modules(learner.agent, modules)
-    renewed = svg.Target(agent)
-    target = optax.periodic_update(renewed, learner.target, count, config.target_update_period)
+    is_due = count % config.target_update_period == 0
+    target = jax.tree.map(lambda new, old: jnp.where(is_due, new, old), svg.Target(agent), learner.target)
     return Learner(agent, target, optimizer_state), metrics
 
 

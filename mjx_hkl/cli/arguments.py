@@ -28,7 +28,7 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(
+            return tyro.cli(  # pyright: ignore - its overloads do not take a default that may be None
                 cls,
                 prog=f"mjx-hkl {command}",
                 args=arguments,

@@ -90,7 +90,7 @@ class Body:
             raise UserError("the body's 'torso' needs a free joint, or slides x, y, z and an upright hinge")
         self._root_qpos = root[0].qposadr[0]
         self._root_qvel = root[0].dofadr[0]
-        self._spawn = np.array(model.body_pos[torso.id])
+        self._spawn = jnp.asarray(model.body_pos[torso.id], jnp.float32)
         self._gravity = np.array(model.opt.gravity)
 
         own = [

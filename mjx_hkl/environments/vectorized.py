@@ -1,6 +1,7 @@
 """Many worlds at once: time limit, fresh random starts, and the truth about how an episode ended."""
 
 import dataclasses
+from typing import cast
 
 import flax.struct
 import jax
@@ -26,7 +27,7 @@ class VectorState:
     @property
     def observation(self) -> dict[str, Float[Array, "envs n"]]:
         """Observation groups to act on."""
-        return self.env.obs
+        return cast(dict, self.env.obs)
 
 
 @flax.struct.dataclass
@@ -74,19 +75,18 @@ class VectorEnvironment:
         env_state = jax.vmap(self.env.step)(state.env, action)
         steps = state.steps + 1
         terminated = env_state.done
+        continued = VectorState(env_state, steps, state.episode_return + env_state.reward)
         is_last = jnp.maximum(terminated, (steps >= self.episode_length).astype(jnp.float32))
-        episode_return = state.episode_return + env_state.reward
         timestep = Timestep(
             reward=env_state.reward,
             discount=1.0 - terminated,
             is_last=is_last,
             valid=1.0 - env_state.metrics.get("fault", jnp.zeros_like(terminated)),
-            next_observation=env_state.obs,
+            next_observation=continued.observation,
             success=env_state.metrics.get("success", jnp.zeros_like(terminated)),
-            episode_return=episode_return,
+            episode_return=continued.episode_return,
             episode_length=steps,
         )
-        continued = VectorState(env_state, steps, episode_return)
         return where(is_last, self.reset(key), continued), timestep
 
 

@@ -1,6 +1,6 @@
 """One world as a `brax.envs.Env`: a body in an arena with a task, on a physics engine."""
 
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -48,7 +48,7 @@ class World(Env):
         physics = PhysicsState(self._body.place(self._rest, position, heading), velocity, velocity)
         zero = jnp.zeros(())
         return State(
-            pipeline_state=WorldState(physics, task),
+            pipeline_state=WorldState(physics, task),  # pyright: ignore - Brax means its own
             obs=self._observe(physics, task),
             reward=zero,
             done=zero,
@@ -57,7 +57,7 @@ class World(Env):
 
     def step(self, state: State, action: Float[Array, " nu"]) -> State:
         """One control step."""
-        world = state.pipeline_state
+        world = cast(WorldState, state.pipeline_state)
         physics = self.engine.step(world.physics, jnp.clip(action, -1.0, 1.0))
         frame = self._body.frame(physics)
         outcome = self._task.reward(world.task, frame)

@@ -2,9 +2,10 @@
 
 import dataclasses
 
-from mjx_hkl.environments import VectorEnvironment, World, load_environment
+from mjx_hkl import resources
+from mjx_hkl.environments import EnvironmentConfig, VectorEnvironment, World, load_environment
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments.recipe import Recipe
+from mjx_hkl.experiments.recipe import Recipe, load_recipe
 from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop, Schedule
 from mjx_hkl.training.step import TrainStep
@@ -15,6 +16,17 @@ def resolve(recipe: Recipe) -> Recipe:
     if recipe.num_envs is None:
         recipe = dataclasses.replace(recipe, num_envs=devices.default_num_envs())
     return recipe
+
+
+def find_environment(given: str) -> EnvironmentConfig:
+    """The environment of that name or file, or that of the recipe of that name.
+
+    Raises:
+      UserError: there is neither.
+    """
+    if given in resources.names("train", ".toml") and given not in resources.names("envs", ".toml"):
+        given = load_recipe(given).environment
+    return load_environment(given)
 
 
 def make_environment(recipe: Recipe, num_envs: int | None = None) -> VectorEnvironment:

@@ -1,7 +1,7 @@
 """Evaluation: many first episodes at once, each counted once, under the mean or the stochastic policy."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -95,8 +95,9 @@ def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
     def run(policy: Policy, key: PRNGKeyArray) -> _Progress:
         def step(now: _Progress) -> _Progress:
             latent_key, action_key, key = jax.random.split(now.key, 3)
-            latent = draw(policy.latent(now.state.obs, now.latent), latent_key)
-            action = draw(policy.action(now.state.obs, latent), action_key)
+            observation = cast(dict, now.state.obs)
+            latent = draw(policy.latent(observation, now.latent), latent_key)
+            action = draw(policy.action(observation, latent), action_key)
             state = jax.vmap(environment.env.step)(now.state, action)
             return _Progress(
                 state,

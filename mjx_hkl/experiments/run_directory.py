@@ -135,5 +135,5 @@ class MetricsWriter:
             events = self._events[row["seed"]]  # pyright: ignore
             for name, value in row.items():
                 if value is not None and name not in ("seed", "environment_steps"):
-                    events.add_scalar(name, value, row["environment_steps"])
+                    events.add_scalar(name, value, int(row["environment_steps"] or 0))
         self._file.flush()

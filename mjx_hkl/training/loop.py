@@ -1,6 +1,7 @@
 """The loop around the train step: one compiled program per log interval, scalars once per interval."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator
 
@@ -41,7 +42,6 @@ class Loop:
         self.schedule = schedule
         self._train_step = schedule.train_step
         self._seeds = seeds
-        self._compiled = None
 
     def init(self) -> TrainState:
         """A fresh state; seed i is the same whether it is trained alone or beside others."""
@@ -54,18 +54,13 @@ class Loop:
     def compile(self) -> float:
         """Compiles the interval; later calls of it cannot recompile. Returns seconds."""
         start = time.perf_counter()
-
-        def interval(state: TrainState):
-            return run_seeds(self._train_step, state, self.schedule.interval)
-
-        self._compiled = jax.jit(interval, donate_argnums=0).lower(self.abstract()).compile()
+        self._program  # noqa: B018 - compiled when first asked for
         return time.perf_counter() - start
 
     def device_bytes(self) -> int:
         """Bytes the compiled interval holds at once: the state and its temporaries."""
-        assert self._compiled is not None, "compile first"
-        memory = self._compiled.memory_analysis()
-        return memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        memory = self._program.memory_analysis()
+        return memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else 0
 
     def intervals(self, state: TrainState) -> Iterator[tuple[TrainState, list[Row]]]:
         """Runs what is left of the schedule, yielding after each interval.
@@ -73,16 +68,23 @@ class Loop:
         The state is donated: what is yielded is valid until the next interval begins. There is one row
         of metrics for each seed.
         """
-        if self._compiled is None:
-            self.compile()
         done = int(state.iteration) * self._train_step.environment_steps
         while done < self.schedule.environment_steps:
             start = time.perf_counter()
-            state, sums = self._compiled(state)
+            state, sums = self._program(state)
             sums = jax.device_get(sums)
             seconds = time.perf_counter() - start
             done += self.schedule.interval * self._train_step.environment_steps
             yield state, self._rows(sums, done, seconds)
+
+    @functools.cached_property
+    def _program(self) -> jax.stages.Compiled:
+        """The interval, its state donated; a compiled program refuses what would make it recompile."""
+
+        def interval(state: TrainState) -> tuple[TrainState, dict]:
+            return run_seeds(self._train_step, state, self.schedule.interval)
+
+        return jax.jit(interval, donate_argnums=0).lower(self.abstract()).compile()
 
     def _init(self) -> TrainState:
         keys = jax.vmap(jax.random.key)(np.asarray(self._seeds, np.uint32))

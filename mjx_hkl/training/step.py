@@ -1,6 +1,8 @@
 """The train step: environment steps, replay, updates, in one pure function of one state."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import cast
 
 import flax.struct
 import jax
@@ -56,9 +58,10 @@ class TrainStep:
         """A state before its first train step, replay empty."""
         agent_key, actor_key, key = jax.random.split(key, 3)
         env, config = self.environment, self.algorithm
-        agent = Agent(env.env.observation_size, env.env.action_size, self.model, agent_key)
+        sizes = cast(Mapping, env.env.observation_size)
+        agent = Agent(sizes, env.env.action_size, self.model, agent_key)
         actor = acting.init(env, agent.policy.latent_size, actor_key)
-        _, windows, _ = jax.eval_shape(lambda: self._act(agent, actor, key))
+        _, windows, _ = jax.eval_shape(lambda: self.act(agent, actor, key))
         slots = replay.num_slots(self.replay_capacity, env.num_envs, config.unroll_length)
         return TrainState(
             learner.init(agent, config), actor, replay.empty(windows, slots), key, jnp.zeros((), jnp.int32)
@@ -67,21 +70,23 @@ class TrainStep:
     def step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """One unroll of every world, then `updates_per_unroll` updates (Algorithm 2)."""
         act_key, learn_key, key = jax.random.split(state.key, 3)
-        actor, windows, episodes = self._act(state.learner.agent, state.actor, act_key)
+        actor, windows, episodes = self.act(state.learner.agent, state.actor, act_key)
         ring = replay.insert(state.replay, windows, state.iteration)
-        new_learner, losses, updates = self._learn(state.learner, ring, learn_key, state.iteration)
+        new_learner, losses, updates = self.learn(state.learner, ring, learn_key, state.iteration)
         new_state = TrainState(new_learner, actor, ring, key, state.iteration + 1)
         return new_state, {"updates": updates, **episodes, **losses}
 
-    def _act(self, agent: Agent, actor: Actor, key: PRNGKeyArray):
+    def act(self, agent: Agent, actor: Actor, key: PRNGKeyArray) -> tuple[Actor, Window, Metrics]:
+        """One unroll; see `acting.unroll`."""
         return acting.unroll(self.environment, agent.policy, actor, key, self.algorithm.unroll_length)
 
-    def _learn(
+    def learn(
         self, state: Learner, ring: Window, key: PRNGKeyArray, iteration: Int[Array, ""]
     ) -> tuple[Learner, Metrics, Float[Array, ""]]:
         """Updates on windows from replay; none before `min_replay`. Metrics are sums over updates."""
         config = self.algorithm
-        filled = jnp.minimum((iteration + 1) * self.environment.num_envs, ring.reward.shape[0])
+        num_envs = self.environment.num_envs
+        filled = jnp.minimum(iteration + 1, ring.reward.shape[0] // num_envs) * num_envs
 
         def update(state: Learner, step: tuple[PRNGKeyArray, Array]) -> tuple[Learner, Metrics]:
             key, count = step

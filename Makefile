@@ -1,0 +1,31 @@
+# Set-up is part of every target: each works on a fresh clone with nothing but Python 3.11 to 3.13.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RECIPE ?= ball-go-to-target
+# The CUDA extra where an NVIDIA GPU answers.
+EXTRAS := test$(if $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null),$(comma)cuda)
+comma := ,
+
+.PHONY: train test lint clean
+.DEFAULT_GOAL := train
+
+train: $(VENV)/.ready  ## train RECIPE (make train RECIPE=ant-go-to-target ARGS="--num-envs 4096")
+	$(BIN)/mjx-hkl train $(RECIPE) $(ARGS)
+
+test: $(VENV)/.ready lint  ## lint, types and all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+$(VENV)/.ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache

@@ -1,0 +1,68 @@
+"""`mjx-hkl bench env|train NAME`."""
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import tyro
+
+from mjx_hkl.cli.arguments import parse
+from mjx_hkl.config import Positive, from_table, to_table
+from mjx_hkl.errors import unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchCommand:
+    """Measure throughput, warm: `bench env` against bare mjx.step, `bench train` the whole train step."""
+
+    what: Annotated[str, tyro.conf.Positional]
+    """env or train."""
+    name: Annotated[str, tyro.conf.Positional]
+    """A recipe; for env an environment's name or file does as well."""
+    num_envs: Positive | None = None
+    """Worlds; by default 1024 for env, the recipe's for train."""
+    engine: str = "auto"
+    """Physics engine."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    command = parse(BenchCommand, "bench", arguments)
+    command = from_table(BenchCommand, to_table(command), "command line")
+    benches = {"env": _environment, "train": _train}
+    if command.what not in benches:
+        raise unknown_name("bench", command.what, benches)
+
+    from mjx_hkl.training import devices
+
+    devices.use_compilation_cache()
+    result = benches[command.what](command)
+    print(json.dumps(result) if command.json else "\n".join(f"{k}: {_show(v)}" for k, v in result.items()))
+    return 0
+
+
+def _environment(command: BenchCommand) -> dict[str, Any]:
+    from mjx_hkl.experiments.bench import bench_environment
+    from mjx_hkl.experiments.build import find_environment
+
+    config = find_environment(command.name)
+    result = bench_environment(config, command.engine, command.num_envs or 1024)
+    return {"environment": command.name, **result}
+
+
+def _train(command: BenchCommand) -> dict[str, Any]:
+    from mjx_hkl.experiments.bench import bench_train
+    from mjx_hkl.experiments.recipe import load_recipe
+
+    recipe = dataclasses.replace(load_recipe(command.name), engine=command.engine)
+    if command.num_envs:
+        recipe = dataclasses.replace(recipe, num_envs=command.num_envs)
+    return bench_train(recipe)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

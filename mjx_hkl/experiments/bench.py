@@ -1,0 +1,176 @@
+"""Throughput, measured warm and as ratios within one run: absolute times of a shared machine mean little."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from mujoco import mjx
+
+from mjx_hkl.algorithms import replay
+from mjx_hkl.environments import EnvironmentConfig, VectorEnvironment, World
+from mjx_hkl.experiments.build import make_loop, resolve
+from mjx_hkl.experiments.recipe import Recipe
+from mjx_hkl.training import devices
+from mjx_hkl.training.step import TrainState, TrainStep
+
+_ROUNDS = 5
+_CONTROL_STEPS = 20  # per timed call of an environment
+_LARGER = 10  # times the capacity, to show that an insert does not cost more
+
+
+def bench_environment(config: EnvironmentConfig, engine: str, num_envs: int) -> dict[str, Any]:
+    """Our vectorized environment, resets included, against bare `mjx.step` on the same model.
+
+    Both take the same random actions in one scan; both are timed in turn, medians are reported.
+    """
+    world = World(config, engine)
+    ours = VectorEnvironment(world, num_envs, config.episode_length)
+    actions = jax.random.uniform(
+        jax.random.key(0), (_CONTROL_STEPS, num_envs, world.action_size), minval=-1.0, maxval=1.0
+    )
+
+    def step(carry, action):
+        state, key = carry
+        key, step_key = jax.random.split(key)
+        state, timestep = ours.step(state, action, step_key)
+        # Everything a learner would read must be computed.
+        used = jax.tree.map(jnp.sum, timestep)
+        return (state, key), used
+
+    mjx_model = mjx.put_model(world.engine.model, impl="jax")
+    template = mjx.make_data(world.engine.model, impl="jax")
+
+    def raw_step(data, action):
+        def substep(data, _):
+            return jax.vmap(mjx.step, in_axes=(None, 0))(mjx_model, data), None
+
+        with jax.default_matmul_precision("highest"):
+            return jax.lax.scan(substep, data.replace(ctrl=action), None, length=config.physics.substeps)
+
+    start = jax.jit(ours.reset)(jax.random.key(1))
+    physics = start.env.pipeline_state.physics
+    raw_start = jax.vmap(lambda qpos: template.replace(qpos=qpos))(physics.qpos)
+    run_ours, ours_compile = _compile(
+        lambda carry: jax.lax.scan(step, carry, actions), (start, jax.random.key(2))
+    )
+    run_raw, raw_compile = _compile(lambda data: jax.lax.scan(raw_step, data, actions), raw_start)
+    ours_seconds, raw_seconds = _in_turn(
+        _continued(run_ours, (start, jax.random.key(2))), _continued(run_raw, raw_start)
+    )
+    steps = num_envs * _CONTROL_STEPS
+    return {
+        "device": devices.describe(),
+        "engine": engine,
+        "num_envs": num_envs,
+        "environment_steps_per_second": steps / ours_seconds,
+        "physics_steps_per_second": steps * config.physics.substeps / ours_seconds,
+        "raw_environment_steps_per_second": steps / raw_seconds,
+        "ratio_to_raw": raw_seconds / ours_seconds,
+        "compile_seconds": ours_compile,
+        "raw_compile_seconds": raw_compile,
+    }
+
+
+def bench_train(recipe: Recipe) -> dict[str, Any]:
+    """The train step as a whole, its two halves alone, and replay inserts at two capacities."""
+    recipe = dataclasses.replace(resolve(recipe), num_seeds=1)
+    loop = make_loop(recipe)
+    step, abstract = loop.schedule.train_step, loop.abstract()
+    state_bytes = devices.tree_bytes(abstract)
+    devices.require_fits(state_bytes, "the training state", "lower replay_capacity or num_envs")
+    begin = time.perf_counter()
+    compile_seconds = loop.compile()
+    state = jax.jit(step.init)(jax.random.key(recipe.seed))
+    warm = step.warmup + 1  # train steps before one that learns
+    whole, _ = _compile(step.step, state, donate=True)
+    for _ in range(warm):
+        state, _ = whole(state)
+    startup = time.perf_counter() - begin
+    act, _ = _compile(lambda s: step.act(s.learner.agent, s.actor, s.key), state)
+    learn, _ = _compile(lambda s: step.learn(s.learner, s.replay, s.key, s.iteration), state)
+    halves = _in_turn(lambda: act(state), lambda: learn(state))
+    whole_seconds = _time_donated(whole, state)
+    inserts = _insert_seconds(step, recipe.replay_capacity)
+    return {
+        "device": devices.describe(),
+        "recipe": recipe.name,
+        "num_envs": recipe.num_envs,
+        "environment_steps_per_second": step.environment_steps / whole_seconds,
+        "learner_steps_per_second": step.learner_steps / whole_seconds,
+        "replay_ratio": step.learner_steps / step.environment_steps,
+        "train_step_seconds": whole_seconds,
+        "simulation_seconds": halves[0],
+        "learning_seconds": halves[1],
+        "simulation_share": halves[0] / sum(halves),
+        "compile_seconds": compile_seconds,
+        "startup_seconds": startup,
+        "device_bytes": loop.device_bytes(),
+        "state_bytes": state_bytes,
+        "replay_bytes": devices.tree_bytes(abstract.replay),
+        **inserts,
+    }
+
+
+def _insert_seconds(step: TrainStep, capacity: int) -> dict[str, Any]:
+    """Seconds of one replay insert at the recipe's capacity and at ten times it, where that fits."""
+    abstract = jax.eval_shape(step.init, jax.random.key(0))
+    windows = jax.tree.map(
+        lambda x: jnp.ones((step.environment.num_envs, *x.shape[1:]), x.dtype), abstract.replay
+    )
+    insert = jax.jit(replay.insert, donate_argnums=0)
+    seconds: dict[str, Any] = {"insert_seconds": None, "insert_seconds_at_10x_capacity": None}
+    for name, times in zip(seconds, (1, _LARGER), strict=True):
+        slots = replay.num_slots(times * capacity, step.environment.num_envs, step.algorithm.unroll_length)
+        if slots * devices.tree_bytes(windows) > 0.5 * devices.available_bytes():
+            continue
+        ring, count = replay.empty(windows, slots), jnp.zeros((), jnp.int32)
+        samples = []
+        for _ in range(4 * _ROUNDS):
+            begin = time.perf_counter()
+            ring = jax.block_until_ready(insert(ring, windows, count))
+            samples.append(time.perf_counter() - begin)
+            count = count + 1
+        seconds[name] = median(samples[_ROUNDS:])
+        del ring
+    return seconds
+
+
+def _compile(function: Callable, argument: Any, donate: bool = False) -> tuple[Callable, float]:
+    begin = time.perf_counter()
+    compiled = jax.jit(function, donate_argnums=0 if donate else ()).lower(argument).compile()
+    return compiled, time.perf_counter() - begin
+
+
+def _continued(compiled: Callable, carry: Any) -> Callable[[], Any]:
+    """Each call goes on from where the last one ended."""
+    box = [carry]
+
+    def call() -> Any:
+        box[0], used = compiled(box[0])
+        return box[0], used
+
+    return call
+
+
+def _in_turn(*calls: Callable[[], Any]) -> tuple[float, ...]:
+    """Median seconds of each call, made in turn after two warm ones."""
+    samples: list[list[float]] = [[] for _ in calls]
+    for _ in range(_ROUNDS + 2):
+        for call, seconds in zip(calls, samples, strict=True):
+            begin = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds.append(time.perf_counter() - begin)
+    return tuple(median(seconds[2:]) for seconds in samples)
+
+
+def _time_donated(whole: Callable, state: TrainState) -> float:
+    samples = []
+    for _ in range(_ROUNDS + 2):
+        begin = time.perf_counter()
+        state, _ = jax.block_until_ready(whole(state))
+        samples.append(time.perf_counter() - begin)
+    return median(samples[2:])

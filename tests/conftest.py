@@ -1,0 +1,60 @@
+"""Shapes in annotations are checked in every test; everything small is built here once."""
+
+import os
+
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/mjx-hkl/jax"))
+
+from jaxtyping import install_import_hook
+
+# Pure functions only: a pytree class also holds shapes, axes and such, which its annotations do not say.
+CHECKED = ("math", "models", "algorithms.svg", "environments.tasks", "environments.placement")
+install_import_hook([f"mjx_hkl.{module}" for module in CHECKED], "beartype.beartype")
+
+import dataclasses
+
+import jax
+import pytest
+
+from mjx_hkl.training import devices
+
+devices.use_compilation_cache()
+
+
+def pytest_collection_modifyitems(items):
+    if jax.default_backend() != "cpu":
+        return
+    skip = pytest.mark.skip(reason="needs an accelerator; this machine has none")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def ball():
+    """The Ball's go-to-target environment, unvectorized."""
+    from mjx_hkl.environments import World, load_environment
+
+    return World(load_environment("ball-go-to-target"))
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    """A real recipe shrunk until a train step takes milliseconds."""
+    from mjx_hkl.experiments.recipe import load_recipe
+
+    recipe = load_recipe("ball-go-to-target")
+    return dataclasses.replace(
+        recipe,
+        name="tiny",
+        num_envs=4,
+        total_env_steps=160,
+        log_interval=40,
+        replay_capacity=200,
+        min_replay=80,
+        evaluation_episodes=4,
+        policy=dataclasses.replace(recipe.policy, high_level=(8, 2), low_level=(8,)),
+        critic=dataclasses.replace(recipe.critic, sizes=(8, 8)),
+        algorithm=dataclasses.replace(
+            recipe.algorithm, unroll_length=5, batch_size=4, updates_per_unroll=2, target_update_period=3
+        ),
+    )

@@ -1,0 +1,252 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mjx_hkl.environments import VectorEnvironment, World, load_environment
+from mjx_hkl.environments.bodies import Body
+from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.placement import place_apart
+
+BODIES = ("ball", "ant", "quadruped")
+
+
+@pytest.fixture(scope="module", params=BODIES)
+def world(request):
+    return World(load_environment(f"{request.param}-go-to-target"))
+
+
+def test_masses_gears_and_pairs_are_the_documented_ones(world):
+    model = world.engine.model
+    ball = world.config.body == "ball"
+    assert model.body_subtreemass[1] == pytest.approx(22.0 if ball else 12.4, abs=0.05)
+    assert model.nu == {"ball": 2, "ant": 8, "quadruped": 12}[world.config.body]
+    np.testing.assert_array_equal(model.actuator_gear[:, 0], [30, -50] if ball else [75] * model.nu)
+    # only explicit pairs collide, and each has a body that can move
+    assert not model.geom_contype.any()
+    assert not model.geom_conaffinity.any()
+    assert model.npair == (1 if ball else 5)
+    movable = model.body_weldid[model.geom_bodyid] > 0
+    assert (movable[model.pair_geom1] | movable[model.pair_geom2]).all()
+
+
+def test_frame_and_proprioception_are_those_of_mujocos_sensors(world):
+    """Velocimeter, gyro and accelerometer on the torso, in C MuJoCo, at random states in the air."""
+    config = world.config
+    spec = mujoco.MjSpec.from_file(f"envs/bodies/{config.body}.xml")
+    spec.body("torso").add_site(name="imu")
+    for kind in ("VELOCIMETER", "GYRO", "ACCELEROMETER"):
+        spec.add_sensor(
+            name=kind,
+            type=getattr(mujoco.mjtSensor, f"mjSENS_{kind}"),
+            objtype=mujoco.mjtObj.mjOBJ_SITE,
+            objname="imu",
+        )
+    for geom in spec.geoms:
+        geom.contype = geom.conaffinity = 0
+    model = spec.compile()
+    body = Body(model, config.proprioception)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        data = mujoco.MjData(model)
+        mujoco.mj_integratePos(model, data.qpos, rng.normal(size=model.nv), 1.0)
+        data.qvel[:] = rng.normal(size=model.nv)
+        data.ctrl[:] = rng.uniform(-1, 1, model.nu)
+        mujoco.mj_forward(model, data)
+        state = PhysicsState(*(jnp.asarray(x, jnp.float32) for x in (data.qpos, data.qvel, data.qacc)))
+        frame = body.frame(state)
+        velocimeter, gyro, accelerometer = data.sensordata.reshape(3, 3)
+        np.testing.assert_allclose(frame.position, data.body("torso").xpos, atol=1e-5)
+        np.testing.assert_allclose(frame.rotation.ravel(), data.body("torso").xmat, atol=1e-5)
+        np.testing.assert_allclose(frame.velocity @ frame.rotation, velocimeter, atol=1e-5)
+        np.testing.assert_allclose(frame.angular_velocity, gyro, atol=1e-5)
+        felt = (frame.acceleration - model.opt.gravity) @ frame.rotation
+        np.testing.assert_allclose(felt, accelerometer, atol=1e-3)
+        feet = [i for i in range(model.ngeom) if model.geom(i).name.endswith("foot")]
+        if feet:
+            np.testing.assert_allclose(body.feet(state), data.geom_xpos[feet], atol=1e-5)
+
+
+def test_one_control_step_is_that_of_c_mujoco(world):
+    """Same model, same start in the air (no contact), same control: the same state after five substeps."""
+    model, config = world.engine.model, world.config
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(1)
+    data.qpos[2] += 2.0
+    data.qvel[:] = 0.3 * rng.normal(size=model.nv)
+    start = PhysicsState(*(jnp.asarray(x, jnp.float32) for x in (data.qpos, data.qvel, 0 * data.qvel)))
+    control = rng.uniform(-1, 1, model.nu)
+    data.ctrl[:] = control
+    for _ in range(config.physics.substeps):
+        mujoco.mj_step(model, data)
+    end = jax.jit(world.engine.step)(start, jnp.asarray(control, jnp.float32))
+    np.testing.assert_allclose(end.qpos, data.qpos, atol=1e-4)
+    np.testing.assert_allclose(end.qvel, data.qvel, atol=2e-3)
+
+
+def test_it_stands_where_it_spawns(world):
+    """A body at rest stays near its spawn height on the floor."""
+    state = jax.jit(world.reset)(jax.random.key(0))
+    step = jax.jit(world.step)
+    for _ in range(40):
+        state = step(state, jnp.zeros(world.action_size))
+    height = world._body.frame(state.pipeline_state.physics).position[2]
+    assert float(height) == pytest.approx({"ball": 0.2}.get(world.config.body, 0.522), abs=0.06)
+    assert not state.metrics["fault"]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31 - 1))
+def test_any_start_is_inside_apart_and_unsolved(seed):
+    points = np.asarray(_place(jax.random.key(seed)))
+    assert (np.abs(points) <= 4.0).all()
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)[np.triu_indices(4, 1)]
+    assert distance.min() >= 1.0
+
+
+_place = jax.jit(lambda key: place_apart(key, 4, 4.0, 1.0))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**31 - 1), st.floats(-3, 3), st.floats(-5, 5), st.floats(-5, 5))
+def test_observation_does_not_change_when_everything_moves_together(seed, turn, dx, dy):
+    state = _reset(jax.random.key(seed))
+    before = _observe(state.pipeline_state.physics, state.pipeline_state.task)
+    cos, sin = np.cos(turn), np.sin(turn)
+    rotation = np.array([[cos, -sin], [sin, cos]], np.float32)
+    shift = np.array([dx, dy], np.float32)
+    physics, task = state.pipeline_state.physics, state.pipeline_state.task
+    qpos = physics.qpos.at[:2].set(rotation @ physics.qpos[:2] + shift).at[3].add(turn)
+    moved = task.replace(positions=task.positions @ rotation.T + shift)
+    after = _observe(physics.replace(qpos=qpos), moved)
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-4)
+
+
+_WORLDS = {}
+
+
+def _ball():
+    if not _WORLDS:
+        _WORLDS["ball"] = World(load_environment("ball-go-to-target"))
+    return _WORLDS["ball"]
+
+
+def _reset(key):
+    return jax.jit(_ball().reset)(key)
+
+
+def _observe(physics, task):
+    return jax.jit(_ball()._observe)(physics, task)
+
+
+def test_egocentric_coordinates_are_ahead_and_to_the_left():
+    world = _ball()
+    state = _reset(jax.random.key(0))
+    physics = state.pipeline_state.physics
+    qpos = physics.qpos.at[:2].set(0.0).at[3].set(np.pi / 2)  # at the origin, facing +y
+    task = state.pipeline_state.task.replace(positions=jnp.array([[0.0, 4.0], [-4.0, 0.0], [0.0, -4.0]]))
+    seen = _observe(physics.replace(qpos=qpos), task)["targets"].reshape(3, 2)
+    np.testing.assert_allclose(seen, [[1, 0], [0, 1], [-1, 0]], atol=1e-6)  # in units of 4 m
+    assert world.config.task["kind"] == "go_to_target"
+
+
+def _with_targets(state, positions):
+    task = state.pipeline_state.task.replace(positions=positions)
+    return state.replace(pipeline_state=state.pipeline_state.replace(task=task))
+
+
+def test_reward_and_end_come_exactly_on_arrival():
+    world = _ball()
+    state = _reset(jax.random.key(0))
+    physics, task = state.pipeline_state.physics, state.pipeline_state.task
+    step = jax.jit(world.step)
+    for distance, solved in [(0.45, True), (0.55, False)]:
+        targets = jnp.tile(physics.qpos[:2] + jnp.array([0.0, distance]), (3, 1))
+        after = step(
+            state.replace(pipeline_state=state.pipeline_state.replace(task=task.replace(positions=targets))),
+            jnp.zeros(2),
+        )
+        assert float(after.reward) == (60.0 if solved else 0.0)
+        assert bool(after.done) == bool(after.metrics["success"]) == solved
+    # an unselected target earns nothing
+    others = jnp.full((3, 2), 50.0).at[(int(task.selected) + 1) % 3].set(physics.qpos[:2])
+    after = step(
+        state.replace(pipeline_state=state.pipeline_state.replace(task=task.replace(positions=others))),
+        jnp.zeros(2),
+    )
+    assert float(after.reward) == 0.0
+
+
+def test_a_fallen_body_ends_its_episode_without_success():
+    world = World(load_environment("ant-go-to-target"))
+    state = jax.jit(world.reset)(jax.random.key(0))
+    on_its_back = state.pipeline_state.physics.qpos.at[3:7].set(jnp.array([0.0, 1.0, 0.0, 0.0]))
+    physics = state.pipeline_state.physics.replace(qpos=on_its_back)
+    after = jax.jit(world.step)(
+        state.replace(pipeline_state=state.pipeline_state.replace(physics=physics)), jnp.zeros(8)
+    )
+    assert after.done
+    assert not after.metrics["success"]
+    assert not after.metrics["fault"]
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 1e5])
+def test_a_simulator_fault_is_reset_masked_and_never_seen(broken):
+    environment = VectorEnvironment(_ball(), 3, 400)
+    state = jax.jit(environment.reset)(jax.random.key(0))
+    physics = state.env.pipeline_state.physics
+    broken_physics = physics.replace(qvel=physics.qvel.at[1].set(broken))
+    world_state = state.env.pipeline_state.replace(physics=broken_physics)
+    state = state.replace(env=state.env.replace(pipeline_state=world_state))
+    after, timestep = jax.jit(environment.step)(state, jnp.zeros((3, 2)), jax.random.key(1))
+    np.testing.assert_array_equal(timestep.valid, [1, 0, 1])
+    np.testing.assert_array_equal(timestep.is_last, [0, 1, 0])
+    np.testing.assert_array_equal(after.steps, [1, 0, 1])
+    for leaf in jax.tree.leaves((after, timestep)):
+        assert np.isfinite(leaf).all()
+
+
+def test_truncation_keeps_the_true_next_observation_and_starts_afresh():
+    environment = VectorEnvironment(_ball(), 2, episode_length=3)
+    step = jax.jit(environment.step)
+    state = jax.jit(environment.reset)(jax.random.key(0))
+    starts = [state.env.pipeline_state.task.positions]
+    for i in range(6):
+        before = state
+        state, timestep = step(state, jnp.ones((2, 2)), jax.random.key(i))
+        expected = jax.vmap(environment.env.step)(before.env, jnp.ones((2, 2)))
+        for name, group in timestep.next_observation.items():
+            np.testing.assert_allclose(group, expected.obs[name], atol=1e-5)
+        last = (i + 1) % 3 == 0
+        np.testing.assert_array_equal(timestep.is_last, np.full(2, float(last)))
+        np.testing.assert_array_equal(timestep.discount, np.ones(2))  # truncation is no termination
+        if last:
+            starts.append(state.env.pipeline_state.task.positions)
+            assert np.abs(state.observation["targets"] - timestep.next_observation["targets"]).max() > 0.01
+    # no start repeats, across episodes or worlds
+    flat = np.concatenate([np.asarray(x).reshape(2, -1) for x in starts])
+    assert len(np.unique(flat.round(4), axis=0)) == len(flat)
+
+
+def test_actions_are_clipped_at_the_edge():
+    state, step = _reset(jax.random.key(0)), jax.jit(_ball().step)
+    for a, b in [(jnp.array([5.0, -9.0]), jnp.array([1.0, -1.0]))]:
+        np.testing.assert_array_equal(
+            step(state, a).obs["proprioception"], step(state, b).obs["proprioception"]
+        )
+
+
+def test_environment_files_say_every_number():
+    for body in BODIES:
+        config = load_environment(f"{body}-go-to-target")
+        assert config.episode_length == 400
+        assert config.task["num_targets"] == 3
+        assert config.task["reward_at_target"] == 60.0
+        assert config.arena["size"] == 8.0
+        assert dataclasses.asdict(config.physics)["timestep"] == 0.005

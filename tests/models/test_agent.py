@@ -1,0 +1,119 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_hkl.errors import UserError
+from mjx_hkl.math import gaussian
+from mjx_hkl.models import Agent, DefaultPolicyConfig, Information, ModelConfig, PolicyConfig
+from mjx_hkl.models.config import CriticConfig
+
+SIZES = {"proprioception": 5, "targets": 4, "instruction": 3}
+ACTIONS, LATENT = 2, 3
+
+
+def make(prior="isotropic", kind="hierarchical", **information):
+    config = ModelConfig(
+        information=Information(**information),
+        policy=PolicyConfig(kind=kind, high_level=(16, LATENT), low_level=(16,)),
+        default_policy=DefaultPolicyConfig(high_level=prior, high_level_sizes=(16,)),
+        critic=CriticConfig((16, 16)),
+    )
+    return Agent(SIZES, ACTIONS, config, jax.random.key(0))
+
+
+def observe(key=0, batch=6):
+    keys = jax.random.split(jax.random.key(key), len(SIZES))
+    return {name: jax.random.normal(k, (batch, n)) for k, (name, n) in zip(keys, SIZES.items(), strict=True)}
+
+
+def outputs(agent, observation):
+    latent = jnp.ones((6, agent.policy.latent_size))
+    return {
+        "high_level": agent.policy.latent(observation, latent),
+        "low_level": agent.policy.action(observation, latent),
+        "critic": agent.critic(observation, latent, jnp.ones((6, ACTIONS))),
+    }
+
+
+@pytest.mark.parametrize("hidden", list(SIZES))
+@pytest.mark.parametrize("module", ["high_level", "low_level", "critic"])
+def test_a_module_cannot_read_a_group_it_was_not_given(module, hidden):
+    everything = {name: tuple(SIZES) for name in ("high_level", "low_level", "critic")}
+    seen = everything | {module: tuple(name for name in SIZES if name != hidden)}
+    agent = make(**seen)
+    observation = observe()
+    perturbed = observation | {hidden: observation[hidden] + 1.0}
+    before, after = outputs(agent, observation), outputs(agent, perturbed)
+    for name in before:
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), before[name], after[name])
+        assert all(jax.tree.leaves(same)) == (name == module)
+    # and it is not merely ignored by chance: the group does not exist for it
+    without = {name: group for name, group in observation.items() if name != hidden}
+    reader = {
+        "high_level": agent.policy.high_level,
+        "low_level": agent.policy.low_level,
+        "critic": agent.critic,
+    }
+    assert hidden not in reader[module].groups
+    assert set(reader[module].groups) <= set(without)
+
+
+def test_the_default_policy_sees_no_observation_at_all():
+    for prior in ("isotropic", "ar1", "ar_learned"):
+        latent = jnp.ones((6, LATENT))
+        assert make(prior).default_policy.latent(latent).mean.shape == (6, LATENT)
+
+
+def test_scales_stay_inside_their_bounds_whatever_the_input():
+    agent = make()
+    huge = {name: 1e4 * group for name, group in observe().items()}
+    for name, (low, high) in {"high_level": (0.05, 1.0), "low_level": (0.05, 1.0)}.items():
+        scale = outputs(agent, huge)[name].scale
+        assert ((scale >= low) & (scale <= high)).all()
+    assert (jnp.abs(outputs(agent, huge)["low_level"].mean) <= 1).all()
+
+
+@pytest.mark.parametrize(("prior", "sees"), [("isotropic", False), ("ar1", True), ("ar_learned", True)])
+def test_the_previous_latent_is_seen_exactly_with_autoregressive_priors(prior, sees):
+    agent, observation = make(prior), observe()
+    a = agent.policy.latent(observation, jnp.zeros((6, LATENT)))
+    b = agent.policy.latent(observation, jnp.ones((6, LATENT)))
+    assert agent.policy.is_autoregressive == sees
+    assert bool((a.mean != b.mean).any()) == sees
+
+
+def test_priors_are_those_of_the_paper():
+    z = jnp.array([[0.5, -1.0, 2.0]])
+    isotropic = make("isotropic").default_policy.latent(z)
+    np.testing.assert_array_equal(isotropic.mean, jnp.zeros((1, LATENT)))
+    np.testing.assert_array_equal(isotropic.scale, jnp.ones((1, LATENT)))
+    ar1 = make("ar1").default_policy.latent(z)
+    np.testing.assert_allclose(ar1.mean, 0.95 * z)
+    np.testing.assert_allclose(ar1.scale, np.sqrt(1 - 0.95**2), rtol=1e-6)
+    learned = make("ar_learned").default_policy
+    assert learned.high_level is not None
+    assert (learned.latent(z).mean != learned.latent(2 * z).mean).any()
+
+
+def test_a_flat_policy_has_no_latent_and_no_kl():
+    agent = make("none", kind="flat", low_level=tuple(SIZES))
+    observation, latent_tm1 = observe(), jnp.zeros((6, 0))
+    latent = agent.policy.latent(observation, latent_tm1)
+    assert latent.mean.shape == (6, 0)
+    kl = gaussian.kl_divergence(latent, agent.default_policy.latent(latent_tm1))
+    np.testing.assert_array_equal(kl, jnp.zeros(6))
+    assert agent.policy.action(observation, latent.mean).mean.shape == (6, ACTIONS)
+
+
+def test_contradictions_are_refused():
+    with pytest.raises(ValueError, match="go together"):
+        ModelConfig(policy=PolicyConfig(kind="flat"))
+    with pytest.raises(ValueError, match="below its greatest"):
+        PolicyConfig(latent_scale=(1.0, 0.5))
+    with pytest.raises(UserError, match="unknown observation group 'target'; did you mean targets"):
+        dataclasses.replace(Information(), low_level=("target",)).check(SIZES)
+    with pytest.raises(UserError, match="twice"):
+        Information(low_level=("targets", "targets")).check(SIZES)
