@@ -12,5 +12,5 @@ def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:
     """The error for a name that is none of `known`, naming the nearest ones."""
     known = sorted(known)
     near = difflib.get_close_matches(given, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
     return UserError(f"unknown {what} {given!r}; {hint}")

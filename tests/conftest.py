@@ -7,7 +7,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/
 from jaxtyping import install_import_hook
 
 # Pure functions only: a pytree class also holds shapes, axes and such, which its annotations do not say.
-CHECKED = ("math", "models", "algorithms.svg", "environments.tasks", "environments.placement")
+CHECKED = ("math", "models", "algorithms.svg", "environments.placement")
 install_import_hook([f"mjx_hkl.{module}" for module in CHECKED], "beartype.beartype")
 
 import dataclasses

@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from mujoco import mjx
 
 from mjx_hkl.algorithms import replay
 from mjx_hkl.environments import EnvironmentConfig, VectorEnvironment, World
+from mjx_hkl.environments.engines.mjx import mjx  # imported there without its messages
 from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.training import devices

@@ -20,7 +20,7 @@ from mjx_hkl import __version__
 from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, recipe_from_table
-from mjx_hkl.models import Agent
+from mjx_hkl.models.agent import Agent
 
 FORMAT = "mjx-hkl agent"
 FORMAT_VERSION = 1

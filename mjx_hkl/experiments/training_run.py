@@ -15,7 +15,7 @@ from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.export import save_export
 from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.experiments.run_directory import MetricsWriter, Row, RunDirectory
-from mjx_hkl.models import Agent
+from mjx_hkl.models.agent import Agent
 from mjx_hkl.training import checkpoint, devices
 from mjx_hkl.training.loop import Loop
 from mjx_hkl.training.step import TrainState

@@ -1,6 +1,4 @@
-"""What is learned: policies, default policies and critics, as flax nnx modules used as pytrees."""
+"""What is learned: policies, default policies and critics, as flax nnx modules used as pytrees.
 
-from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.config import CriticConfig, DefaultPolicyConfig, Information, ModelConfig, PolicyConfig
-
-__all__ = ["Agent", "CriticConfig", "DefaultPolicyConfig", "Information", "ModelConfig", "PolicyConfig"]
+Import from the modules: `config` says what an agent is made of without loading JAX.
+"""

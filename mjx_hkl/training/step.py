@@ -14,7 +14,8 @@ from mjx_hkl.algorithms.config import AlgorithmConfig
 from mjx_hkl.algorithms.learner import Learner
 from mjx_hkl.algorithms.window import Window, time_major
 from mjx_hkl.environments import VectorEnvironment
-from mjx_hkl.models import Agent, ModelConfig
+from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.config import ModelConfig
 from mjx_hkl.training import acting
 from mjx_hkl.training.acting import Actor
 

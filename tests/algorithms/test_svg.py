@@ -9,7 +9,8 @@ from flax import nnx
 from mjx_hkl.algorithms import learner, svg
 from mjx_hkl.algorithms.config import AlgorithmConfig
 from mjx_hkl.algorithms.window import Window, cut_inside, following
-from mjx_hkl.models import Agent, CriticConfig, DefaultPolicyConfig, Information, ModelConfig, PolicyConfig
+from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.config import CriticConfig, DefaultPolicyConfig, Information, ModelConfig, PolicyConfig
 
 SIZES, ACTIONS, LATENT, STEPS, BATCH = {"proprioception": 3, "targets": 2}, 2, 2, 5, 6
 CONFIG = AlgorithmConfig(
@@ -32,9 +33,8 @@ def make_agent(prior, seed=0):
 def make_window(seed=0):
     """Random experience; some episodes terminate, are truncated or fail inside the window."""
     rng = np.random.default_rng(seed)
-    kind = rng.choice(
-        ["on", "terminated", "truncated", "fault"], p=[0.6, 0.15, 0.15, 0.1], size=(STEPS, BATCH)
-    )
+    kinds = ["on", "terminated", "truncated", "fault"]
+    kind = rng.choice(kinds, p=[0.6, 0.15, 0.15, 0.1], size=(STEPS, BATCH))
     kind[:, 0], kind[1, 1], kind[-1, 2] = "on", "truncated", "truncated"
     kind[2:, 1] = kind[:-1, 2] = "on"
     for column in kind.T:  # an episode is no shorter than a window: at most one truncation
@@ -222,12 +222,8 @@ def test_each_module_has_its_own_learning_rate():
     after, _ = learner.update(state, make_window(), jax.random.key(0), jnp.int32(1), config)
 
     def moved(module):
-        pairs = zip(
-            jax.tree.leaves(getattr(state.agent, module)),
-            jax.tree.leaves(getattr(after.agent, module)),
-            strict=True,
-        )
-        return any((a != b).any() for a, b in pairs)
+        old, new = (jax.tree.leaves(getattr(learned.agent, module)) for learned in (state, after))
+        return any((a != b).any() for a, b in zip(old, new, strict=True))
 
     assert moved("policy")
     assert moved("default_policy")

@@ -7,8 +7,8 @@ import pytest
 
 from mjx_hkl.errors import UserError
 from mjx_hkl.math import gaussian
-from mjx_hkl.models import Agent, DefaultPolicyConfig, Information, ModelConfig, PolicyConfig
-from mjx_hkl.models.config import CriticConfig
+from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.config import CriticConfig, DefaultPolicyConfig, Information, ModelConfig, PolicyConfig
 
 SIZES = {"proprioception": 5, "targets": 4, "instruction": 3}
 ACTIONS, LATENT = 2, 3

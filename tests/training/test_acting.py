@@ -1,0 +1,83 @@
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.math import gaussian
+from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.config import ModelConfig
+from mjx_hkl.training import acting
+
+ENVS, LENGTH, EPISODE = 3, 7, 9  # the second window of each environment is cut inside by the time limit
+
+
+@pytest.fixture(scope="module")
+def windows(ball):
+    environment = VectorEnvironment(ball, ENVS, EPISODE)
+    agent = Agent(ball.observation_size, ball.action_size, ModelConfig(), jax.random.key(0))
+    actor = acting.init(environment, agent.policy.latent_size, jax.random.key(1))
+    unroll = jax.jit(lambda actor, key: acting.unroll(environment, agent.policy, actor, key, LENGTH))
+    pairs = []
+    for i in range(3):
+        after, window, sums = unroll(actor, jax.random.key(2 + i))
+        pairs.append((actor, after, window, sums))
+        actor = after
+    return environment, agent, pairs
+
+
+def test_windows_follow_each_other_without_a_gap(windows):
+    _, _, pairs = windows
+    for (_, after, window, _), (before, _, following, _) in pairwise(pairs):
+        for name, group in window.observation.items():
+            np.testing.assert_array_equal(after.env.observation[name], following.observation[name][:, 0])
+            goes_on = window.is_last[:, -1] == 0
+            np.testing.assert_array_equal(group[goes_on, -2], following.observation[name][goes_on, 0])
+        np.testing.assert_array_equal(following.latent_tm1, before.latent)
+
+
+def test_the_observation_after_a_cut_is_the_true_one(windows):
+    environment, _, pairs = windows
+    before, _, window, _ = pairs[1]
+    cut = EPISODE - LENGTH - 1  # step of the second window at which the first episode is truncated
+    assert (window.is_last[:, cut] == 1).all()
+    assert (window.discount[:, cut] == 1).all()
+    state, step = before.env.env, jax.jit(jax.vmap(environment.env.step))
+    for t in range(cut + 1):
+        for name, group in state.obs.items():
+            np.testing.assert_allclose(window.observation[name][:, t], group, atol=1e-4)
+        state = step(state, window.action[:, t])
+    for name, group in state.obs.items():
+        np.testing.assert_allclose(window.observation[name][:, -1], group, atol=1e-4)
+        # while the next episode has begun elsewhere
+        assert np.abs(window.observation["targets"][:, cut + 1] - state.obs["targets"]).max() > 0.1
+
+
+def test_behaviour_log_prob_belongs_to_the_stored_action(windows):
+    _, agent, pairs = windows
+    _, _, window, _ = pairs[0]
+    # no latent is stored but the first: bound it by the density at the mode
+    scale = agent.policy.action(
+        jax.tree.map(lambda x: x[:, 0], window.observation), jnp.zeros((ENVS, agent.policy.latent_size))
+    ).scale
+    mode = gaussian.log_prob(gaussian.Gaussian(0 * scale, scale), 0 * scale)
+    assert (window.behaviour_log_prob[:, 0] < mode + 0.5).all()
+    assert np.isfinite(window.behaviour_log_prob).all()
+
+
+def test_episode_sums_count_what_ended(windows):
+    _, _, pairs = windows
+    for _, _, window, sums in pairs:
+        assert sums["episodes"] == window.is_last.sum()
+        assert sums["faults"] == 0
+        np.testing.assert_allclose(sums["success"], (1 - window.discount).sum())
+    total = sum(float(sums["episode_length"]) for *_, sums in pairs)
+    assert total <= ENVS * EPISODE * 3
+
+
+def test_a_new_episode_starts_from_a_fresh_standard_normal_latent(windows):
+    _, _, pairs = windows
+    ended = [(w.is_last[:, -1] > 0, a.latent) for _, a, w, _ in pairs]
+    assert all(np.isfinite(latent).all() for _, latent in ended)

@@ -1,0 +1,121 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.build import make_loop
+from mjx_hkl.training import checkpoint
+
+
+@pytest.fixture(scope="module")
+def loop(tiny_recipe):
+    return make_loop(tiny_recipe)
+
+
+def leaves(state):
+    return {name: np.asarray(x) for name, x in checkpoint._named_leaves(state).items()}
+
+
+def test_2n_steps_are_n_then_stop_resume_and_n(loop, tmp_path):
+    intervals = loop.intervals(loop.init())
+    for _ in range(2):
+        state, _ = next(intervals)
+    checkpoint.save(tmp_path, state, 80, {})
+    for state, straight_rows in intervals:
+        pass
+    straight = leaves(state)
+    resumed = checkpoint.restore(tmp_path, loop.abstract())
+    for resumed, rows in loop.intervals(resumed):  # noqa: B020
+        pass
+    assert straight.keys() == leaves(resumed).keys()
+    for name, x in leaves(resumed).items():
+        np.testing.assert_array_equal(x, straight[name], err_msg=name)
+    timed = ("interval_seconds", "environment_steps_per_second")
+    for row, straight_row in zip(rows, straight_rows, strict=True):
+        assert {k: v for k, v in row.items() if k not in timed} == {
+            k: v for k, v in straight_row.items() if k not in timed
+        }
+
+
+def test_everything_is_in_it(loop, tmp_path):
+    """Parameters, targets, optimizers, counters, keys, worlds and replay."""
+    checkpoint.save(tmp_path, loop.init(), 0, {"recipe": "tiny"})
+    about = checkpoint.about(tmp_path)
+    assert about["recipe"] == "tiny"
+    names = about["shapes"].keys()
+    for part in (
+        "learner.agent",
+        "learner.target",
+        "optimizer_state",
+        "iteration",
+        "key",
+        "actor.env",
+        "replay",
+    ):
+        assert any(part in name for name in names), part
+
+
+def test_only_the_newest_is_kept(loop, tmp_path):
+    state = loop.init()
+    checkpoint.save(tmp_path, state, 40, {})
+    checkpoint.save(tmp_path, state, 80, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["80"]
+
+
+@pytest.fixture
+def saved(loop, tmp_path):
+    checkpoint.save(tmp_path, loop.init(), 40, {})
+    return tmp_path
+
+
+def _files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_another_shape_is_refused_and_left_alone(saved, tiny_recipe):
+    other = make_loop(dataclasses.replace(tiny_recipe, num_envs=8))
+    before = _files(saved)
+    with pytest.raises(UserError, match=r"does not fit this run: .* is .*, but .* is needed"):
+        checkpoint.restore(saved, other.abstract())
+    assert _files(saved) == before
+
+
+def test_a_truncated_one_is_refused_and_left_alone(saved, loop):
+    data = max((path for path in saved.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    before = _files(saved)
+    with pytest.raises(UserError, match="incomplete or damaged"):
+        checkpoint.restore(saved, loop.abstract())
+    assert _files(saved) == before
+
+
+@pytest.mark.parametrize("name", ["state", "about", "_CHECKPOINT_METADATA"])
+def test_a_missing_part_is_refused(saved, loop, name):
+    path = saved / "40" / name
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        file.unlink()
+    if name == "_CHECKPOINT_METADATA":  # Orbax's own notes are not needed
+        checkpoint.restore(saved, loop.abstract())
+        return
+    with pytest.raises(UserError, match="incomplete or damaged"):
+        checkpoint.restore(saved, loop.abstract())
+
+
+def test_a_foreign_or_missing_one_is_refused(tmp_path, loop):
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        checkpoint.restore(tmp_path / "nothing", loop.abstract())
+    (tmp_path / "40").mkdir()
+    (tmp_path / "40" / "weights.json").write_text(json.dumps({"a": 1}))
+    with pytest.raises(UserError, match="incomplete or damaged"):
+        checkpoint.restore(tmp_path, loop.abstract())
+
+
+def test_keys_survive(loop, tmp_path):
+    state = loop.init()
+    expected = np.asarray(jax.random.key_data(state.key))
+    checkpoint.save(tmp_path, state, 1, {})
+    restored = checkpoint.restore(tmp_path, loop.abstract())
+    np.testing.assert_array_equal(jax.random.key_data(restored.key), expected)

@@ -1,0 +1,105 @@
+import dataclasses
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from mjx_hkl.experiments.build import make_loop, make_train_step
+
+
+def leaves_equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope="module")
+def loop(tiny_recipe):
+    return make_loop(tiny_recipe)
+
+
+def test_between_log_intervals_nothing_is_transferred_and_nothing_compiled(loop, caplog):
+    state = loop.init()
+    intervals = loop.intervals(state)
+    next(intervals)
+    program = loop._program
+    with caplog.at_level(logging.WARNING, logger="jax"), jax.log_compiles():
+        for state, _ in intervals:
+            pass
+    assert not [r for r in caplog.records if "ompil" in r.getMessage()]
+    with jax.transfer_guard("disallow"):
+        state, _ = program(state)
+    assert int(state.iteration) == 10
+
+
+def test_the_state_keeps_its_types_so_that_jit_compiles_once(tiny_recipe):
+    step = make_train_step(tiny_recipe)
+    before = jax.eval_shape(step.init, jax.random.key(0))
+    after, _ = jax.eval_shape(step.step, before)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+
+
+def test_no_update_before_min_replay(loop, tiny_recipe):
+    step = loop.schedule.train_step
+    assert step.warmup == 3  # 80 transitions are there after the fourth step of 20
+    rows, agents = [], []
+    for state, row in loop.intervals(loop.init()):
+        rows += row
+        agents.append(jax.device_get(jax.tree.leaves(state.learner.agent)))
+    start = jax.device_get(jax.tree.leaves(loop.init().learner.agent))
+    same = [all((a == b).all() for a, b in zip(start, agent, strict=True)) for agent in agents]
+    assert same == [True, False, False, False]
+    assert [row["learner_steps"] for row in rows] == [0, 40, 120, 200]
+    assert [row["environment_steps"] for row in rows] == [40, 80, 120, 160]
+    assert rows[0]["critic_loss"] is None
+    assert rows[1]["critic_loss"] is not None
+
+
+def test_a_seed_beside_others_is_the_seed_alone(tiny_recipe):
+    alone = make_loop(dataclasses.replace(tiny_recipe, seed=1))
+    beside = make_loop(dataclasses.replace(tiny_recipe, seed=0, num_seeds=2))
+    *_, (single, single_rows) = alone.intervals(alone.init())
+    *_, (both, both_rows) = beside.intervals(beside.init())
+    for a, b in zip(jax.tree.leaves(single.learner.agent), jax.tree.leaves(both.learner.agent), strict=True):
+        # the same computation, batched: equal but for the order of float additions
+        np.testing.assert_allclose(a[0], b[1], rtol=2e-2, atol=2e-3)
+        assert a.shape[0] == 1
+        assert b.shape[0] == 2
+    assert [row["seed"] for row in both_rows] == [0, 1]
+    assert single_rows[0]["environment_steps"] == both_rows[1]["environment_steps"]
+    different = [(b[0] != b[1]).any() for b in jax.tree.leaves(both.learner.agent.policy)]
+    assert any(different)
+
+
+@pytest.mark.parametrize("prior", ["ar1", "ar_learned"])
+def test_autoregressive_priors_train(tiny_recipe, prior):
+    default = dataclasses.replace(tiny_recipe.default_policy, high_level=prior, high_level_sizes=(8,))
+    loop = make_loop(dataclasses.replace(tiny_recipe, default_policy=default))
+    *_, (_, rows) = loop.intervals(loop.init())
+    assert np.isfinite(rows[0]["critic_loss"])
+    assert rows[0]["kl_high"] > 0
+
+
+def test_the_flat_baseline_trains(tiny_recipe):
+    recipe = dataclasses.replace(
+        tiny_recipe,
+        information=dataclasses.replace(
+            tiny_recipe.information, low_level=("proprioception", "targets", "instruction")
+        ),
+        policy=dataclasses.replace(tiny_recipe.policy, kind="flat"),
+        default_policy=dataclasses.replace(tiny_recipe.default_policy, high_level="none"),
+    )
+    loop = make_loop(recipe)
+    *_, (_, rows) = loop.intervals(loop.init())
+    assert rows[0]["kl_high"] == 0
+    assert np.isfinite(rows[0]["critic_loss"])
+
+
+@pytest.mark.gpu
+def test_the_train_step_runs_on_the_accelerator(loop):
+    *_, (state, _) = loop.intervals(loop.init())
+    assert all(x.devices() == {jax.devices()[0]} for x in jax.tree.leaves(state.learner))
