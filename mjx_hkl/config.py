@@ -62,7 +62,7 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    message = message[:1].lower() + message[1:].replace("an object", "a table")
     given = "" if problem["type"] in ("missing", "value_error") else f", not {problem['input']!r}"
     return f"{name}: {message}{given}" if name else f"{message}{given}"
 

@@ -41,12 +41,14 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
 
 
 def _one_line(box: str, command: str) -> str:
-    """The first paragraph of tyro's boxed message, and the options it suggests."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    rows = [line.strip("│ ").rstrip() for line in text.splitlines() if line.startswith("│")]
-    paragraphs = [" ".join(p.split()) for p in re.split(r"\n─+\n", "\n".join(rows))]
+    """The message in tyro's box, and the options it suggests."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
+    rows = [line.strip("│ ") for line in lines if not line.startswith(("╭", "╰"))]
+    paragraphs = [" ".join(p.split()) for p in re.split(r"\n[─-]+\n", "\n".join(rows))]
+    if "│" not in box and len(paragraphs) > 1:
+        paragraphs = paragraphs[1:]  # without borders the title is a paragraph of its own
     suggestions = [p for p in paragraphs if p.startswith("Perhaps you meant")]
     near = dict.fromkeys(re.findall(r"(?<!\S)--[\w.-]+", " ".join(suggestions)))
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; see mjx-hkl {command} --help"
-    message = paragraphs[0].replace("Error parsing ", "") if paragraphs else "cannot parse the arguments"
+    message = re.sub(r"^Error parsing (\w+Command: )?", "", paragraphs[0] or "cannot parse the arguments")
     return message[:1].lower() + message[1:].rstrip(".") + hint

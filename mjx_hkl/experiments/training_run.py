@@ -144,6 +144,11 @@ def _announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
     state, step = loop.abstract(), loop.schedule.train_step
     replay, whole = devices.tree_bytes(state.replay), devices.tree_bytes(state)
     transitions = state.replay.reward.size // recipe.num_seeds
+    devices.require_fits(
+        whole,
+        f"replay of {transitions:,} transitions with the rest of the training state",
+        "lower replay_capacity, num_envs or num_seeds",
+    )
     ratio = step.learner_steps / step.environment_steps
     reporter.say(
         f"{recipe.name}: {recipe.environment}, {recipe.num_envs} environments"
@@ -153,11 +158,6 @@ def _announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
     reporter.say(
         f"replay: {transitions:,} transitions, {devices.format_bytes(replay)};"
         f" whole training state: {devices.format_bytes(whole)}"
-    )
-    devices.require_fits(
-        whole,
-        f"replay of {transitions:,} transitions with the rest of the training state",
-        "lower replay_capacity, num_envs or num_seeds",
     )
 
 

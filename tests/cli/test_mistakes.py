@@ -1,0 +1,173 @@
+"""Every mistake of a user: one clear line on stderr, exit code 2, no traceback, nothing written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mjx_hkl.cli.main import run
+
+RECIPE = Path("train/ball-go-to-target.toml").absolute()
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def fails(capsys, *arguments):
+    """Runs a command line that must fail; returns its one line."""
+    before = sorted(Path.cwd().rglob("*"))
+    assert run([str(a) for a in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    assert sorted(Path.cwd().rglob("*")) == before
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean train?"),
+        (["train"], "needs a recipe"),
+        (["train", "ball-goto-target"], "unknown recipe 'ball-goto-target'; did you mean ball-go-to-target"),
+        (["train", "missing.toml"], "recipe file 'missing.toml' does not exist"),
+        (["train", RECIPE, "--num-env", "3"], "--num-env, 3; did you mean --num-envs?"),
+        (["train", RECIPE, "--num-envs", "-3"], "num_envs: input should be greater than 0, not -3"),
+        (["train", RECIPE, "--num-envs", "0"], "num_envs: input should be greater than 0, not 0"),
+        (["train", RECIPE, "--total-env-steps", "many"], "--total-env-steps"),
+        (
+            ["train", RECIPE, "--algorithm.kl-cost", "-1"],
+            "kl_cost: input should be greater",
+        ),
+        (["train", RECIPE, "--algorithm.kl-cots", "1"], "did you mean --algorithm.kl-cost"),
+        (["train", RECIPE, "--default-policy.high-level", "ar2"], "'isotropic', 'ar1', 'ar_learned'"),
+        (["train", RECIPE, "--environment", "bal-go-to-target"], "did you mean ball-go-to-target"),
+        (["train", RECIPE, "--information.low-level", "proprio"], "did you mean proprioception?"),
+        (["train", RECIPE, "--replay-capacity", "1000000000000"], "lower replay_capacity"),
+        (
+            ["train", RECIPE, "--algorithm.unroll-length", "401"],
+            "exceeds the environment's episode",
+        ),
+        (["train", RECIPE, "--policy.kind", "flat"], "go together"),
+        (["train", RECIPE, "--resume"], "--resume needs the run directory"),
+        (["train", RECIPE, "--resume", "--out", "nothing"], "nothing holds no run to resume"),
+        (["evaluate", "nobody"], "unknown agent 'nobody'"),
+        (["evaluate", "some/where"], "some/where does not exist"),
+        (["evaluate", ".", "--episodes", "0"], "episodes: input should be greater than 0"),
+        (["evaluate", "."], "it has no agent.json"),
+        (["export", "."], "is not a run directory"),
+        (["inspect", "."], "it has no agent.json"),
+        (["bench", "speed", "ball-go-to-target"], "unknown bench 'speed'; known: env, train"),
+        (["bench", "env", "cube"], "unknown environment 'cube'"),
+        (["bench", "env", "ball-go-to-target", "--engine", "mujocco"], "unknown engine 'mujocco'"),
+        (["list", "recipies"], "did you mean recipes"),
+    ],
+)
+def test_wrong_arguments(capsys, arguments, expected):
+    assert expected in fails(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("environment = ", "is not valid TOML"),
+        ("seed = 1", "environment: field required"),
+        ('environment = "ball-go-to-target"\nsede = 1', "unknown field 'sede'; did you mean seed?"),
+        (
+            'environment = "ball-go-to-target"\nseed = "one"',
+            "seed: input should be a valid integer",
+        ),
+        ('environment = "ball-go-to-target"\nseed = 1.5', "seed: input should be a valid integer"),
+        ('environment = "ball-go-to-target"\n[polcy]\nkind = "flat"', "unknown field 'polcy'"),
+        ('environment = "ball-go-to-target"\n[policy]\nkind = "bent"', "policy.kind: input should be"),
+        ('environment = "ball-go-to-target"\n[policy]\nkinds = "flat"', "[policy]: unknown field 'kinds'"),
+        ('environment = "ball-go-to-target"\npolicy = 3', "policy: input should be a table, not 3"),
+        ('environment = "ball-go-to-target"\n[policy]\nlow_level = [8, -8]', "policy.low_level.1"),
+        ('environment = "ball-go-to-target"\nmin_replay = 99999999', "exceeds replay_capacity"),
+    ],
+)
+def test_wrong_recipes(capsys, tmp_path, text, expected):
+    (tmp_path / "mine.toml").write_text(text)
+    assert expected in fails(capsys, "train", "mine.toml")
+
+
+def test_a_recipe_that_is_no_text(capsys, tmp_path):
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
+    assert "cannot read mine.toml" in fails(capsys, "train", "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ('body = "bal"', "did you mean ball?"),
+        ('[arena]\nkind = "circle"', "unknown arena kind 'circle'; known: area"),
+        ("[arena]\nsize = 8.0", "[arena] needs a kind; known: area"),
+        ('[arena]\nkind = "area"\nsize = -1.0', "[arena]: size: input should be greater than 0"),
+        ('[task]\nkind = "go_to_taget"', "did you mean go_to_target?"),
+        ('[task]\nkind = "go_to_target"\nnum_targets = 0', "num_targets: input should be greater than 0"),
+        ('[task]\nkind = "go_to_target"\nradius = 2.0', "separation 1.0 must exceed radius 2.0"),
+        ("[physics]\nsubstep = 5", "[physics]: unknown field 'substep'; did you mean substeps"),
+        ("episode_length = 0", "episode_length: input should be greater than 0"),
+    ],
+)
+def test_wrong_environments(capsys, tmp_path, change, expected):
+    tables = {
+        "body": 'body = "ball"',
+        "[arena]": '[arena]\nkind = "area"',
+        "[task]": '[task]\nkind = "go_to_target"',
+    }
+    key = next((key for key in tables if change.startswith(key)), None)
+    parts = [change if name == key else text for name, text in tables.items()]
+    if key is None:
+        parts.insert(1, change)
+    (tmp_path / "mine.toml").write_text("\n".join(parts))
+    assert expected in fails(capsys, "train", RECIPE, "--environment", "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("xml", "expected"),
+    [
+        ("<mujoco", "mine.xml"),
+        ("<mujoco><worldbody><body name='trunk'/></worldbody></mujoco>", "no part named 'torso'"),
+        (
+            "<mujoco><worldbody><body name='torso'><joint type='hinge'/>"
+            "<geom name='hull' size='.1'/></body></worldbody></mujoco>",
+            "needs a free joint",
+        ),
+        (
+            "<mujoco><worldbody><body name='torso'><freejoint/><geom size='.1'/></body></worldbody></mujoco>",
+            "a geom with a contype needs a name",
+        ),
+    ],
+)
+def test_wrong_bodies(capsys, tmp_path, xml, expected):
+    (tmp_path / "mine.xml").write_text(xml)
+    text = 'body = "mine.xml"\n[arena]\nkind = "area"\n[task]\nkind = "go_to_target"'
+    (tmp_path / "mine.toml").write_text(text)
+    assert expected in fails(capsys, "train", RECIPE, "--environment", "mine.toml")
+
+
+def test_a_folder_that_holds_something_else(capsys, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    assert "mine exists and is not empty" in fails(capsys, "train", RECIPE, "--out", "mine")
+
+
+@pytest.mark.parametrize(
+    ("about", "expected"),
+    [
+        ("{", "cannot be read"),
+        ("{}", "does not describe an exported agent"),
+        (json.dumps({"format": "mjx-hkl agent", "format_version": 99}), "has format version 99"),
+        (json.dumps({"format": "mjx-hkl agent", "format_version": 1}), "lacks action_size, modules"),
+    ],
+)
+def test_foreign_exports(capsys, tmp_path, about, expected):
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "agent.json").write_text(about)
+    assert expected in fails(capsys, "evaluate", "agent")
+    assert expected in fails(capsys, "inspect", "agent")

@@ -1,0 +1,220 @@
+"""The commands on real, small input: train, stop, resume, evaluate, export, inspect, list, bench."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from mjx_hkl.cli.main import run
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.agents import find_agent
+from mjx_hkl.experiments.export import load_export
+from mjx_hkl.experiments.recipe import recipe_to_toml
+
+COMMON = (
+    "environment_steps",
+    "learner_steps",
+    "seconds",
+    "environment_steps_per_second",
+    "kl_high",
+    "kl_low",
+)
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tiny_recipe, tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(recipe_to_toml(tiny_recipe))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(recipe_file, tmp_path_factory):
+    """A finished run."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert run(["train", str(recipe_file), "--out", str(out)]) == 0
+    return out
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_it_promises(finished, tiny_recipe):
+    found = rows(finished)
+    assert [row["environment_steps"] for row in found] == [40, 80, 120, 160]
+    assert found[-1]["learner_steps"] == 200
+    for name in (*COMMON, "episode_return", "success_rate", "critic_loss", "policy_loss", "faults"):
+        assert name in found[-1]
+    assert list((finished / "tensorboard").glob("events.*"))
+    assert (finished / "checkpoints" / "160").is_dir()
+    evaluation = json.loads((finished / "evaluation.json").read_text())
+    assert evaluation[0]["episodes"] == tiny_recipe.evaluation_episodes
+    assert evaluation[0]["deterministic"]
+
+
+def test_the_written_recipe_repeats_the_run(finished, tmp_path):
+    assert run(["train", str(finished / "recipe.toml"), "--out", str(tmp_path / "again")]) == 0
+    skip = {"seconds", "environment_steps_per_second"}
+    for a, b in zip(rows(finished), rows(tmp_path / "again"), strict=True):
+        assert {k: v for k, v in a.items() if k not in skip} == {k: v for k, v in b.items() if k not in skip}
+
+
+def test_an_export_loads_without_the_run(finished, tmp_path):
+    moved = tmp_path / "agent"
+    (finished / "export").rename(moved)
+    try:
+        exported = load_export(moved)
+        trained = find_agent(str(finished))
+    finally:
+        moved.rename(finished / "export")
+    for a, b in zip(jax.tree.leaves(exported.agent), jax.tree.leaves(trained.agent), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert exported.recipe == trained.recipe
+    assert exported.about["evaluation"]["episodes"] == 4
+
+
+def test_an_export_is_plain_orbax(finished):
+    with ocp.StandardCheckpointer() as checkpointer:
+        modules = checkpointer.restore((finished / "export" / "parameters").absolute())
+    assert modules.keys() == {"policy.high_level", "policy.low_level", "critic"}
+    assert modules["policy.high_level"]["head"]["linear"]["kernel"].shape == (8, 4)
+    about = json.loads((finished / "export" / "agent.json").read_text())
+    assert about["observation_size"] == {"instruction": 3, "proprioception": 14, "targets": 6}
+    assert about["modules"]["policy.low_level"]["sees"] == ["proprioception", "latent"]
+    assert about["shared"] == {"default_policy.low_level": "policy.low_level"}
+    assert about["versions"].keys() == {"mjx-hkl", "jax"}
+
+
+def test_a_damaged_export_is_refused(finished, tmp_path):
+    assert run(["export", str(finished), str(tmp_path / "agent"), "--episodes", "4"]) == 0
+    data = max((p for p in (tmp_path / "agent").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(UserError, match="incomplete or damaged"):
+        load_export(tmp_path / "agent")
+
+
+def test_evaluate_is_one_json_object_and_agrees_with_the_run(finished, capfd):
+    assert run(["evaluate", str(finished), "--episodes", "4", "--json"]) == 0
+    of_run = json.loads(capfd.readouterr().out)
+    assert run(["evaluate", str(finished / "export"), "--episodes", "4", "--json"]) == 0
+    of_export = json.loads(capfd.readouterr().out)
+    assert of_run.pop("agent") != of_export.pop("agent")
+    assert of_run == of_export == json.loads((finished / "evaluation.json").read_text())[0]
+
+
+def test_inspect_tells_of_runs_and_exports(finished, capsys):
+    assert run(["inspect", str(finished), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checkpoint_environment_steps"] == 160
+    assert run(["inspect", str(finished / "export"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"]["name"] == "tiny"
+    assert run(["inspect", str(finished / "export")]) == 0
+    assert "sees: proprioception, latent" in capsys.readouterr().out
+
+
+def test_a_finished_run_goes_on_when_given_more_steps(finished, recipe_file, tmp_path):
+    out = tmp_path / "run"
+    short = ["--total-env-steps", "80"]
+    assert run(["train", str(recipe_file), "--out", str(out), *short]) == 0
+    assert run(["train", str(out), "--resume", "--total-env-steps", "160"]) == 0
+    skip = {"seconds", "environment_steps_per_second"}
+    for a, b in zip(rows(finished), rows(out), strict=True):
+        assert {k: v for k, v in a.items() if k not in skip} == {k: v for k, v in b.items() if k not in skip}
+
+
+def test_resume_refuses_another_recipe_and_a_second_run_the_same_folder(finished, capsys):
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    assert run(["train", str(finished), "--resume", "--algorithm.kl-cost", "0.5"]) == 2
+    assert "algorithm.kl_cost is 0.001 there and 0.5 here" in capsys.readouterr().err
+    assert run(["train", str(finished), "--out", str(finished)]) == 2
+    assert "already holds a run; continue it with: mjx-hkl train" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_says_how_to_go_on_and_goes_on(number, recipe_file, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["train", str(recipe_file), "--out", str(out), "--total-env-steps", "4000000"]
+    code = f"from mjx_hkl.cli.main import run; raise SystemExit(run({arguments!r}))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 240
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    shown, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert f"go on with: mjx-hkl train {out} --resume" in shown
+    stopped = rows(out)[-1]["environment_steps"]
+    assert [path.name for path in (out / "checkpoints").iterdir()] == [str(stopped)]
+    assert run(["train", str(out), "--resume", "--total-env-steps", str(stopped + 40)]) == 0
+    assert [row["environment_steps"] for row in rows(out)] == list(range(40, stopped + 41, 40))
+
+
+def test_several_seeds_have_their_own_metrics_exports_and_evaluations(recipe_file, tmp_path):
+    out = tmp_path / "run"
+    assert run(["train", str(recipe_file), "--out", str(out), "--num-seeds", "2"]) == 0
+    found = rows(out)
+    assert [row["seed"] for row in found] == [0, 1] * 4
+    assert found[-1]["critic_loss"] != found[-2]["critic_loss"]
+    assert len(json.loads((out / "evaluation.json").read_text())) == 2
+    first, second = (load_export(out / "export" / f"seed_{i}").agent for i in range(2))
+    kernels = [agent.critic.first.kernel[...] for agent in (first, second)]
+    assert (kernels[0] != kernels[1]).any()
+    assert sorted(p.name for p in (out / "tensorboard").iterdir()) == ["seed_0", "seed_1"]
+
+
+def test_list_names_what_is_there(capsys):
+    assert run(["list"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("ball-go-to-target", "quadruped-go-to-target", "proprioception 14", "isotropic"):
+        assert name in shown
+
+
+def test_bench_train_reports_what_it_promises(recipe_file, capfd):
+    assert run(["bench", "train", str(recipe_file), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    for name in (
+        "environment_steps_per_second",
+        "learner_steps_per_second",
+        "simulation_seconds",
+        "learning_seconds",
+        "compile_seconds",
+        "device_bytes",
+        "insert_seconds",
+        "insert_seconds_at_10x_capacity",
+    ):
+        assert found[name] > 0
+
+
+def test_bench_env_reports_the_ratio_to_raw_physics(capfd):
+    assert run(["bench", "env", "ball-go-to-target", "--num-envs", "4", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    expected = found["environment_steps_per_second"] / found["raw_environment_steps_per_second"]
+    assert found["ratio_to_raw"] == pytest.approx(expected)
+
+
+def test_everything_written_is_inside_the_run(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "recipe.toml",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "export",
+        "evaluation.json",
+    }
+    assert not [path for path in Path(finished).parent.iterdir() if path != finished]
