@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= ball-go-to-target
 # The CUDA extra where an NVIDIA GPU answers.
-EXTRAS := test$(if $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null),$(comma)cuda)
 comma := ,
+EXTRAS := test$(if $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null),$(comma)cuda)
 
 .PHONY: train test lint clean
 .DEFAULT_GOAL := train

@@ -20,6 +20,8 @@ class EvaluateCommand:
     """Episodes, all at once."""
     seed: NonNegative = 0
     """Of the starts and of a stochastic policy's samples."""
+    seed_index: NonNegative = 0
+    """Which agent of a run of several seeds."""
     stochastic: bool = False
     """Sample latents and actions instead of taking their means."""
     json: bool = False
@@ -37,7 +39,7 @@ def main(arguments: list[str]) -> int:
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
-    found = find_agent(command.agent)
+    found = find_agent(command.agent, command.seed_index)
     environment = make_environment(found.recipe, command.episodes)
     result = evaluate(environment, found.agent.policy, command.seed, not command.stochastic)
     if command.json:

@@ -65,7 +65,10 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
       UserError: something given is wrong; nothing has been written then.
     """
     recipe, run = resolve(recipe), RunDirectory(out)
-    run.require_recipe(recipe) if resume else run.require_free()
+    if resume:
+        run.require_recipe(recipe)
+    else:
+        run.require_free()
     loop = make_loop(recipe)
     _announce(recipe, loop, reporter)
     if resume:
