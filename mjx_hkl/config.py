@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Gt, Le
-from pydantic import TypeAdapter, ValidationError
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AllowInfNan, TypeAdapter, ValidationError
 
 from mjx_hkl.errors import UserError, unknown_name
 
@@ -14,9 +14,10 @@ T = TypeVar("T")
 
 Positive = Annotated[int, Gt(0)]
 NonNegative = Annotated[int, Ge(0)]
-PositiveFloat = Annotated[float, Gt(0)]
-NonNegativeFloat = Annotated[float, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0), AllowInfNan(False)]
+NonNegativeFloat = Annotated[float, Ge(0), AllowInfNan(False)]
 Fraction = Annotated[float, Ge(0), Le(1)]
+Seed = Annotated[int, Ge(0), Lt(2**32)]
 Sizes = tuple[Positive, ...]
 
 
@@ -46,6 +47,19 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
 def to_table(config: Any) -> dict[str, Any]:
     """The TOML table `from_table` reads back; fields that are None are left out."""
     return _without_none(dataclasses.asdict(config))
+
+
+def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first field in which two tables differ, in words; None where they are equal."""
+    for key in sorted({*was, *now}):
+        old, new = was.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            inner = difference(old, new)
+            if inner:
+                return f"{key}.{inner}"
+        elif old != new:
+            return f"{key} is {old!r} there and {new!r} here"
+    return None
 
 
 def refuse_unknown_fields(cls: type, table: Mapping[str, Any], where: str) -> None:

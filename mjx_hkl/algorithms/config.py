@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from mjx_hkl.config import Fraction, NonNegativeFloat, Positive, PositiveFloat
+from mjx_hkl.config import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,9 @@ class AlgorithmConfig:
     """β_Q."""
     default_policy_learning_rate: PositiveFloat = 1e-4
     """β_π0, where the default policy learns."""
+    learning_rate_decay: NonNegative = 0
+    """Updates over which all learning rates fall linearly to a tenth; 0: they stay. A policy that moves fast
+    to the end is a poor one whenever it is stopped."""
     max_gradient_norm: PositiveFloat = 40.0
     """Each optimizer's gradients are clipped to this norm; not in the paper."""
     target_update_period: Positive = 100

@@ -28,8 +28,13 @@ def optimizers(config: AlgorithmConfig) -> dict[str, optax.GradientTransformatio
         "default_policy": config.default_policy_learning_rate,
         "critic": config.critic_learning_rate,
     }
+
+    def schedule(rate: float) -> optax.ScalarOrSchedule:
+        updates = config.learning_rate_decay
+        return optax.linear_schedule(rate, 0.1 * rate, updates) if updates else rate
+
     return {
-        module: optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(rate))
+        module: optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(schedule(rate)))
         for module, rate in rates.items()
     }
 

@@ -33,14 +33,13 @@ def main(arguments: list[str]) -> int:
     command = parse(EvaluateCommand, "evaluate", arguments)
     command = from_table(EvaluateCommand, to_table(command), "command line")
 
-    from mjx_hkl.experiments.agents import find_agent
-    from mjx_hkl.experiments.build import make_environment
+    from mjx_hkl.experiments.agents import evaluation_environment, find_agent
     from mjx_hkl.experiments.evaluation import evaluate
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
     found = find_agent(command.agent, command.seed_index)
-    environment = make_environment(found.recipe, command.episodes)
+    environment = evaluation_environment(found, command.episodes)
     result = evaluate(environment, found.agent.policy, command.seed, not command.stochastic)
     if command.json:
         print(json.dumps({"agent": command.agent, **dataclasses.asdict(result)}))

@@ -33,8 +33,7 @@ def main(arguments: list[str]) -> int:
     if not (run / "recipe.toml").is_file():
         raise UserError(f"{run} is not a run directory: it has no recipe.toml")
 
-    from mjx_hkl.experiments.agents import agent_of_run
-    from mjx_hkl.experiments.build import make_environment
+    from mjx_hkl.experiments.agents import agent_of_run, evaluation_environment
     from mjx_hkl.experiments.evaluation import evaluate
     from mjx_hkl.experiments.export import require_free, save_export
     from mjx_hkl.experiments.run_directory import RunDirectory
@@ -45,7 +44,7 @@ def main(arguments: list[str]) -> int:
     found = agent_of_run(RunDirectory(run), command.seed_index)
     out = Path(command.out or f"checkpoints/{found.recipe.name}")
     require_free(out)
-    environment = make_environment(found.recipe, command.episodes)
+    environment = evaluation_environment(found, command.episodes)
     result = evaluate(environment, found.agent.policy, seed=0, deterministic=True)
     save_export(out, found.agent, found.recipe, specs(environment.env), dataclasses.asdict(result))
     print(f"{out}: success {result.success_rate:.1%} over {result.episodes} episodes")

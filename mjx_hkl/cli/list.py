@@ -56,13 +56,13 @@ def _recipes() -> Table:
 
 
 def _checkpoints() -> Table:
-    from mjx_hkl.experiments.agents import export_names
+    from mjx_hkl.experiments.agents import export_names, find_export
     from mjx_hkl.experiments.export import read_about
 
     table = Table("checkpoint", "environment", "success", box=None)
     for name in export_names():
         try:
-            about = read_about(resources.folder("checkpoints") / name)
+            about = read_about(find_export(name))
         except UserError as error:
             table.add_row(name, f"unreadable: {error}", "")
             continue

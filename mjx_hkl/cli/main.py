@@ -11,7 +11,7 @@ COMMANDS = {
     "train": "train an agent from a recipe",
     "evaluate": "measure success and return of an agent",
     "export": "write a run's agent as a folder other runs can use",
-    "inspect": "say what an exported agent, a run or a checkpoint holds",
+    "inspect": "say what an exported agent or a run holds",
     "bench": "measure simulation (bench env) or training (bench train)",
     "list": "environments, recipes and exported agents at hand",
 }
@@ -41,6 +41,12 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _help() -> str:

@@ -1,6 +1,9 @@
 """What a person sees of a training run: a live bar on a terminal, plain lines elsewhere."""
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from statistics import fmean
 
 from rich.console import Console
@@ -16,11 +19,20 @@ from rich.progress import (
 Row = dict[str, float | int | None]
 
 
+class _Console(Console):
+    """Falls silent when its reader has gone (`| head`), instead of ending the run."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Display:
     """A `Reporter` on the console."""
 
     def __init__(self, console: Console | None = None):
-        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._console = console or _Console(highlight=False, soft_wrap=True)
         self._progress = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=24),
@@ -30,6 +42,7 @@ class Display:
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self._console,
+            speed_estimate_period=600,  # an interval may take longer than rich's 30 s
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task("")
@@ -39,11 +52,13 @@ class Display:
         """A line about the run."""
         self._console.print(text, markup=False)
 
-    def begin(self, done: int, total: int) -> None:
-        """The bar appears."""
+    @contextmanager
+    def training(self, done: int, total: int) -> Iterator[None]:
+        """The bar is there while training runs, and the terminal is left as it was."""
         self._total = total
         self._progress.update(self._task, total=total, completed=done, description=f"{done:,} steps")
-        self._progress.start()
+        with self._progress:
+            yield
 
     def interval(self, rows: Sequence[Row]) -> None:
         """The bar moves; several seeds are shown by their mean."""
@@ -57,10 +72,6 @@ class Display:
         if not self._console.is_terminal:
             seconds = (self._total - done) * len(rows) / max(rate, 1e-9)
             self.say(f"{done / self._total:4.0%}  {text}  ETA {seconds:.0f} s")
-
-    def end(self) -> None:
-        """The bar stays where it stopped."""
-        self._progress.stop()
 
 
 def _mean(rows: Sequence[Row], name: str, form: str) -> str:

@@ -19,7 +19,7 @@ class TrainCommand(Recipe):
     """
 
     out: Path | None = None
-    """Run directory to write; by default runs/NAME-DATE-TIME."""
+    """Run directory to write; by default runs/NAME-SEED-DATE-TIME."""
     resume: bool = False
     """Continue the run in --out (or in the run directory given as RECIPE) from its newest checkpoint."""
 
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         if not (Path(given) / "recipe.toml").is_file():
             raise UserError("--resume needs the run directory: mjx-hkl train RUN --resume, or --out RUN")
         out = given
-    out = Path(out or f"runs/{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    out = Path(out or f"runs/{recipe.name}-seed{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
     return _train(recipe, out, resume)
 
 

@@ -7,7 +7,6 @@ The parts: the body `torso`, carried either by a free joint or by slides x, y, z
 import dataclasses
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -150,8 +149,7 @@ class Body:
 
     def feet(self, state: PhysicsState) -> Float[Array, "feet 3"]:
         """Centres of the end effectors in the world, metres."""
-        with jax.default_matmul_precision("highest"):
-            data = mjx.kinematics(self._kinematic_model, self._kinematic_data.replace(qpos=state.qpos))
+        data = mjx.kinematics(self._kinematic_model, self._kinematic_data.replace(qpos=state.qpos))
         return data.geom_xpos[self._feet]
 
 

@@ -1,5 +1,6 @@
 """One world as a `brax.envs.Env`: a body in an arena with a task, on a physics engine."""
 
+import functools
 from typing import Any, cast
 
 import flax.struct
@@ -12,6 +13,9 @@ from mjx_hkl.environments.bodies import Body
 from mjx_hkl.environments.composition import EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState
+
+# TF32 would corrupt the constraint solve and the observations on recent GPUs.
+_FULL_PRECISION = functools.partial(jax.default_matmul_precision, "highest")
 
 
 @flax.struct.dataclass
@@ -41,6 +45,15 @@ class World(Env):
 
     def reset(self, rng: PRNGKeyArray) -> State:
         """A fresh random start: everything is drawn from `rng`, nothing is cached."""
+        with _FULL_PRECISION():
+            return self._reset(rng)
+
+    def step(self, state: State, action: Float[Array, " nu"]) -> State:
+        """One control step."""
+        with _FULL_PRECISION():
+            return self._step(state, action)
+
+    def _reset(self, rng: PRNGKeyArray) -> State:
         task_key, heading_key = jax.random.split(rng)
         task, position = self._task.reset(task_key, self._arena)
         heading = jax.random.uniform(heading_key, minval=-jnp.pi, maxval=jnp.pi)
@@ -55,8 +68,7 @@ class World(Env):
             metrics={"success": zero, "fault": zero},
         )
 
-    def step(self, state: State, action: Float[Array, " nu"]) -> State:
-        """One control step."""
+    def _step(self, state: State, action: Float[Array, " nu"]) -> State:
         world = cast(WorldState, state.pipeline_state)
         physics = self.engine.step(world.physics, jnp.clip(action, -1.0, 1.0))
         frame = self._body.frame(physics)

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from mjx_hkl import resources
+from mjx_hkl.config import difference
+from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.experiments.build import make_loop
+from mjx_hkl.experiments.build import make_environment, make_loop
 from mjx_hkl.experiments.export import Export, load_export
 from mjx_hkl.experiments.recipe import load_recipe
 from mjx_hkl.experiments.run_directory import RunDirectory
@@ -34,7 +36,7 @@ def agent_of_run(run: RunDirectory, seed_index: int = 0) -> Export:
     if not 0 <= seed_index < recipe.num_seeds:
         raise UserError(f"{run.path} has {recipe.num_seeds} seeds; there is no number {seed_index}")
     loop = make_loop(recipe)
-    state = checkpoint.restore(run.checkpoints, loop.abstract())
+    state = checkpoint.restore(run.checkpoints, loop.abstract)
     environment = loop.schedule.train_step.environment.env
     return Export(agent_of_seed(state, seed_index), recipe, specs(environment))
 
@@ -45,11 +47,9 @@ def find_export(given: str) -> Path:
     Raises:
       UserError: there is no such folder.
     """
-    if Path(given).is_dir():
-        return Path(given)
-    named = resources.folder("checkpoints") / given
-    if named.is_dir():
-        return named
+    for folder in (Path(), *_FOLDERS):
+        if (folder / given).is_dir():
+            return folder / given
     if "/" in given:
         raise UserError(f"{given} does not exist")
     raise unknown_name("agent", given, export_names())
@@ -57,4 +57,24 @@ def find_export(given: str) -> Path:
 
 def export_names() -> list[str]:
     """Names of the exported agents at hand, sorted."""
-    return sorted(path.parent.name for path in resources.folder("checkpoints").glob("*/agent.json"))
+    return sorted({path.parent.name for folder in _FOLDERS for path in folder.glob("*/agent.json")})
+
+
+# Where `mjx-hkl export` writes, then what came with the package.
+_FOLDERS = (Path("checkpoints"), resources.folder("checkpoints"))
+
+
+def evaluation_environment(found: Export, episodes: int) -> VectorEnvironment:
+    """The world an agent was trained in, one copy for each episode.
+
+    Raises:
+      UserError: the world is no longer what it was.
+    """
+    environment = make_environment(found.recipe, episodes)
+    here = specs(environment.env)
+    changed = difference({name: found.about[name] for name in here}, here)
+    if changed:
+        raise UserError(
+            f"environment {found.recipe.environment!r} is not what the agent was made for: {changed}"
+        )
+    return environment

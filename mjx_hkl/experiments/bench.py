@@ -79,7 +79,7 @@ def bench_train(recipe: Recipe) -> dict[str, Any]:
     """The train step as a whole, its two halves alone, and replay inserts at two capacities."""
     recipe = dataclasses.replace(resolve(recipe), num_seeds=1)
     loop = make_loop(recipe)
-    step, abstract = loop.schedule.train_step, loop.abstract()
+    step, abstract = loop.schedule.train_step, loop.abstract
     state_bytes = devices.tree_bytes(abstract)
     devices.require_fits(state_bytes, "the training state", "lower replay_capacity or num_envs")
     begin = time.perf_counter()

@@ -1,6 +1,7 @@
 """Evaluation: many first episodes at once, each counted once, under the mean or the stochastic policy."""
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import flax.struct
@@ -65,6 +66,7 @@ def evaluate(environment: VectorEnvironment, policy: Policy, seed: int, determin
     )
 
 
+@functools.lru_cache(maxsize=8)  # compiled once for the agents of all seeds
 def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
     def draw(distribution: Gaussian, key: PRNGKeyArray) -> Array:
         if deterministic:

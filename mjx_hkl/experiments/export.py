@@ -5,6 +5,7 @@ module name to nested dicts of arrays. Written to a temporary folder and renamed
 """
 
 import dataclasses
+import importlib.metadata
 import json
 import shutil
 from collections.abc import Mapping
@@ -21,9 +22,11 @@ from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, recipe_from_table
 from mjx_hkl.models.agent import Agent
+from mjx_hkl.training import checkpoint
 
 FORMAT = "mjx-hkl agent"
 FORMAT_VERSION = 1
+_VERSIONS = ("jax", "flax", "mujoco", "mujoco-mjx", "orbax-checkpoint")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ def save_export(
       folder: where to.
       agent: of one seed.
       recipe: resolved, that trained it.
-      specs: `observation_size` by group and `action_size` of its environment.
+      specs: of its world, by `training_run.specs`.
       evaluation: what it achieved, if it was evaluated.
       replace: an export that is there already, once the new one is whole.
 
@@ -62,20 +65,22 @@ def save_export(
     about = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
+        "program_version": __version__,
         "recipe": to_table(recipe),
         **specs,
         "modules": {
             name: {"sees": _sees(agent, name), "parameters": _count(tree)} for name, tree in modules.items()
         },
         "shared": {"default_policy.low_level": "policy.low_level"} if agent.policy.latent_size else {},
-        "versions": {"mjx-hkl": __version__, "jax": jax.__version__},
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
         "evaluation": evaluation,
     }
+    folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((part / "parameters").absolute(), modules)
+        checkpointer.save(part / "parameters", jax.device_get(modules))
     (part / "agent.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     if folder.exists():
         shutil.rmtree(folder)
@@ -98,9 +103,10 @@ def load_export(folder: Path) -> Export:
     recipe = recipe_from_table(about["recipe"], f"{folder}/agent.json: recipe")
     sizes, action_size = about["observation_size"], about["action_size"]
     abstract = jax.eval_shape(lambda: Agent(sizes, action_size, recipe.model, jax.random.key(0)))
+    target = jax.tree.map(checkpoint.on_this_device, module_parameters(abstract))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            modules = checkpointer.restore((folder / "parameters").absolute(), module_parameters(abstract))
+            modules = checkpointer.restore((folder / "parameters").absolute(), target)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"export {folder} is incomplete or damaged ({reason})") from error
@@ -126,9 +132,11 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has format version {about.get('format_version')}; this program reads {FORMAT_VERSION}"
         )
-    missing = {"recipe", "observation_size", "action_size", "modules"} - about.keys()
+    missing = {"recipe", "environment", "observation_size", "action_size", "modules"} - about.keys()
     if missing:
         raise UserError(f"{path} lacks {', '.join(sorted(missing))}")
+    if not isinstance(about["recipe"], dict):
+        raise UserError(f"{path}: recipe is not a table")
     return about
 
 

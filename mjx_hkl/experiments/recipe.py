@@ -8,7 +8,7 @@ import tomli_w
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.config import AlgorithmConfig
-from mjx_hkl.config import NonNegative, Positive, from_table, to_table
+from mjx_hkl.config import NonNegative, Positive, Seed, from_table, to_table
 from mjx_hkl.models.config import (
     CriticConfig,
     DefaultPolicyConfig,
@@ -28,18 +28,18 @@ class Recipe:
     """Names the run; the recipe file's own name where it gives none."""
     engine: Literal["auto", "mjx"] = "auto"
     """Physics engine; auto picks by device."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Of the first agent; the others count up from it."""
     num_seeds: Positive = 1
     """Agents trained side by side in one program, independent but for their time."""
     num_envs: Positive | None = None
     """Worlds of each agent; by default what fits the device: 256 on a CPU, 4096 on an accelerator."""
     total_env_steps: Positive = 10_000_000
-    """Environment steps of each agent after which training ends."""
+    """Environment steps of each agent after which training ends, rounded up to whole log intervals."""
     log_interval: Positive = 100_000
     """Environment steps between metrics; rounded up to whole train steps."""
-    checkpoint_interval: NonNegative = 0
-    """Environment steps between checkpoints; 0: only at the end or when stopped."""
+    checkpoint_interval: NonNegative = 5_000_000
+    """Environment steps between checkpoints, beside the one at the end; 0: only that one."""
     replay_capacity: Positive = 1_000_000
     """Transitions replay holds."""
     min_replay: NonNegative = 50_000
@@ -53,6 +53,8 @@ class Recipe:
     algorithm: AlgorithmConfig = AlgorithmConfig()
 
     def __post_init__(self):
+        if self.seed + self.num_seeds > 2**32:
+            raise ValueError(f"seed {self.seed} leaves no room for {self.num_seeds} seeds below {2**32}")
         if self.min_replay > self.replay_capacity:
             raise ValueError(
                 f"min_replay {self.min_replay} exceeds replay_capacity {self.replay_capacity}: learning"
@@ -81,6 +83,14 @@ def load_recipe(given: str) -> Recipe:
 def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
     """A checked recipe from the tables of a TOML file; `where` names it in errors."""
     return from_table(Recipe, table, where)
+
+
+def essence(recipe: Recipe) -> dict[str, Any]:
+    """What the parts of one run must share: all but its length, its logging and its evaluation."""
+    return {name: value for name, value in to_table(recipe).items() if name not in _MAY_CHANGE}
+
+
+_MAY_CHANGE = ("total_env_steps", "log_interval", "checkpoint_interval", "evaluation_episodes", "name")
 
 
 def recipe_to_toml(recipe: Recipe) -> str:

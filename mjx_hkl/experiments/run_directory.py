@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments.recipe import Recipe, load_recipe, recipe_to_toml
+from mjx_hkl.experiments.recipe import Recipe, recipe_to_toml
 
 Row = dict[str, float | int | None]
 
@@ -41,34 +42,21 @@ class RunDirectory:
         """The evaluation at the end, one entry per seed."""
         return self.path / "evaluation.json"
 
-    def export(self, index: int, num_seeds: int) -> Path:
-        """The export of the seed with that index."""
-        return self.path / "export" if num_seeds == 1 else self.path / "export" / f"seed_{index}"
+    def export(self, seed: int, num_seeds: int) -> Path:
+        """The export of a seed."""
+        return self.path / "export" if num_seeds == 1 else self.path / "export" / f"seed_{seed}"
 
     def require_free(self) -> None:
         """Raises UserError where the folder holds anything."""
         if self.recipe.exists():
-            raise UserError(
-                f"{self.path} already holds a run; continue it with: mjx-hkl train {self.path} --resume,"
-                " or give another --out"
+            how = (
+                f"continue it with: mjx-hkl train {self.path} --resume, or give another --out"
+                if self.checkpoints.exists()
+                else "it ended before its first checkpoint; remove it or give another --out"
             )
+            raise UserError(f"{self.path} already holds a run; {how}")
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{self.path} exists and is not empty; give another --out")
-
-    def require_recipe(self, recipe: Recipe) -> None:
-        """Raises UserError where the folder holds no run, or one of another recipe.
-
-        Only the length of a run, its logging and its evaluation may differ between its parts.
-        """
-        if not self.recipe.is_file():
-            raise UserError(f"{self.path} holds no run to resume")
-        held = dataclasses.asdict(load_recipe(str(self.recipe)))
-        for name, value in dataclasses.asdict(recipe).items():
-            if held[name] != value and name not in _MAY_CHANGE:
-                field, was, now = _first_difference(name, held[name], value)
-                raise UserError(
-                    f"{self.path} holds a run of another recipe: {field} is {was!r} there and {now!r} here"
-                )
 
     def create(self, recipe: Recipe) -> None:
         """Makes the folder and writes the recipe, or renews it on resume."""
@@ -98,17 +86,6 @@ class RunDirectory:
         return rows
 
 
-_MAY_CHANGE = ("total_env_steps", "log_interval", "checkpoint_interval", "evaluation_episodes", "name")
-
-
-def _first_difference(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in now:
-            if was.get(key) != now[key]:
-                return _first_difference(f"{name}.{key}", was.get(key), now[key])
-    return name, was, now
-
-
 class MetricsWriter:
     """Appends rows to metrics.jsonl and to TensorBoard, one event folder per seed where there are many."""
 
@@ -131,7 +108,8 @@ class MetricsWriter:
     def write(self, rows: Iterable[Row]) -> None:
         """One row for each seed."""
         for row in rows:
-            self._file.write(json.dumps(row) + "\n")
+            finite = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
+            self._file.write(json.dumps(finite) + "\n")  # JSON has no NaN
             events = self._events[row["seed"]]  # pyright: ignore
             for name, value in row.items():
                 if value is not None and name not in ("seed", "environment_steps"):

@@ -3,17 +3,21 @@
 import contextlib
 import dataclasses
 import json
+import math
 import signal
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 
+from mjx_hkl.config import difference, to_table
+from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_environment, make_loop, resolve
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.export import save_export
-from mjx_hkl.experiments.recipe import Recipe
+from mjx_hkl.experiments.recipe import Recipe, essence
 from mjx_hkl.experiments.run_directory import MetricsWriter, Row, RunDirectory
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.training import checkpoint, devices
@@ -28,16 +32,12 @@ class Reporter(Protocol):
         """A line about the run."""
         ...
 
-    def begin(self, done: int, total: int) -> None:
-        """Training begins at `done` of `total` environment steps."""
+    def training(self, done: int, total: int) -> AbstractContextManager[None]:
+        """Around training, which begins at `done` of `total` environment steps."""
         ...
 
     def interval(self, rows: list[Row]) -> None:
         """Metrics of one log interval, a row for each seed."""
-        ...
-
-    def end(self) -> None:
-        """Training is over or stopped."""
         ...
 
 
@@ -65,14 +65,15 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
       UserError: something given is wrong; nothing has been written then.
     """
     recipe, run = resolve(recipe), RunDirectory(out)
-    if resume:
-        run.require_recipe(recipe)
-    else:
+    if not resume:
         run.require_free()
     loop = make_loop(recipe)
+    about = identity(recipe, loop.schedule.train_step.environment.env)
+    if resume:
+        _require_same(run, about)
     _announce(recipe, loop, reporter)
     if resume:
-        state = checkpoint.restore(run.checkpoints, loop.abstract())
+        state = checkpoint.restore(run.checkpoints, loop.abstract)
         seconds = run.rewind_metrics(_environment_steps(loop, state))
     else:
         state, seconds = None, 0.0
@@ -91,11 +92,10 @@ def _train(
 ) -> tuple[bool, TrainState, float]:
     """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
     seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
-    about = {"recipe": recipe.name}
+    about = identity(recipe, loop.schedule.train_step.environment.env)
     done = saved = _environment_steps(loop, state)
     total = loop.schedule.environment_steps
-    reporter.begin(done, total)
-    with _stop_on_signal() as stop, MetricsWriter(run, seeds) as writer:
+    with _stop_on_signal() as stop, MetricsWriter(run, seeds) as writer, reporter.training(done, total):
         for state, rows in loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
             done = int(rows[0]["environment_steps"] or 0)
             seconds += float(rows[0].pop("interval_seconds") or 0.0)
@@ -104,15 +104,39 @@ def _train(
                 row["seconds"] = round(seconds, 3)
             writer.write(rows)
             reporter.interval(rows)
+            _require_finite(rows)
             if recipe.checkpoint_interval and done - saved >= recipe.checkpoint_interval:
                 checkpoint.save(run.checkpoints, state, done, about)
                 saved = done
             if stop:
+                reporter.say("stopping: saving the state after this interval")
                 break
-        reporter.end()
         if done > saved or not run.checkpoints.exists():
             checkpoint.save(run.checkpoints, state, done, about)
-    return done < total, state, seconds
+        return bool(stop), state, seconds
+
+
+def _require_same(run: RunDirectory, about: dict[str, Any]) -> None:
+    """Raises UserError where the folder holds no run, or a checkpoint of another recipe or world."""
+    if not run.recipe.is_file():
+        raise UserError(f"{run.path} holds no run to resume")
+    held = checkpoint.about(run.checkpoints)
+    different = difference({name: held.get(name, {}) for name in about}, about)
+    if different:
+        raise UserError(f"{run.path} holds a run of another recipe: {different}")
+
+
+def _require_finite(rows: list[Row]) -> None:
+    """Raises UserError where every seed has diverged, before that replaces a good checkpoint."""
+    bad = [
+        next((name for name, x in row.items() if isinstance(x, float) and not math.isfinite(x)), None)
+        for row in rows
+    ]
+    if all(bad):
+        raise UserError(
+            f"learning diverged: {bad[0]} is not finite after {rows[0]['environment_steps']:,} environment"
+            " steps; the last checkpoint, if there was one, is untouched; try lower learning rates"
+        )
 
 
 def _finish(
@@ -125,7 +149,7 @@ def _finish(
         agent = agent_of_seed(state, index)
         result = evaluate(environment, agent.policy, recipe.seed + index, deterministic=True)
         evaluations.append(result)
-        folder = run.export(index, recipe.num_seeds)
+        folder = run.export(recipe.seed + index, recipe.num_seeds)
         save_export(folder, agent, recipe, specs(environment.env), dataclasses.asdict(result), replace=True)
     text = json.dumps([dataclasses.asdict(result) for result in evaluations], indent=2)
     run.evaluation.write_text(text + "\n", encoding="utf-8")
@@ -137,14 +161,23 @@ def agent_of_seed(state: TrainState, index: int) -> Agent:
     return jax.tree.map(lambda x: x[index], state.learner.agent)
 
 
-def specs(env: Any) -> dict[str, Any]:
-    """Sizes of observation groups and action, as an export keeps them."""
-    return {"observation_size": dict(env.observation_size), "action_size": env.action_size}
+def specs(world: Any) -> dict[str, Any]:
+    """The world in full, with the sizes of its observation groups and action, as an export keeps them."""
+    return {
+        "environment": to_table(world.config),
+        "observation_size": dict(world.observation_size),
+        "action_size": world.action_size,
+    }
+
+
+def identity(recipe: Recipe, world: Any) -> dict[str, Any]:
+    """What a checkpoint belongs to."""
+    return {"recipe": essence(recipe), **specs(world)}
 
 
 def _announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
     """Says what will run and refuses what cannot fit."""
-    state, step = loop.abstract(), loop.schedule.train_step
+    state, step = loop.abstract, loop.schedule.train_step
     replay, whole = devices.tree_bytes(state.replay), devices.tree_bytes(state)
     transitions = state.replay.reward.size // recipe.num_seeds
     devices.require_fits(
@@ -158,8 +191,9 @@ def _announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
         + (f" x {recipe.num_seeds} seeds" if recipe.num_seeds > 1 else f", seed {recipe.seed}")
         + f", replay ratio {ratio:g}, on {devices.describe()}"
     )
+    each = " for each seed" if recipe.num_seeds > 1 else ""
     reporter.say(
-        f"replay: {transitions:,} transitions, {devices.format_bytes(replay)};"
+        f"replay: {transitions:,} transitions{each}, {devices.format_bytes(replay)} in all;"
         f" whole training state: {devices.format_bytes(whole)}"
     )
 
@@ -170,7 +204,7 @@ def _environment_steps(loop: Loop, state: TrainState) -> int:
 
 @contextlib.contextmanager
 def _stop_on_signal() -> Iterator[list[int]]:
-    """A list that is empty until SIGINT or SIGTERM arrives; a second one acts as it always did."""
+    """A list that is empty until a signal to stop arrives; a second one acts as it always did."""
     received: list[int] = []
     previous: dict[int, Any] = {}
 
@@ -178,13 +212,15 @@ def _stop_on_signal() -> Iterator[list[int]]:
         received.append(number)
         signal.signal(number, previous[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        previous[number] = signal.getsignal(number)
         try:
-            previous[number] = signal.signal(number, note)
+            signal.signal(number, note)
         except ValueError:  # not the main thread: whoever owns the signals decides
             break
     try:
         yield received
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        with contextlib.suppress(ValueError):
+            for number, handler in previous.items():
+                signal.signal(number, handler)

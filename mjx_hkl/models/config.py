@@ -31,6 +31,8 @@ class Information:
                     raise UserError(
                         f"information.{module}: {unknown_name('observation group', name, groups)}"
                     )
+            if not seen:
+                raise UserError(f"information.{module} names no observation group: it would see nothing")
             if len(set(seen)) < len(seen):
                 raise UserError(f"information.{module} names a group twice: {', '.join(seen)}")
 

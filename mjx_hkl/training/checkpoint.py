@@ -66,7 +66,7 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
       UserError: there is none, it is damaged, or it holds something else; it is left untouched.
     """
     step = newest(folder)
-    leaves = _named_leaves(abstract)
+    leaves = {name: on_this_device(leaf) for name, leaf in _named_leaves(abstract).items()}
     saved, expected = about(folder).get("shapes"), _shapes(leaves)
     if saved != expected:
         raise UserError(
@@ -84,6 +84,12 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
         for name, leaf in zip(leaves, flat, strict=True)
     ]
     return jax.tree.unflatten(structure, arrays)
+
+
+def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The shape to restore: here, wherever it was saved."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
 def _manager(folder: Path) -> ocp.CheckpointManager:

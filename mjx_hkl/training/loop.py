@@ -47,6 +47,7 @@ class Loop:
         """A fresh state; seed i is the same whether it is trained alone or beside others."""
         return jax.jit(self._init)()
 
+    @functools.cached_property
     def abstract(self) -> TrainState:
         """Shapes and types of the state, without computing it."""
         return jax.eval_shape(self._init)
@@ -68,7 +69,7 @@ class Loop:
         The state is donated: what is yielded is valid until the next interval begins. There is one row
         of metrics for each seed.
         """
-        done = int(state.iteration) * self._train_step.environment_steps
+        done = int(jax.device_get(state.iteration)) * self._train_step.environment_steps
         while done < self.schedule.environment_steps:
             start = time.perf_counter()
             state, sums = self._program(state)
@@ -84,7 +85,7 @@ class Loop:
         def interval(state: TrainState) -> tuple[TrainState, dict]:
             return run_seeds(self._train_step, state, self.schedule.interval)
 
-        return jax.jit(interval, donate_argnums=0).lower(self.abstract()).compile()
+        return jax.jit(interval, donate_argnums=0).lower(self.abstract).compile()
 
     def _init(self) -> TrainState:
         keys = jax.vmap(jax.random.key)(np.asarray(self._seeds, np.uint32))

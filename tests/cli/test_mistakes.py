@@ -53,6 +53,10 @@ def fails(capsys, *arguments):
             "exceeds the environment's episode",
         ),
         (["train", RECIPE, "--policy.kind", "flat"], "go together"),
+        (["train", RECIPE, "--seed", "4294967296"], "seed: input should be less than"),
+        (["train", RECIPE, "--algorithm.kl-cost", "inf"], "kl_cost: input should be a finite number"),
+        (["train", RECIPE, "--information.critic"], "information.critic names no observation group"),
+        (["train", RECIPE, "--out", "/proc/nowhere/run"], "/proc/nowhere"),
         (["train", RECIPE, "--resume"], "--resume needs the run directory"),
         (["train", RECIPE, "--resume", "--out", "nothing"], "nothing holds no run to resume"),
         (["evaluate", "nobody"], "unknown agent 'nobody'"),
@@ -110,6 +114,7 @@ def test_a_recipe_that_is_no_text(capsys, tmp_path):
         ('[task]\nkind = "go_to_taget"', "did you mean go_to_target?"),
         ('[task]\nkind = "go_to_target"\nnum_targets = 0', "num_targets: input should be greater than 0"),
         ('[task]\nkind = "go_to_target"\nradius = 2.0', "separation 1.0 must exceed radius 2.0"),
+        ('[arena]\nkind = "area"\nsize = 3.0', "an area of 3 m is too small for 3 targets"),
         ("[physics]\nsubstep = 5", "[physics]: unknown field 'substep'; did you mean substeps"),
         ("episode_length = 0", "episode_length: input should be greater than 0"),
     ],
@@ -163,7 +168,10 @@ def test_a_folder_that_holds_something_else(capsys, tmp_path):
         ("{", "cannot be read"),
         ("{}", "does not describe an exported agent"),
         (json.dumps({"format": "mjx-hkl agent", "format_version": 99}), "has format version 99"),
-        (json.dumps({"format": "mjx-hkl agent", "format_version": 1}), "lacks action_size, modules"),
+        (
+            json.dumps({"format": "mjx-hkl agent", "format_version": 1}),
+            "lacks action_size, environment, modules",
+        ),
     ],
 )
 def test_foreign_exports(capsys, tmp_path, about, expected):

@@ -250,3 +250,15 @@ def test_environment_files_say_every_number():
         assert config.task["reward_at_target"] == 60.0
         assert config.arena["size"] == 8.0
         assert dataclasses.asdict(config.physics)["timestep"] == 0.005
+
+
+def test_brax_wrappers_take_the_world_as_it_is():
+    from brax.envs.wrappers.training import wrap
+
+    wrapped = wrap(_ball(), episode_length=3)
+    state = jax.jit(wrapped.reset)(jax.random.split(jax.random.key(0), 2))
+    step = jax.jit(wrapped.step)
+    for _ in range(3):
+        state = step(state, jnp.zeros((2, wrapped.action_size)))
+    np.testing.assert_array_equal(state.info["truncation"], np.ones(2))
+    assert state.obs["targets"].shape == (2, 6)

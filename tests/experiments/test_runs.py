@@ -138,6 +138,16 @@ def test_resume_refuses_another_recipe_and_a_second_run_the_same_folder(finished
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
 
 
+def test_diverged_learning_is_told_and_not_saved(recipe_file, tmp_path, capsys):
+    out = tmp_path / "run"
+    absurd = ["--algorithm.policy-learning-rate", "1e30", "--algorithm.critic-learning-rate", "1e30"]
+    assert run(["train", str(recipe_file), "--out", str(out), *absurd]) == 2
+    assert "learning diverged: " in capsys.readouterr().err
+    assert not (out / "checkpoints").exists()
+    assert all(json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines())
+    assert "NaN" not in (out / "metrics.jsonl").read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_says_how_to_go_on_and_goes_on(number, recipe_file, tmp_path):
     out = tmp_path / "run"

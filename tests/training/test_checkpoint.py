@@ -27,7 +27,7 @@ def test_2n_steps_are_n_then_stop_resume_and_n(loop, tmp_path):
     for state, straight_rows in intervals:
         pass
     straight = leaves(state)
-    resumed = checkpoint.restore(tmp_path, loop.abstract())
+    resumed = checkpoint.restore(tmp_path, loop.abstract)
     for resumed, rows in loop.intervals(resumed):  # noqa: B020
         pass
     assert straight.keys() == leaves(resumed).keys()
@@ -79,7 +79,7 @@ def test_another_shape_is_refused_and_left_alone(saved, tiny_recipe):
     other = make_loop(dataclasses.replace(tiny_recipe, num_envs=8))
     before = _files(saved)
     with pytest.raises(UserError, match=r"does not fit this run: .* is .*, but .* is needed"):
-        checkpoint.restore(saved, other.abstract())
+        checkpoint.restore(saved, other.abstract)
     assert _files(saved) == before
 
 
@@ -88,7 +88,7 @@ def test_a_truncated_one_is_refused_and_left_alone(saved, loop):
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     before = _files(saved)
     with pytest.raises(UserError, match="incomplete or damaged"):
-        checkpoint.restore(saved, loop.abstract())
+        checkpoint.restore(saved, loop.abstract)
     assert _files(saved) == before
 
 
@@ -98,24 +98,24 @@ def test_a_missing_part_is_refused(saved, loop, name):
     for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
         file.unlink()
     if name == "_CHECKPOINT_METADATA":  # Orbax's own notes are not needed
-        checkpoint.restore(saved, loop.abstract())
+        checkpoint.restore(saved, loop.abstract)
         return
     with pytest.raises(UserError, match="incomplete or damaged"):
-        checkpoint.restore(saved, loop.abstract())
+        checkpoint.restore(saved, loop.abstract)
 
 
 def test_a_foreign_or_missing_one_is_refused(tmp_path, loop):
     with pytest.raises(UserError, match="no complete checkpoint"):
-        checkpoint.restore(tmp_path / "nothing", loop.abstract())
+        checkpoint.restore(tmp_path / "nothing", loop.abstract)
     (tmp_path / "40").mkdir()
     (tmp_path / "40" / "weights.json").write_text(json.dumps({"a": 1}))
     with pytest.raises(UserError, match="incomplete or damaged"):
-        checkpoint.restore(tmp_path, loop.abstract())
+        checkpoint.restore(tmp_path, loop.abstract)
 
 
 def test_keys_survive(loop, tmp_path):
     state = loop.init()
     expected = np.asarray(jax.random.key_data(state.key))
     checkpoint.save(tmp_path, state, 1, {})
-    restored = checkpoint.restore(tmp_path, loop.abstract())
+    restored = checkpoint.restore(tmp_path, loop.abstract)
     np.testing.assert_array_equal(jax.random.key_data(restored.key), expected)

@@ -27,6 +27,4 @@ class MjxEngine:
             data = mjx.step(self._mjx_model, data)
             return PhysicsState(data.qpos, data.qvel, data.qacc_warmstart), None
 
-        # TF32 would corrupt the constraint solve on recent GPUs.
-        with jax.default_matmul_precision("highest"):
-            return jax.lax.scan(substep, state, None, length=self._substeps)[0]
+        return jax.lax.scan(substep, state, None, length=self._substeps)[0]

@@ -12,6 +12,7 @@ from mjx_hkl.environments.arenas import Area
 from mjx_hkl.environments.bodies import Frame
 from mjx_hkl.environments.placement import place_apart
 from mjx_hkl.environments.tasks.base import Outcome
+from mjx_hkl.errors import UserError
 
 
 @flax.struct.dataclass
@@ -40,6 +41,12 @@ class GoToTarget:
 
     def reset(self, key: PRNGKeyArray, arena: Area) -> tuple[Targets, Float[Array, " 2"]]:
         """See `Task.reset`."""
+        room = 2 * arena.half_width
+        if (self.num_targets + 1) * self.separation**2 > 0.25 * room**2:
+            raise UserError(
+                f"[task]: an area of {room:g} m is too small for {self.num_targets} targets and the body"
+                f" {self.separation:g} m apart; enlarge the area or lower separation"
+            )
         place_key, select_key = jax.random.split(key)
         points = place_apart(place_key, self.num_targets + 1, arena.half_width, self.separation)
         return Targets(points[1:], jax.random.randint(select_key, (), 0, self.num_targets)), points[0]
