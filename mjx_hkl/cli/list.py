@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     what = parse(ListCommand, "list", arguments).what
     if what is not None and what not in tables:
         raise unknown_name("list", what, tables)
-    console = Console()
+    console = Console(width=max(Console().width, 140))  # whole names, also into a narrow pipe
     for name in [what] if what else tables:
         console.print(tables[name]())
     return 0

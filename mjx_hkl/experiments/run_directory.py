@@ -57,6 +57,9 @@ class RunDirectory:
             raise UserError(f"{self.path} already holds a run; {how}")
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{self.path} exists and is not empty; give another --out")
+        there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise UserError(f"{self.path} cannot be made: no folder can be written in {there}")
 
     def create(self, recipe: Recipe) -> None:
         """Makes the folder and writes the recipe, or renews it on resume."""

@@ -90,13 +90,15 @@ def test_one_control_step_is_that_of_c_mujoco(world):
 
 
 def test_it_stands_where_it_spawns(world):
-    """A body at rest stays near its spawn height on the floor."""
+    """A body without torque stays off the floor, near its spawn height."""
     state = jax.jit(world.reset)(jax.random.key(0))
     step = jax.jit(world.step)
     for _ in range(40):
         state = step(state, jnp.zeros(world.action_size))
     height = world._body.frame(state.pipeline_state.physics).position[2]
-    assert float(height) == pytest.approx({"ball": 0.2}.get(world.config.body, 0.522), abs=0.06)
+    # without torque the Quadruped's two hinges a leg give way to a crouch, its belly (0.25) off the floor
+    low, high = {"ball": (0.19, 0.21), "ant": (0.46, 0.58), "quadruped": (0.26, 0.58)}[world.config.body]
+    assert low < float(height) < high
     assert not state.metrics["fault"]
 
 
@@ -256,7 +258,7 @@ def test_brax_wrappers_take_the_world_as_it_is():
     from brax.envs.wrappers.training import wrap
 
     wrapped = wrap(_ball(), episode_length=3)
-    state = jax.jit(wrapped.reset)(jax.random.split(jax.random.key(0), 2))
+    state = jax.jit(wrapped.reset)(jax.random.split(jax.random.PRNGKey(0), 2))  # as Brax has its keys
     step = jax.jit(wrapped.step)
     for _ in range(3):
         state = step(state, jnp.zeros((2, wrapped.action_size)))
