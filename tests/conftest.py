@@ -58,3 +58,18 @@ def tiny_recipe():
             recipe.algorithm, unroll_length=5, batch_size=4, updates_per_unroll=2, target_update_period=3
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def flat_recipe(tiny_recipe):
+    """The SVG-0 baseline, as small."""
+    return dataclasses.replace(
+        tiny_recipe,
+        num_envs=1,
+        min_replay=20,
+        information=dataclasses.replace(
+            tiny_recipe.information, low_level=("proprioception", "targets", "instruction")
+        ),
+        policy=dataclasses.replace(tiny_recipe.policy, kind="flat"),
+        default_policy=dataclasses.replace(tiny_recipe.default_policy, high_level="none"),
+    )

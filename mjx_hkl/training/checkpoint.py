@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from mjx_hkl.errors import UserError
@@ -79,10 +80,14 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
         raise _damaged(folder, step, error) from error
     restored = restored["state"]
     flat, structure = jax.tree.flatten(abstract)
-    arrays = [
-        jax.random.wrap_key_data(restored[name]) if _is_key(leaf) else restored[name]
-        for name, leaf in zip(leaves, flat, strict=True)
-    ]
+    names = _names(abstract)
+
+    def array(name: str, leaf: Any) -> jax.Array:
+        if not leaf.size:
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        return jax.random.wrap_key_data(restored[name]) if _is_key(leaf) else restored[name]
+
+    arrays = [array(name, leaf) for name, leaf in zip(names, flat, strict=True)]
     return jax.tree.unflatten(structure, arrays)
 
 
@@ -100,14 +105,23 @@ def _manager(folder: Path) -> ocp.CheckpointManager:
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
-    """Leaves by path; random keys as the integers they are made of."""
+    """Leaves by path; random keys as the integers they are made of.
+
+    Empty ones, such as the latent of a flat policy, say nothing, and Orbax does not take them.
+    """
     named = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    for name, leaf in zip(_names(tree), jax.tree.leaves(tree), strict=True):
         data = jax.random.key_data
         if _is_key(leaf):
             leaf = jax.eval_shape(data, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else data(leaf)
-        named[jax.tree_util.keystr(path, simple=True, separator=".")] = leaf
+        if leaf.size:
+            named[name] = leaf
     return named
+
+
+def _names(tree: Any) -> list[str]:
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
 
 
 def _is_key(leaf: Any) -> bool:

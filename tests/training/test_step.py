@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mjx_hkl.experiments.build import make_loop, make_train_step
-from mjx_hkl.training import devices
+from mjx_hkl.training import checkpoint, devices
 
 
 def leaves_equal(a, b):
@@ -94,21 +94,13 @@ def test_autoregressive_priors_train(tiny_recipe, prior):
     assert rows[0]["kl_high"] > 0
 
 
-def test_the_flat_baseline_trains_and_one_world_is_enough(tiny_recipe):
-    recipe = dataclasses.replace(
-        tiny_recipe,
-        num_envs=1,
-        min_replay=20,
-        information=dataclasses.replace(
-            tiny_recipe.information, low_level=("proprioception", "targets", "instruction")
-        ),
-        policy=dataclasses.replace(tiny_recipe.policy, kind="flat"),
-        default_policy=dataclasses.replace(tiny_recipe.default_policy, high_level="none"),
-    )
-    loop = make_loop(recipe)
-    *_, (_, rows) = loop.intervals(loop.init())
+def test_the_flat_baseline_trains_on_one_world_and_survives_a_checkpoint(flat_recipe, tmp_path):
+    loop = make_loop(flat_recipe)
+    *_, (state, rows) = loop.intervals(loop.init())
     assert rows[0]["kl_high"] == 0
     assert np.isfinite(rows[0]["critic_loss"])
+    checkpoint.save(tmp_path, state, 160, {})  # its latent is an empty array
+    leaves_equal(checkpoint.restore(tmp_path, loop.abstract), state)
 
 
 @pytest.mark.gpu
