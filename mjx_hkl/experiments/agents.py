@@ -37,8 +37,7 @@ def agent_of_run(run: RunDirectory, seed_index: int = 0) -> Export:
         raise UserError(f"{run.path} has {recipe.num_seeds} seeds; there is no number {seed_index}")
     loop = make_loop(recipe)
     state = checkpoint.restore(run.checkpoints, loop.abstract)
-    environment = loop.schedule.train_step.environment.env
-    return Export(agent_of_seed(state, seed_index), recipe, specs(environment))
+    return Export(agent_of_seed(state, seed_index), recipe, checkpoint.about(run.checkpoints))
 
 
 def find_export(given: str) -> Path:

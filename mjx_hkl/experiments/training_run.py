@@ -62,7 +62,8 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
       reporter: shown what happens.
 
     Raises:
-      UserError: something given is wrong; nothing has been written then.
+      UserError: something given is wrong, and nothing has been written; or learning has diverged, and
+        the last checkpoint is untouched.
     """
     recipe, run = resolve(recipe), RunDirectory(out)
     if not resume:
@@ -80,19 +81,24 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
     reporter.say(f"compiled in {loop.compile():.1f} s")
     state = loop.init() if state is None else state
     run.create(recipe)
-    stopped, state, seconds = _train(recipe, run, loop, state, seconds, reporter)
+    stopped, state, seconds = _train(recipe, run, loop, about, state, seconds, reporter)
     done = _environment_steps(loop, state)
     if stopped:
         return Result(out, False, done, seconds, [])
-    return Result(out, True, done, seconds, _finish(recipe, run, loop, state, reporter))
+    return Result(out, True, done, seconds, _finish(recipe, run, state))
 
 
 def _train(
-    recipe: Recipe, run: RunDirectory, loop: Loop, state: TrainState, seconds: float, reporter: Reporter
+    recipe: Recipe,
+    run: RunDirectory,
+    loop: Loop,
+    about: dict[str, Any],
+    state: TrainState,
+    seconds: float,
+    reporter: Reporter,
 ) -> tuple[bool, TrainState, float]:
     """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
     seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
-    about = identity(recipe, loop.schedule.train_step.environment.env)
     done = saved = _environment_steps(loop, state)
     total = loop.schedule.environment_steps
     with _stop_on_signal() as stop, MetricsWriter(run, seeds) as writer, reporter.training(done, total):
@@ -139,9 +145,7 @@ def _require_finite(rows: list[Row]) -> None:
         )
 
 
-def _finish(
-    recipe: Recipe, run: RunDirectory, loop: Loop, state: TrainState, reporter: Reporter
-) -> list[Evaluation]:
+def _finish(recipe: Recipe, run: RunDirectory, state: TrainState) -> list[Evaluation]:
     """Evaluates and exports the agent of every seed."""
     environment = make_environment(recipe, recipe.evaluation_episodes)
     evaluations = []

@@ -1,5 +1,6 @@
 """The commands on real, small input: train, stop, resume, evaluate, export, inspect, list, bench."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from mjx_hkl.cli.main import run
+from mjx_hkl.environments import load_environment
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agents import find_agent
 from mjx_hkl.experiments.export import load_export
@@ -109,6 +111,14 @@ def test_evaluate_is_one_json_object_and_agrees_with_the_run(finished, capfd):
     of_export = json.loads(capfd.readouterr().out)
     assert of_run.pop("agent") != of_export.pop("agent")
     assert of_run == of_export == json.loads((finished / "evaluation.json").read_text())[0]
+
+
+@pytest.mark.parametrize("part", ["", "export"])
+def test_an_agent_is_not_evaluated_in_a_world_that_has_changed(finished, part, capsys, monkeypatch):
+    changed = dataclasses.replace(load_environment("ball-go-to-target"), episode_length=300)
+    monkeypatch.setattr("mjx_hkl.experiments.build.load_environment", lambda name: changed)
+    assert run(["evaluate", str(finished / part), "--episodes", "4"]) == 2
+    assert "episode_length is 400 there and 300 here" in capsys.readouterr().err
 
 
 def test_inspect_tells_of_runs_and_exports(finished, capsys):
