@@ -1,10 +1,12 @@
 """Bodies: an MJCF file with a few named parts, and what the body feels of itself.
 
 The parts: the body `torso`, carried either by a free joint or by slides x, y, z and an upright hinge
-(in that order); geoms whose name ends in `foot` are end effectors; geoms with a contype collide.
+(in that order); geoms whose name ends in `foot` are end effectors, spheres; geoms with a contype collide
+with the ground and with boxes.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.struct
 import jax.numpy as jnp
@@ -16,9 +18,11 @@ from mujoco import mjx
 from mjx_hkl import resources
 from mjx_hkl.config import PositiveFloat
 from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.rotations import quaternion_matrix, turn_matrix, turn_quaternion
 from mjx_hkl.errors import UserError
 
 _JOINT = mujoco.mjtJoint
+GroundHeight = Callable[[Float[Array, "n 2"], PhysicsState], Float[Array, " n"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +56,10 @@ class Frame:
     angular_velocity: Float[Array, " 3"]
     acceleration: Float[Array, " 3"]
 
-    def egocentric(self, points: Float[Array, "*n 2"]) -> Float[Array, "*n 2"]:
-        """Ground points in the heading frame: x ahead, y to the left, metres."""
-        cos, sin = jnp.cos(self.heading), jnp.sin(self.heading)
-        return (points - self.position[:2]) @ jnp.array([[cos, -sin], [sin, cos]])
+    def egocentric(self, points: Float[Array, "*n axes"]) -> Float[Array, "*n axes"]:
+        """World points in the heading frame: x ahead, y to the left and, where given, z above; metres."""
+        axes = points.shape[-1]
+        return (points - self.position[:axes]) @ turn_matrix(self.heading)[:axes, :axes]
 
 
 def load_body(name: str) -> mujoco.MjSpec:
@@ -72,14 +76,21 @@ def load_body(name: str) -> mujoco.MjSpec:
 
 
 class Body:
-    """Reads a body's pose and proprioception from the physics state of a compiled model."""
+    """Reads a body's pose and proprioception from the physics state.
+
+    Its model is that of the body alone; in a world's model the body comes first, so that its positions
+    and velocities begin at the same places.
+
+    Attributes:
+      mass: kg.
+      radius: from the torso's centre to the outermost part that collides, over the ground, metres.
+    """
 
     def __init__(self, model: mujoco.MjModel, config: ProprioceptionConfig):
         try:
             torso = model.body("torso")
         except KeyError as error:
             raise UserError("the body has no part named 'torso'") from error
-        self._torso_id = torso.id
         self._config = config
         root = [model.joint(torso.jntadr[0] + i) for i in range(torso.jntnum[0])]
         self._free = [joint.type[0] for joint in root] == [_JOINT.mjJNT_FREE]
@@ -92,18 +103,21 @@ class Body:
         self._spawn = jnp.asarray(model.body_pos[torso.id], jnp.float32)
         self._gravity = np.array(model.opt.gravity)
 
-        own = [
-            model.joint(i)
-            for i in range(model.njnt)
-            if model.body_rootid[model.jnt_bodyid[i]] == torso.id and model.jnt_bodyid[i] != torso.id
-        ]
+        own = [model.joint(i) for i in range(model.njnt) if model.jnt_bodyid[i] != torso.id]
         # The angle of an unlimited hinge is not felt: a wheel is the same at every angle.
         self._joint_qpos = np.array([j.qposadr[0] for j in own if model.jnt_limited[j.id]], int)
         self._joint_qvel = np.array([j.dofadr[0] for j in own], int)
         self._feet = np.array([i for i in range(model.ngeom) if model.geom(i).name.endswith("foot")], int)
         self._foot_radius = model.geom_size[self._feet, 0]
+        if (model.geom_type[self._feet] != mujoco.mjtGeom.mjGEOM_SPHERE).any():
+            raise UserError("the body's geoms whose name ends in 'foot' must be spheres")
+        self._torso_id = torso.id
+        self._root = np.arange(7 if self._free else 4) + self._root_qpos
+        self._rest = model.qpos0
         self._kinematic_model = mjx.put_model(model, impl="jax")
         self._kinematic_data = mjx.make_data(model, impl="jax")
+        self.mass = float(model.body_subtreemass[torso.id])
+        self.radius = _radius(model, torso.id)
 
     def place(
         self, qpos: Float[Array, " nq"], position: Float[Array, " 2"], heading: Float[Array, ""]
@@ -112,24 +126,29 @@ class Body:
         at = self._root_qpos
         if not self._free:
             return qpos.at[at : at + 2].set(position - self._spawn[:2]).at[at + 3].set(heading)
-        quaternion = jnp.stack([jnp.cos(heading / 2), 0.0, 0.0, jnp.sin(heading / 2)])
-        return qpos.at[at : at + 2].set(position).at[at + 3 : at + 7].set(quaternion)
+        return qpos.at[at : at + 2].set(position).at[at + 3 : at + 7].set(turn_quaternion(heading))
 
     def frame(self, state: PhysicsState) -> Frame:
         """Pose and motion of the torso, from positions, velocities and accelerations alone."""
         root = state.qpos[self._root_qpos :]
         qvel, qacc = state.qvel[self._root_qvel :], state.qacc[self._root_qvel :]
         if self._free:
-            position, rotation = root[:3], _rotation(root[3:7])
+            position, rotation = root[:3], quaternion_matrix(root[3:7])
             angular_velocity = qvel[3:6]
         else:
-            position, rotation = self._spawn + root[:3], _upright_rotation(root[3])
+            position, rotation = self._spawn + root[:3], turn_matrix(root[3])
             angular_velocity = jnp.zeros(3).at[2].set(qvel[3])
         heading = jnp.arctan2(rotation[1, 0], rotation[0, 0])
         return Frame(position, rotation, heading, qvel[:3], angular_velocity, qacc[:3])
 
-    def proprioception(self, state: PhysicsState, frame: Frame) -> Float[Array, " n"]:
-        """What the body itself feels; nothing of where it is or heads in the world."""
+    def proprioception(
+        self, state: PhysicsState, frame: Frame, posture: Float[Array, " nq"], height: GroundHeight
+    ) -> Float[Array, " n"]:
+        """What the body itself feels, on ground of that height; nothing of where it is or heads.
+
+        `posture` has the joint positions of the state. At a start it is the same for all worlds, and given
+        apart so that XLA works out the feet once.
+        """
         config = self._config
         accelerometer = (frame.acceleration - self._gravity) @ frame.rotation / config.acceleration_unit
         parts = [
@@ -142,28 +161,23 @@ class Body:
             jnp.clip(accelerometer, -config.max_acceleration, config.max_acceleration),
         ]
         if self._feet.size:
-            feet = self.feet(state)
-            touch = (feet[:, 2] < self._foot_radius).astype(jnp.float32)
-            parts += [((feet - frame.position) @ frame.rotation).ravel(), touch]
+            feet = self.feet(posture)
+            in_world = frame.position + feet @ frame.rotation.T
+            ground = height(in_world[:, :2], state)
+            touch = (in_world[:, 2] - ground < self._foot_radius).astype(jnp.float32)
+            parts += [feet.ravel(), touch]
         return jnp.concatenate(parts)
 
-    def feet(self, state: PhysicsState) -> Float[Array, "feet 3"]:
-        """Centres of the end effectors in the world, metres."""
-        data = mjx.kinematics(self._kinematic_model, self._kinematic_data.replace(qpos=state.qpos))
-        return data.geom_xpos[self._feet]
+    def feet(self, posture: Float[Array, " nq"]) -> Float[Array, "feet 3"]:
+        """Centres of the end effectors in the torso frame, metres."""
+        qpos = posture[: self._kinematic_model.nq].at[self._root].set(self._rest[self._root])
+        data = mjx.kinematics(self._kinematic_model, self._kinematic_data.replace(qpos=qpos))
+        return (data.geom_xpos[self._feet] - data.xpos[self._torso_id]) @ data.xmat[self._torso_id]
 
 
-def _rotation(quaternion: Float[Array, " 4"]) -> Float[Array, "3 3"]:
-    w, x, y, z = quaternion / jnp.linalg.norm(quaternion)
-    return jnp.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def _upright_rotation(heading: Float[Array, ""]) -> Float[Array, "3 3"]:
-    cos, sin = jnp.cos(heading), jnp.sin(heading)
-    return jnp.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+def _radius(model: mujoco.MjModel, torso: int) -> float:
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    away = np.linalg.norm(data.geom_xpos[:, :2] - data.xpos[torso, :2], axis=1) + model.geom_rbound
+    collides = (model.geom_contype > 0) | (model.geom_conaffinity > 0)
+    return float(away[collides].max(initial=0.0))

@@ -17,7 +17,7 @@ class PhysicsConfig:
     timestep: PositiveFloat = 0.005  # seconds per physics step
     substeps: Positive = 5  # physics steps per control step
     solver: Literal["newton", "cg"] = "newton"
-    iterations: Positive = 1
+    iterations: Positive = 2
     ls_iterations: Positive = 4
     eulerdamp: bool = False  # integrate joint damping implicitly
     max_velocity: PositiveFloat = 1000.0  # generalized; beyond it the state is a simulator fault
@@ -31,20 +31,25 @@ class PhysicsState:
       qpos: generalized positions, metres and radians.
       qvel: generalized velocities, per second.
       qacc: generalized accelerations of the last physics step; the solver's warm start.
+      mocap_pos: where the model's mocap bodies are, metres; constant within an episode.
     """
 
     qpos: Float[Array, "*batch nq"]
     qvel: Float[Array, "*batch nv"]
     qacc: Float[Array, "*batch nv"]
+    mocap_pos: Float[Array, "*batch nmocap 3"]
 
 
 class Engine(Protocol):
     """Advances one world. Pure and unbatched: made to be vmapped."""
 
+    name: str
     model: mujoco.MjModel
 
-    def step(self, state: PhysicsState, control: Float[Array, " nu"]) -> PhysicsState:
-        """One control step: `substeps` physics steps under constant control."""
+    def step(
+        self, state: PhysicsState, control: Float[Array, " nu"]
+    ) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
+        """One control step: `substeps` physics steps under constant control, and `qpos` after each."""
         ...
 
 

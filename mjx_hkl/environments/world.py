@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from brax.envs.base import Env, State
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mjx_hkl.environments.bodies import Body
+from mjx_hkl.environments.boxes import Boxes
 from mjx_hkl.environments.composition import EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.scene import Scene
 
 # TF32 would corrupt the constraint solve and the observations on recent GPUs.
 _FULL_PRECISION = functools.partial(jax.default_matmul_precision, "highest")
@@ -35,10 +36,12 @@ class World(Env):
 
     def __init__(self, config: EnvironmentConfig, engine: str = "auto"):
         self.config = config
-        model, self._arena, self._task = compose(config)
-        self.engine = make_engine(engine, model, config.physics.substeps)
-        self._body = Body(model, config.proprioception)
-        self._rest = jnp.asarray(model.qpos0, jnp.float32)
+        parts = compose(config)
+        self.stage, self.task, self.body = parts.stage, parts.task, parts.body
+        self.engine = make_engine(engine, parts.model, config.physics.substeps)
+        self.boxes = Boxes(parts.model, config.boxes)
+        self._rest = jnp.asarray(parts.model.qpos0, jnp.float32)
+        self._mocap_rest = jnp.asarray(parts.model.body_pos[parts.model.body_mocapid >= 0], jnp.float32)
         self._observation_size = {
             name: group.shape[-1] for name, group in jax.eval_shape(self.reset, jax.random.key(0)).obs.items()
         }
@@ -54,15 +57,19 @@ class World(Env):
             return self._step(state, action)
 
     def _reset(self, rng: PRNGKeyArray) -> State:
-        task_key, heading_key = jax.random.split(rng)
-        task, position = self._task.reset(task_key, self._arena)
-        heading = jax.random.uniform(heading_key, minval=-jnp.pi, maxval=jnp.pi)
+        task_key, heading_key, boxes_key = jax.random.split(rng, 3)
+        start = self.task.reset(task_key, self.stage)
+        heading = _any_heading(heading_key, ()) if start.heading is None else start.heading
+        qpos = self.body.place(self._rest, start.position, heading)
+        if start.boxes is not None:
+            qpos = self.boxes.place(qpos, start.boxes, _any_heading(boxes_key, (len(start.boxes),)))
         velocity = jnp.zeros(self.engine.model.nv)
-        physics = PhysicsState(self._body.place(self._rest, position, heading), velocity, velocity)
+        mocap_pos = self._mocap_rest if start.mocap_pos is None else start.mocap_pos
+        physics = PhysicsState(qpos, velocity, velocity, mocap_pos)
         zero = jnp.zeros(())
         return State(
-            pipeline_state=WorldState(physics, task),  # pyright: ignore - Brax means its own
-            obs=self._observe(physics, task),
+            pipeline_state=WorldState(physics, start.state),  # pyright: ignore - Brax means its own
+            obs=self._observe(physics, start.state, self._scene(physics, qpos[None]), self._rest),
             reward=zero,
             done=zero,
             metrics={"success": zero, "fault": zero},
@@ -70,15 +77,15 @@ class World(Env):
 
     def _step(self, state: State, action: Float[Array, " nu"]) -> State:
         world = cast(WorldState, state.pipeline_state)
-        physics = self.engine.step(world.physics, jnp.clip(action, -1.0, 1.0))
-        frame = self._body.frame(physics)
-        outcome = self._task.reward(world.task, frame)
+        physics, qpos_during = self.engine.step(world.physics, jnp.clip(action, -1.0, 1.0))
+        scene = self._scene(physics, qpos_during)
+        outcome = self.task.reward(world.task, scene)
+        task = world.task if outcome.state is None else outcome.state
         fault = self._is_fault(physics)
-        fallen = frame.rotation[2, 2] < self.config.upright if self.config.upright else False
-        done = (outcome.success > 0) | fallen | fault
-        observation = self._observe(physics, world.task)
+        done = (outcome.success > 0) | self._is_lost(scene) | fault
+        observation = self._observe(physics, task, scene, physics.qpos)
         return state.replace(
-            pipeline_state=WorldState(physics, world.task),
+            pipeline_state=WorldState(physics, task),
             # A fault's numbers must not reach a network: it would make their gradients NaN, masked or not.
             obs=jax.tree.map(lambda new, old: jnp.where(fault, old, new), observation, state.obs),
             reward=jnp.where(fault, 0.0, outcome.reward),
@@ -100,16 +107,30 @@ class World(Env):
     @property
     def backend(self) -> str:
         """The physics behind the engine interface."""
-        return "mjx"
+        return self.engine.name
 
-    def _observe(self, physics: PhysicsState, task: Any) -> dict[str, Float[Array, " n"]]:
-        frame = self._body.frame(physics)
-        return {
-            "proprioception": self._body.proprioception(physics, frame),
-            **self._task.observe(task, frame),
-        }
+    def _scene(self, physics: PhysicsState, qpos_during: Float[Array, "substeps nq"]) -> Scene:
+        return Scene(self.body.frame(physics), self.boxes.poses(physics.qpos), self.boxes.poses(qpos_during))
+
+    def _observe(
+        self, physics: PhysicsState, task: Any, scene: Scene, posture: Float[Array, " nq"]
+    ) -> dict[str, Float[Array, " n"]]:
+        proprioception = self.body.proprioception(physics, scene.frame, posture, self.stage.arena.height)
+        return {"proprioception": proprioception, **self.task.observe(task, scene)}
+
+    def _is_lost(self, scene: Scene) -> Array:
+        """On its side, or out of the arena, the body or a box that could tip or slide there."""
+        arena = self.stage.arena
+        lost = arena.is_out(scene.frame.position) | jnp.any(jax.vmap(arena.is_out)(scene.boxes.position))
+        if self.config.upright:
+            lost |= scene.frame.rotation[2, 2] < self.config.upright
+        return lost
 
     def _is_fault(self, physics: PhysicsState) -> Array:
         # NaN compares false, so it is not below the limit either.
         sane = jnp.all(jnp.abs(physics.qvel) < self.config.physics.max_velocity)
         return ~(sane & jnp.all(jnp.isfinite(physics.qpos)) & jnp.all(jnp.isfinite(physics.qacc)))
+
+
+def _any_heading(key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
+    return jax.random.uniform(key, shape, minval=-jnp.pi, maxval=jnp.pi)

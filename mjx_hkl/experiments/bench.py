@@ -26,6 +26,7 @@ def bench_environment(config: EnvironmentConfig, engine: str, num_envs: int) -> 
     """Our vectorized environment, resets included, against bare `mjx.step` on the same model.
 
     Both take the same random actions in one scan; both are timed in turn, medians are reported.
+    `contacts` and `constraint_rows` are those MJX computes in every step, touching or not.
     """
     world = World(config, engine)
     ours = VectorEnvironment(world, num_envs, config.episode_length)
@@ -53,7 +54,9 @@ def bench_environment(config: EnvironmentConfig, engine: str, num_envs: int) -> 
 
     start = jax.jit(ours.reset)(jax.random.key(1))
     physics = start.env.pipeline_state.physics
-    raw_start = jax.vmap(lambda qpos: template.replace(qpos=qpos))(physics.qpos)
+    raw_start = jax.vmap(lambda qpos, mocap_pos: template.replace(qpos=qpos, mocap_pos=mocap_pos))(
+        physics.qpos, physics.mocap_pos
+    )
     run_ours, ours_compile = _compile(
         lambda carry: jax.lax.scan(step, carry, actions), (start, jax.random.key(2))
     )
@@ -64,7 +67,7 @@ def bench_environment(config: EnvironmentConfig, engine: str, num_envs: int) -> 
     steps = num_envs * _CONTROL_STEPS
     return {
         "device": devices.describe(),
-        "engine": engine,
+        "engine": world.engine.name,
         "num_envs": num_envs,
         "environment_steps_per_second": steps / ours_seconds,
         "physics_steps_per_second": steps * config.physics.substeps / ours_seconds,
@@ -72,6 +75,8 @@ def bench_environment(config: EnvironmentConfig, engine: str, num_envs: int) -> 
         "ratio_to_raw": raw_seconds / ours_seconds,
         "compile_seconds": ours_compile,
         "raw_compile_seconds": raw_compile,
+        "contacts": template._impl.contact.dist.shape[0],
+        "constraint_rows": template._impl.efc_J.shape[0],
     }
 
 

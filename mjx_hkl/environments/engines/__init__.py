@@ -1,21 +1,25 @@
 """Physics engines by name: the same model and state, advanced by different simulators."""
 
+import jax
 import mujoco
 
 from mjx_hkl.environments.engines.mjx import MjxEngine
+from mjx_hkl.environments.engines.rollout import MujocoEngine
+from mjx_hkl.environments.engines.warp import WarpEngine
 from mjx_hkl.environments.physics import Engine
 from mjx_hkl.errors import unknown_name
 
-ENGINES = {"mjx": MjxEngine}
+ENGINES = {"mjx": MjxEngine, "mujoco": MujocoEngine, "warp": WarpEngine}
 
 
 def make_engine(name: str, model: mujoco.MjModel, substeps: int) -> Engine:
-    """The engine of that name (`auto`: the best one for the device) for a compiled model.
+    """The engine of that name for a compiled model; `auto`: C MuJoCo on a CPU, MJX on an accelerator.
 
     Raises:
-      UserError: no such engine.
+      UserError: no such engine, or it is not installed, or cannot simulate the model.
     """
-    name = "mjx" if name == "auto" else name
+    if name == "auto":
+        name = "mujoco" if jax.default_backend() == "cpu" else "mjx"
     if name not in ENGINES:
         raise unknown_name("engine", name, [*ENGINES, "auto"])
     return ENGINES[name](model, substeps)

@@ -11,20 +11,36 @@ from mjx_hkl.environments.physics import PhysicsState
 class MjxEngine:
     """Steps a model with `mjx.step`, carrying only positions, velocities and the warm start."""
 
+    name = "mjx"
+
     def __init__(self, model: mujoco.MjModel, substeps: int):
         self.model = model
         self._substeps = substeps
         self._mjx_model = mjx.put_model(model, impl="jax")
         self._data = mjx.make_data(model, impl="jax")
 
-    def step(self, state: PhysicsState, control: Float[Array, " nu"]) -> PhysicsState:
+    def step(
+        self, state: PhysicsState, control: Float[Array, " nu"]
+    ) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
         """See `Engine.step`."""
+        return scan_substeps(self._mjx_model, self._data, self._substeps, state, control)
 
-        def substep(state: PhysicsState, _: None) -> tuple[PhysicsState, None]:
-            data = self._data.replace(
-                qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc, ctrl=control
-            )
-            data = mjx.step(self._mjx_model, data)
-            return PhysicsState(data.qpos, data.qvel, data.qacc_warmstart), None
 
-        return jax.lax.scan(substep, state, None, length=self._substeps)[0]
+def scan_substeps(
+    model: mjx.Model, template: mjx.Data, substeps: int, state: PhysicsState, control: Float[Array, " nu"]
+) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
+    """A control step by `mjx.step`; all that `template` holds beside the state is derived or constant."""
+
+    def substep(state: PhysicsState, _: None) -> tuple[PhysicsState, Array]:
+        data = template.replace(
+            qpos=state.qpos,
+            qvel=state.qvel,
+            qacc_warmstart=state.qacc,
+            mocap_pos=state.mocap_pos,
+            ctrl=control,
+        )
+        data = mjx.step(model, data)
+        state = state.replace(qpos=data.qpos, qvel=data.qvel, qacc=data.qacc_warmstart)
+        return state, data.qpos
+
+    return jax.lax.scan(substep, state, None, length=substeps)

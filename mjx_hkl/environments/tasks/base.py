@@ -7,8 +7,25 @@ from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mjx_hkl.environments.arenas import Area
-from mjx_hkl.environments.bodies import Frame
+from mjx_hkl.environments.scene import Scene, Stage
+
+
+class Start(NamedTuple):
+    """How an episode begins.
+
+    Attributes:
+      state: the task's own, any pytree of arrays.
+      position: of the torso over the ground, metres.
+      heading: of the torso, radians; None: drawn uniformly.
+      boxes: positions of the boxes' centres over the ground, metres; their headings are drawn uniformly.
+      mocap_pos: of the arena's mocap bodies; None: where the model has them.
+    """
+
+    state: Any
+    position: Float[Array, " 2"]
+    heading: Float[Array, ""] | None = None
+    boxes: Float[Array, "boxes 2"] | None = None
+    mocap_pos: Float[Array, "nmocap 3"] | None = None
 
 
 class Outcome(NamedTuple):
@@ -17,23 +34,29 @@ class Outcome(NamedTuple):
     Attributes:
       reward: of the step.
       success: 1.0 where the task is solved, which ends the episode.
+      state: the task's from now on; None: unchanged.
     """
 
     reward: Float[Array, ""]
     success: Float[Array, ""]
+    state: Any = None
 
 
 class Task(Protocol):
-    """`state` is any pytree of arrays."""
+    """What is asked of a body."""
 
-    def reset(self, key: PRNGKeyArray, arena: Area) -> tuple[Any, Float[Array, " 2"]]:
-        """A fresh task state and the ground position where the body starts."""
+    def reset(self, key: PRNGKeyArray, stage: Stage) -> Start:
+        """A fresh start.
+
+        Raises:
+          UserError: the stage is not one this task can be set on.
+        """
         ...
 
-    def observe(self, state: Any, frame: Frame) -> dict[str, Float[Array, " n"]]:
-        """The task's observation groups by name."""
+    def observe(self, state: Any, scene: Scene) -> dict[str, Float[Array, " n"]]:
+        """The task's observation groups by name, egocentric."""
         ...
 
-    def reward(self, state: Any, frame: Frame) -> Outcome:
-        """What a step that ended in this state earned."""
+    def reward(self, state: Any, scene: Scene) -> Outcome:
+        """What a step that ended in this scene earned."""
         ...

@@ -1,0 +1,39 @@
+"""What a task is told: the stage, which never changes, and the scene, as it is after a control step."""
+
+import dataclasses
+
+import flax.struct
+
+from mjx_hkl.environments.arenas import Arena
+from mjx_hkl.environments.bodies import Frame
+from mjx_hkl.environments.boxes import BoxesConfig, Poses
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What is fixed for an environment.
+
+    Attributes:
+      arena: the ground.
+      boxes: their number and sizes; None where there are none.
+      body_radius: from the torso's centre to the outermost part that collides, metres.
+    """
+
+    arena: Arena
+    boxes: BoxesConfig | None
+    body_radius: float
+
+
+@flax.struct.dataclass
+class Scene:
+    """What there is to observe and to reward.
+
+    Attributes:
+      frame: pose and motion of the torso.
+      boxes: where the boxes are now.
+      boxes_during: where they were after each physics step of the control step (leading axis).
+    """
+
+    frame: Frame
+    boxes: Poses
+    boxes_during: Poses

@@ -1,0 +1,44 @@
+"""Targets on the ground: state of a task, not part of the model."""
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mjx_hkl.environments.arenas import Area
+from mjx_hkl.environments.scene import Scene, Stage
+from mjx_hkl.errors import UserError
+
+
+@flax.struct.dataclass
+class Targets:
+    """Where the targets are on the ground, metres, and which of them is asked for."""
+
+    positions: Float[Array, "targets 2"]
+    selected: Int[Array, ""]
+
+
+def observe_targets(targets: Targets, scene: Scene, unit: float) -> Float[Array, " n"]:
+    """Egocentric ground coordinates of all targets, in units of that many metres."""
+    return scene.frame.egocentric(targets.positions).ravel() / unit
+
+
+def is_near(position: Float[Array, " axes"], target: Float[Array, " 2"], radius: float) -> Float[Array, ""]:
+    """1.0 where a position is within `radius` of a target, over the ground."""
+    return (jnp.linalg.norm(position[:2] - target) < radius).astype(jnp.float32)
+
+
+def require_area(stage: Stage) -> Area:
+    """The stage's arena, where it is an `Area`.
+
+    Raises:
+      UserError: it is another one.
+    """
+    if not isinstance(stage.arena, Area):
+        raise UserError('[task] needs [arena] kind "area"')
+    return stage.arena
+
+
+def refuse_solved_starts(apart: str, separation: float, within: str, radius: float) -> None:
+    """Raises ValueError where things may start within a success radius of each other."""
+    if separation <= radius:
+        raise ValueError(f"{apart} {separation} must exceed {within} {radius}, or starts may be solved")
