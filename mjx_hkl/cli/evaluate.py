@@ -15,13 +15,15 @@ class EvaluateCommand:
     """Measure success and return of an agent, each episode from a fresh random start."""
 
     agent: Annotated[str, tyro.conf.Positional]
-    """An exported agent, a run directory, or a name from `mjx-hkl list checkpoints`."""
+    """An exported agent, a run directory, a name from `mjx-hkl list checkpoints`, or random:ENVIRONMENT."""
     episodes: Positive = 256
     """Episodes, all at once."""
     seed: NonNegative = 0
     """Of the starts and of a stochastic policy's samples."""
     seed_index: NonNegative = 0
     """Which agent of a run of several seeds."""
+    engine: str | None = None
+    """Physics engine; by default the recipe's."""
     stochastic: bool = False
     """Sample latents and actions instead of taking their means."""
     json: bool = False
@@ -33,20 +35,20 @@ def main(arguments: list[str]) -> int:
     command = parse(EvaluateCommand, "evaluate", arguments)
     command = from_table(EvaluateCommand, to_table(command), "command line")
 
-    from mjx_hkl.experiments.agents import evaluation_environment, find_agent
+    from mjx_hkl.experiments.agents import find_player
     from mjx_hkl.experiments.evaluation import evaluate
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
-    found = find_agent(command.agent, command.seed_index)
-    environment = evaluation_environment(found, command.episodes)
-    result = evaluate(environment, found.agent.policy, command.seed, not command.stochastic)
+    player = find_player(command.agent, command.episodes, command.seed_index, command.engine)
+    deterministic = not (command.stochastic or player.is_random)
+    result = evaluate(player.environment, player.policy, command.seed, deterministic)
     if command.json:
         print(json.dumps({"agent": command.agent, **dataclasses.asdict(result)}))
     else:
         actions = "mean actions" if result.deterministic else "sampled actions"
         print(
-            f"{command.agent} on {found.recipe.environment}, {result.episodes} episodes, {actions}:"
+            f"{command.agent} on {player.environment_name}, {result.episodes} episodes, {actions}:"
             f" success {result.success_rate:.1%}, return {result.episode_return:.2f}"
             f" ± {result.episode_return_std:.2f}, length {result.episode_length:.1f}"
             + (f", {result.faults} simulator faults" if result.faults else "")

@@ -1,16 +1,19 @@
 """Finding an agent by what a user gives: an export, a run directory, or a checkpoint's name."""
 
+import dataclasses
 from pathlib import Path
 
 from mjx_hkl import resources
-from mjx_hkl.config import difference
-from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.config import difference, to_table
+from mjx_hkl.environments import VectorEnvironment, World
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.experiments.build import make_environment, make_loop
+from mjx_hkl.experiments.build import find_environment, make_environment, make_loop
+from mjx_hkl.experiments.evaluation import RandomPolicy
 from mjx_hkl.experiments.export import Export, load_export
-from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 from mjx_hkl.experiments.run_directory import RunDirectory
 from mjx_hkl.experiments.training_run import agent_of_seed, specs
+from mjx_hkl.models.agent import Policy
 from mjx_hkl.training import checkpoint
 
 
@@ -61,6 +64,39 @@ def export_names() -> list[str]:
 
 # Where `mjx-hkl export` writes, then what came with the package.
 _FOLDERS = (Path("checkpoints"), resources.folder("checkpoints"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """A policy and the worlds it plays in."""
+
+    policy: Policy | RandomPolicy
+    environment: VectorEnvironment
+    environment_name: str
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it is the random policy, which has no mean action."""
+        return isinstance(self.policy, RandomPolicy)
+
+
+def find_player(given: str, num_envs: int, seed_index: int = 0, engine: str | None = None) -> Player:
+    """An agent in the world it was trained in, or `random:ENVIRONMENT`.
+
+    Raises:
+      UserError: there is none, or its world is no longer what it was.
+    """
+    if given.startswith("random:"):
+        name = given.removeprefix("random:")
+        config = find_environment(name)
+        world = World(config, engine or "auto")
+        environment = VectorEnvironment(world, num_envs, config.episode_length)
+        return Player(RandomPolicy(world.action_size), environment, name)
+    found = find_agent(given, seed_index)
+    if engine is not None:
+        recipe = recipe_from_table({**to_table(found.recipe), "engine": engine}, "command line")
+        found = dataclasses.replace(found, recipe=recipe)
+    return Player(found.agent.policy, evaluation_environment(found, num_envs), found.recipe.environment)
 
 
 def evaluation_environment(found: Export, episodes: int) -> VectorEnvironment:

@@ -6,16 +6,30 @@ from mjx_hkl import resources
 from mjx_hkl.environments import EnvironmentConfig, VectorEnvironment, World, load_environment
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
+from mjx_hkl.models.config import Information
 from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop, Schedule
 from mjx_hkl.training.step import TrainStep
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with what depends on the device filled in."""
+    """The recipe with what depends on the device and on the environment filled in.
+
+    Raises:
+      UserError: there is no such environment.
+    """
     if recipe.num_envs is None:
         recipe = dataclasses.replace(recipe, num_envs=devices.default_num_envs())
-    return recipe
+    seen = recipe.information
+    if seen.high_level and seen.low_level and seen.critic:
+        return recipe
+    config = load_environment(recipe.environment)
+    everything = tuple(World(config, recipe.engine).observation_size)
+    low_level = everything if recipe.policy.kind == "flat" else config.low_level_information
+    information = Information(
+        seen.high_level or everything, seen.low_level or low_level, seen.critic or everything
+    )
+    return dataclasses.replace(recipe, information=information)
 
 
 def find_environment(given: str) -> EnvironmentConfig:

@@ -43,7 +43,29 @@ class _Progress:
     key: PRNGKeyArray
 
 
-def evaluate(environment: VectorEnvironment, policy: Policy, seed: int, deterministic: bool) -> Evaluation:
+@flax.struct.dataclass
+class RandomPolicy:
+    """Every action uniform in [-1, 1], independent of everything: the floor of every claim to have learned.
+
+    A stochastic policy whose action has no mean worth taking.
+    """
+
+    action_size: int = flax.struct.field(pytree_node=False)
+    latent_size: int = flax.struct.field(pytree_node=False, default=0)
+
+    def latent(self, observation: dict, latent: Array) -> Gaussian:
+        """Of size 0."""
+        return Gaussian(latent, latent)
+
+    def sample(self, observation: dict, key: PRNGKeyArray) -> Array:
+        """Actions of all worlds."""
+        num_envs = len(next(iter(observation.values())))
+        return jax.random.uniform(key, (num_envs, self.action_size), minval=-1.0, maxval=1.0)
+
+
+def evaluate(
+    environment: VectorEnvironment, policy: Policy | RandomPolicy, seed: int, deterministic: bool
+) -> Evaluation:
     """One episode in every world, from starts drawn with `seed`.
 
     Args:
@@ -73,7 +95,7 @@ def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
             return distribution.mean
         return gaussian.sample(distribution, jax.random.normal(key, distribution.mean.shape))
 
-    def begin(policy: Policy, key: PRNGKeyArray) -> _Progress:
+    def begin(policy: Policy | RandomPolicy, key: PRNGKeyArray) -> _Progress:
         start_key, latent_key, key = jax.random.split(key, 3)
         state = environment.reset(start_key).env
         zero = jnp.zeros(environment.num_envs)
@@ -94,12 +116,15 @@ def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
         return (progress.step < environment.episode_length) & (progress.alive.sum() > 0)
 
     @jax.jit
-    def run(policy: Policy, key: PRNGKeyArray) -> _Progress:
+    def run(policy: Policy | RandomPolicy, key: PRNGKeyArray) -> _Progress:
         def step(now: _Progress) -> _Progress:
             latent_key, action_key, key = jax.random.split(now.key, 3)
             observation = cast(dict, now.state.obs)
             latent = draw(policy.latent(observation, now.latent), latent_key)
-            action = draw(policy.action(observation, latent), action_key)
+            if isinstance(policy, RandomPolicy):
+                action = policy.sample(observation, action_key)
+            else:
+                action = draw(policy.action(observation, latent), action_key)
             state = jax.vmap(environment.env.step)(now.state, action)
             return _Progress(
                 state,

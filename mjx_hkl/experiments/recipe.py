@@ -26,8 +26,8 @@ class Recipe:
     """Name in envs/ or path to an environment .toml."""
     name: str = "unnamed"
     """Names the run; the recipe file's own name where it gives none."""
-    engine: Literal["auto", "mjx"] = "auto"
-    """Physics engine; auto picks by device."""
+    engine: Literal["auto", "mjx", "mujoco", "warp"] = "auto"
+    """Physics engine; auto is mujoco (C MuJoCo, threaded) on a CPU and mjx on an accelerator."""
     seed: Seed = 0
     """Of the first agent; the others count up from it."""
     num_seeds: Positive = 1

@@ -14,14 +14,14 @@ HighLevelPrior = Literal["isotropic", "ar1", "ar_learned", "none"]
 
 @dataclasses.dataclass(frozen=True)
 class Information:
-    """Which observation groups each module sees (§3.1, Table 1)."""
+    """Which observation groups each module sees (§3.1, Table 1); empty: what suits the environment."""
 
-    high_level: tuple[str, ...] = ("proprioception", "targets", "instruction")
-    """The high level: everything, as a rule."""
-    low_level: tuple[str, ...] = ("proprioception",)
-    """The low level, or all of a flat policy."""
-    critic: tuple[str, ...] = ("proprioception", "targets", "instruction")
-    """The critic: everything, as a rule."""
+    high_level: tuple[str, ...] = ()
+    """The high level; by default everything."""
+    low_level: tuple[str, ...] = ()
+    """The low level, by default as the environment's file says; or all of a flat policy, everything."""
+    critic: tuple[str, ...] = ()
+    """The critic; by default everything."""
 
     def check(self, groups: Iterable[str]) -> None:
         """Raises UserError where a module is given a group the environment does not have."""

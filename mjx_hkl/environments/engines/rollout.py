@@ -1,7 +1,9 @@
 """C MuJoCo's threaded rollout, called from inside the jitted step: for machines without an accelerator."""
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -56,7 +58,7 @@ class MujocoEngine:
         nq, nv = self.model.nq, self.model.nv
         flat = np.asarray(given, np.float64).reshape(-1, given.shape[-1])
         qpos, qvel, qacc, inputs = np.split(flat, (nq, nq + nv, nq + 2 * nv), axis=1)
-        with self._lock:
+        with self._lock, _no_log_file():
             states: Any
             states, _ = self._pool.rollout(
                 self.model,
@@ -74,3 +76,14 @@ class MujocoEngine:
         acceleration = (velocities[:, -1] - before) / self.model.opt.timestep
         result = np.concatenate([positions, velocities[:, -1], acceleration], axis=1, dtype=np.float32)
         return result.reshape(*given.shape[:-1], -1)
+
+
+@contextlib.contextmanager
+def _no_log_file() -> Iterator[None]:
+    """A state that is not finite is a fault we count; MuJoCo would append each to a file in this folder."""
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
