@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import tyro
 
 from mjx_hkl.cli.arguments import parse
 from mjx_hkl.config import Positive, from_table, to_table
-from mjx_hkl.errors import unknown_name
+from mjx_hkl.errors import UserError, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +22,8 @@ class BenchCommand:
     """A recipe; for env an environment's name or file does as well."""
     num_envs: Positive | None = None
     """Worlds; by default 1024 for env, the recipe's for train."""
-    engine: str | None = None
-    """Physics engine; by default the recipe's, or what fits the device."""
+    engine: tuple[str, ...] = ()
+    """Physics engines, several for env, timed in turn; by default the recipe's, or what fits the device."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
         raise unknown_name("bench", command.what, benches)
     # Without the compilation cache: compile seconds are part of the result.
     result = benches[command.what](command)
-    print(json.dumps(result) if command.json else "\n".join(f"{k}: {_show(v)}" for k, v in result.items()))
+    print(json.dumps(result) if command.json else "\n".join(_lines(result)))
     return 0
 
 
@@ -45,7 +46,7 @@ def _environment(command: BenchCommand) -> dict[str, Any]:
     from mjx_hkl.experiments.build import find_environment
 
     config = find_environment(command.name)
-    result = bench_environment(config, command.engine or "auto", command.num_envs or 1024)
+    result = bench_environment(config, command.engine or ("auto",), command.num_envs or 1024)
     return {"environment": command.name, **result}
 
 
@@ -54,11 +55,22 @@ def _train(command: BenchCommand) -> dict[str, Any]:
     from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 
     recipe = load_recipe(command.name)
+    if len(command.engine) > 1:
+        raise UserError("bench train takes one engine at a time")
     if command.engine:
-        recipe = recipe_from_table({**to_table(recipe), "engine": command.engine}, "command line")
+        recipe = recipe_from_table({**to_table(recipe), "engine": command.engine[0]}, "command line")
     if command.num_envs:
         recipe = dataclasses.replace(recipe, num_envs=command.num_envs)
     return bench_train(recipe)
+
+
+def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:
+    for name, value in result.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}:"
+            yield from _lines(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {_show(value)}"
 
 
 def _show(value: Any) -> str:

@@ -10,6 +10,7 @@ from mjx_hkl.errors import UserError, unknown_name
 COMMANDS = {
     "train": "train an agent from a recipe",
     "evaluate": "measure success and return of an agent",
+    "render": "write a video of an agent's episodes",
     "export": "write a run's agent as a folder other runs can use",
     "inspect": "say what an exported agent or a run holds",
     "bench": "measure simulation (bench env) or training (bench train)",

@@ -1,8 +1,10 @@
 """What a task is told: the stage, which never changes, and the scene, as it is after a control step."""
 
 import dataclasses
+from typing import NamedTuple
 
 import flax.struct
+from jaxtyping import Array, Float
 
 from mjx_hkl.environments.arenas import Arena
 from mjx_hkl.environments.bodies import Frame
@@ -22,6 +24,20 @@ class Stage:
     arena: Arena
     boxes: BoxesConfig | None
     body_radius: float
+
+
+class Marks(NamedTuple):
+    """What pictures show of a task's state: flat discs.
+
+    Attributes:
+      position: of their centres in the world, metres.
+      radius: metres.
+      selected: 1.0 for those that are asked for.
+    """
+
+    position: Float[Array, "marks 3"]
+    radius: Float[Array, " marks"]
+    selected: Float[Array, " marks"]
 
 
 @flax.struct.dataclass

@@ -69,7 +69,7 @@ class World(Env):
         zero = jnp.zeros(())
         return State(
             pipeline_state=WorldState(physics, start.state),  # pyright: ignore - Brax means its own
-            obs=self._observe(physics, start.state, self._scene(physics, qpos[None]), self._rest),
+            obs=self._observe(physics, start.state, self.scene(physics, qpos[None]), self._rest),
             reward=zero,
             done=zero,
             metrics={"success": zero, "fault": zero},
@@ -78,7 +78,7 @@ class World(Env):
     def _step(self, state: State, action: Float[Array, " nu"]) -> State:
         world = cast(WorldState, state.pipeline_state)
         physics, qpos_during = self.engine.step(world.physics, jnp.clip(action, -1.0, 1.0))
-        scene = self._scene(physics, qpos_during)
+        scene = self.scene(physics, qpos_during)
         outcome = self.task.reward(world.task, scene)
         task = world.task if outcome.state is None else outcome.state
         fault = self._is_fault(physics)
@@ -109,7 +109,8 @@ class World(Env):
         """The physics behind the engine interface."""
         return self.engine.name
 
-    def _scene(self, physics: PhysicsState, qpos_during: Float[Array, "substeps nq"]) -> Scene:
+    def scene(self, physics: PhysicsState, qpos_during: Float[Array, "substeps nq"]) -> Scene:
+        """What a task is shown of a state reached through these positions."""
         return Scene(self.body.frame(physics), self.boxes.poses(physics.qpos), self.boxes.poses(qpos_during))
 
     def _observe(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -22,62 +22,70 @@ _CONTROL_STEPS = 20  # per timed call of an environment
 _LARGER = 10  # times the capacity, to show that an insert does not cost more
 
 
-def bench_environment(config: EnvironmentConfig, engine: str, num_envs: int) -> dict[str, Any]:
-    """Our vectorized environment, resets included, against bare `mjx.step` on the same model.
+def bench_environment(config: EnvironmentConfig, engines: Sequence[str], num_envs: int) -> dict[str, Any]:
+    """Our vectorized environment on each engine, resets included, against bare `mjx.step` on the same model.
 
-    Both take the same random actions in one scan; both are timed in turn, medians are reported.
+    All take the same random actions in one scan; all are timed in turn, medians are reported.
     `contacts` and `constraint_rows` are those MJX computes in every step, touching or not.
     """
-    world = World(config, engine)
-    ours = VectorEnvironment(world, num_envs, config.episode_length)
+    worlds = [World(config, engine) for engine in engines]
+    model, substeps = worlds[0].engine.model, config.physics.substeps
     actions = jax.random.uniform(
-        jax.random.key(0), (_CONTROL_STEPS, num_envs, world.action_size), minval=-1.0, maxval=1.0
+        jax.random.key(0), (_CONTROL_STEPS, num_envs, model.nu), minval=-1.0, maxval=1.0
     )
-
-    def step(carry, action):
-        state, key = carry
-        key, step_key = jax.random.split(key)
-        state, timestep = ours.step(state, action, step_key)
-        # Everything a learner would read must be computed.
-        used = jax.tree.map(jnp.sum, timestep)
-        return (state, key), used
-
-    mjx_model = mjx.put_model(world.engine.model, impl="jax")
-    template = mjx.make_data(world.engine.model, impl="jax")
+    mjx_model, template = mjx.put_model(model, impl="jax"), mjx.make_data(model, impl="jax")
+    environments = [VectorEnvironment(world, num_envs, config.episode_length) for world in worlds]
+    start = jax.jit(environments[0].reset)(jax.random.key(1))
+    programs, compile_seconds = [], []
+    for ours in environments:
+        carry = (start, jax.random.key(2))
+        run, seconds = _compile(_steps_of(ours, actions), carry)
+        programs.append(_continued(run, carry))
+        compile_seconds.append(seconds)
 
     def raw_step(data, action):
         def substep(data, _):
             return jax.vmap(mjx.step, in_axes=(None, 0))(mjx_model, data), None
 
         with jax.default_matmul_precision("highest"):
-            return jax.lax.scan(substep, data.replace(ctrl=action), None, length=config.physics.substeps)
+            return jax.lax.scan(substep, data.replace(ctrl=action), None, length=substeps)
 
-    start = jax.jit(ours.reset)(jax.random.key(1))
     physics = start.env.pipeline_state.physics
     raw_start = jax.vmap(lambda qpos, mocap_pos: template.replace(qpos=qpos, mocap_pos=mocap_pos))(
         physics.qpos, physics.mocap_pos
     )
-    run_ours, ours_compile = _compile(
-        lambda carry: jax.lax.scan(step, carry, actions), (start, jax.random.key(2))
-    )
     run_raw, raw_compile = _compile(lambda data: jax.lax.scan(raw_step, data, actions), raw_start)
-    ours_seconds, raw_seconds = _in_turn(
-        _continued(run_ours, (start, jax.random.key(2))), _continued(run_raw, raw_start)
-    )
+    raw_seconds, *seconds = _in_turn(_continued(run_raw, raw_start), *programs)
     steps = num_envs * _CONTROL_STEPS
     return {
         "device": devices.describe(),
-        "engine": world.engine.name,
         "num_envs": num_envs,
-        "environment_steps_per_second": steps / ours_seconds,
-        "physics_steps_per_second": steps * config.physics.substeps / ours_seconds,
-        "raw_environment_steps_per_second": steps / raw_seconds,
-        "ratio_to_raw": raw_seconds / ours_seconds,
-        "compile_seconds": ours_compile,
-        "raw_compile_seconds": raw_compile,
         "contacts": template._impl.contact.dist.shape[0],
         "constraint_rows": template._impl.efc_J.shape[0],
+        "raw_environment_steps_per_second": steps / raw_seconds,
+        "raw_compile_seconds": raw_compile,
+        "engines": {
+            world.engine.name: {
+                "environment_steps_per_second": steps / took,
+                "physics_steps_per_second": steps * substeps / took,
+                "ratio_to_raw": raw_seconds / took,
+                "compile_seconds": compiled,
+            }
+            for world, took, compiled in zip(worlds, seconds, compile_seconds, strict=True)
+        },
     }
+
+
+def _steps_of(environment: VectorEnvironment, actions: jax.Array) -> Callable:
+    def step(carry, action):
+        state, key = carry
+        key, step_key = jax.random.split(key)
+        state, timestep = environment.step(state, action, step_key)
+        # Everything a learner would read must be computed.
+        used = jax.tree.map(jnp.sum, timestep)
+        return (state, key), used
+
+    return lambda carry: jax.lax.scan(step, carry, actions)
 
 
 def bench_train(recipe: Recipe) -> dict[str, Any]:

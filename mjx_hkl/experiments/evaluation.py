@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.struct
@@ -74,8 +75,7 @@ def evaluate(
       seed: of the starts, and of the samples of a stochastic policy.
       deterministic: latents and actions are their means.
     """
-    key = jax.random.fold_in(jax.random.key(seed), 0xE7A1)  # apart from the keys training draws from
-    done = jax.device_get(_run(environment, deterministic)(policy, key))
+    done = jax.device_get(_run(environment, deterministic)(policy, _evaluation_key(seed)))
     return Evaluation(
         episodes=environment.num_envs,
         success_rate=float(done.success.mean()),
@@ -88,8 +88,67 @@ def evaluate(
     )
 
 
+@flax.struct.dataclass
+class Recording:
+    """Episodes step by step: leading axes time, then episode; the first entry is the start.
+
+    Attributes:
+      pipeline_state: of the worlds, before anything is reset.
+      alive: 1 until the episode has ended, and at its last entry.
+      episode_return: so far.
+      success: 1 once the task is solved.
+    """
+
+    pipeline_state: Any
+    alive: Float[Array, "time episodes"]
+    episode_return: Float[Array, "time episodes"]
+    success: Float[Array, "time episodes"]
+
+
+def record(
+    environment: VectorEnvironment, policy: Policy | RandomPolicy, seed: int, deterministic: bool
+) -> Recording:
+    """The episodes `evaluate` would count, for a video."""
+    begin, step = _episodes(environment, deterministic)
+
+    def entry(now: _Progress, alive: Array) -> Recording:
+        return Recording(now.state.pipeline_state, alive, now.returns, now.success)
+
+    @jax.jit
+    def run(policy: Policy | RandomPolicy, key: PRNGKeyArray) -> Recording:
+        def advance(now: _Progress, _: None) -> tuple[_Progress, Recording]:
+            after = step(policy, now)
+            return after, entry(after, now.alive)
+
+        start = begin(policy, key)
+        _, rest = jax.lax.scan(advance, start, None, length=environment.episode_length)
+        first = entry(start, start.alive)
+        return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
+
+    return jax.device_get(run(policy, _evaluation_key(seed)))
+
+
+def _evaluation_key(seed: int) -> PRNGKeyArray:
+    return jax.random.fold_in(jax.random.key(seed), 0xE7A1)  # apart from the keys training draws from
+
+
 @functools.lru_cache(maxsize=8)  # compiled once for the agents of all seeds
 def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
+    begin, step = _episodes(environment, deterministic)
+
+    def unfinished(progress: _Progress) -> Array:
+        return (progress.step < environment.episode_length) & (progress.alive.sum() > 0)
+
+    @jax.jit
+    def run(policy: Policy | RandomPolicy, key: PRNGKeyArray) -> _Progress:
+        return jax.lax.while_loop(unfinished, functools.partial(step, policy), begin(policy, key))
+
+    return run
+
+
+def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Callable, Callable]:
+    """How episodes begin, and one step of all of them."""
+
     def draw(distribution: Gaussian, key: PRNGKeyArray) -> Array:
         if deterministic:
             return distribution.mean
@@ -112,32 +171,25 @@ def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
             key=key,
         )
 
-    def unfinished(progress: _Progress) -> Array:
-        return (progress.step < environment.episode_length) & (progress.alive.sum() > 0)
+    def step(policy: Policy | RandomPolicy, now: _Progress) -> _Progress:
+        latent_key, action_key, key = jax.random.split(now.key, 3)
+        observation = cast(dict, now.state.obs)
+        latent = draw(policy.latent(observation, now.latent), latent_key)
+        if isinstance(policy, RandomPolicy):
+            action = policy.sample(observation, action_key)
+        else:
+            action = draw(policy.action(observation, latent), action_key)
+        state = jax.vmap(environment.env.step)(now.state, action)
+        return _Progress(
+            state,
+            latent,
+            alive=now.alive * (1.0 - state.done),
+            returns=now.returns + now.alive * state.reward,
+            lengths=now.lengths + now.alive,
+            success=now.success + now.alive * state.metrics["success"],
+            faults=now.faults + now.alive * state.metrics["fault"],
+            step=now.step + 1,
+            key=key,
+        )
 
-    @jax.jit
-    def run(policy: Policy | RandomPolicy, key: PRNGKeyArray) -> _Progress:
-        def step(now: _Progress) -> _Progress:
-            latent_key, action_key, key = jax.random.split(now.key, 3)
-            observation = cast(dict, now.state.obs)
-            latent = draw(policy.latent(observation, now.latent), latent_key)
-            if isinstance(policy, RandomPolicy):
-                action = policy.sample(observation, action_key)
-            else:
-                action = draw(policy.action(observation, latent), action_key)
-            state = jax.vmap(environment.env.step)(now.state, action)
-            return _Progress(
-                state,
-                latent,
-                alive=now.alive * (1.0 - state.done),
-                returns=now.returns + now.alive * state.reward,
-                lengths=now.lengths + now.alive,
-                success=now.success + now.alive * state.metrics["success"],
-                faults=now.faults + now.alive * state.metrics["fault"],
-                step=now.step + 1,
-                key=key,
-            )
-
-        return jax.lax.while_loop(unfinished, step, begin(policy, key))
-
-    return run
+    return begin, step

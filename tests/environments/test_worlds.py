@@ -154,7 +154,7 @@ def _observe(physics, task):
     world = _ball()
 
     def observe(physics, task):
-        return world._observe(physics, task, world._scene(physics, physics.qpos[None]), physics.qpos)
+        return world._observe(physics, task, world.scene(physics, physics.qpos[None]), physics.qpos)
 
     return jax.jit(observe)(physics, task)
 

@@ -43,7 +43,10 @@ class Outcome(NamedTuple):
 
 
 class Task(Protocol):
-    """What is asked of a body."""
+    """What is asked of a body.
+
+    A task with targets may have a fourth method, `marks(state, scene) -> Marks`, for pictures.
+    """
 
     def reset(self, key: PRNGKeyArray, stage: Stage) -> Start:
         """A fresh start.

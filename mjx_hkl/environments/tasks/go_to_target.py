@@ -7,11 +7,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.config import NonNegativeFloat, Positive, PositiveFloat
 from mjx_hkl.environments.placement import place_apart
-from mjx_hkl.environments.scene import Scene, Stage
+from mjx_hkl.environments.scene import Marks, Scene, Stage
 from mjx_hkl.environments.tasks.base import Outcome, Start
 from mjx_hkl.environments.tasks.targets import (
     Targets,
     is_near,
+    mark_targets,
     observe_targets,
     refuse_solved_starts,
     require_area,
@@ -52,3 +53,7 @@ class GoToTarget:
         """The reward is given once, on arrival."""
         success = is_near(scene.frame.position, state.positions[state.selected], self.radius)
         return Outcome(self.reward_at_target * success, success)
+
+    def marks(self, state: Targets, scene: Scene) -> Marks:
+        """The targets."""
+        return mark_targets(state, self.radius)

@@ -12,11 +12,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from mjx_hkl.config import NonNegativeFloat, Positive, PositiveFloat
 from mjx_hkl.environments.boxes import BoxesConfig
 from mjx_hkl.environments.placement import place_apart
-from mjx_hkl.environments.scene import Scene, Stage
+from mjx_hkl.environments.scene import Marks, Scene, Stage
 from mjx_hkl.environments.tasks.base import Outcome, Start
 from mjx_hkl.environments.tasks.targets import (
     Targets,
     is_near,
+    mark_box,
+    mark_targets,
     observe_targets,
     refuse_solved_starts,
     require_area,
@@ -131,6 +133,10 @@ class MoveBox(Manipulation):
         success = is_near(scene.boxes.position[state.box], target, self.radius)
         return Outcome(self.reward_at_target * success, success)
 
+    def marks(self, state: MoveBoxState, scene: Scene) -> Marks:
+        """The targets, and which box is asked for."""
+        return _joined(mark_targets(state.targets, self.radius), mark_box(scene, state.box))
+
 
 @dataclasses.dataclass(frozen=True)
 class GatherBoxes(Manipulation):
@@ -230,6 +236,15 @@ class MoveBoxOrGoToTarget(Combined):
         success = jnp.where(state.moving > 0, moved, gone)
         return Outcome(self.reward_at_target * success, success)
 
+    def marks(self, state: CombinedState, scene: Scene) -> Marks:
+        """The targets, and the box where it shall be moved."""
+        box = mark_box(scene, 0)
+        radius = jnp.where(state.moving > 0, self.box_radius, self.body_radius)
+        return _joined(
+            mark_targets(state.targets, 1.0)._replace(radius=jnp.full(2, radius)),
+            box._replace(radius=box.radius * state.moving),
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class MoveBoxAndGoToTarget(Combined):
@@ -255,3 +270,16 @@ class MoveBoxAndGoToTarget(Combined):
         success = delivered * arrived
         reward = self.reward_each * newly_done + self.bonus * success
         return Outcome(reward, success, state.replace(delivered=delivered, arrived=arrived))
+
+    def marks(self, state: CombinedState, scene: Scene) -> Marks:
+        """The box's target, selected, and the body's; the box until it is delivered."""
+        radius = jnp.full(2, self.body_radius).at[state.targets.selected].set(self.box_radius)
+        box = mark_box(scene, 0)
+        return _joined(
+            mark_targets(state.targets, 1.0)._replace(radius=radius),
+            box._replace(radius=box.radius * (1.0 - state.delivered)),
+        )
+
+
+def _joined(*marks: Marks) -> Marks:
+    return Marks(*(jnp.concatenate(parts) for parts in zip(*marks, strict=True)))

@@ -1,0 +1,84 @@
+"""`mjx-hkl render AGENT_OR_RUN OUT.mp4`."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mjx_hkl.cli.arguments import parse
+from mjx_hkl.config import NonNegative, Positive, from_table, to_table
+from mjx_hkl.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderCommand:
+    """Write a video of an agent's episodes (.mp4), or a picture of a start (.png)."""
+
+    agent: Annotated[str, tyro.conf.Positional]
+    """An exported agent, a run directory, a name from `mjx-hkl list checkpoints`, or random:ENVIRONMENT."""
+    out: Annotated[str, tyro.conf.Positional]
+    """File to write: .mp4 or .png."""
+    episodes: Positive = 4
+    """Episodes, one after the other."""
+    seed: NonNegative = 0
+    """Of the starts and of a stochastic policy's samples."""
+    seed_index: NonNegative = 0
+    """Which agent of a run of several seeds."""
+    engine: str | None = None
+    """Physics engine; by default the recipe's."""
+    stochastic: bool = False
+    """Sample latents and actions instead of taking their means."""
+    width: Positive = 640
+    """Pixels; even."""
+    height: Positive = 480
+    """Pixels; even."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    command = parse(RenderCommand, "render", arguments)
+    command = from_table(RenderCommand, to_table(command), "command line")
+    out = Path(command.out)
+    if out.suffix not in (".mp4", ".png"):
+        raise UserError(f"{out} must end in .mp4 or .png")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"the folder {out.parent} does not exist")
+    if command.width % 2 or command.height % 2:
+        raise UserError("width and height must be even, as videos need")
+    _choose_opengl()
+
+    from mjx_hkl.experiments.agents import find_player
+    from mjx_hkl.experiments.rendering import render_picture, render_video
+    from mjx_hkl.training import devices
+
+    devices.use_compilation_cache()
+    size = (command.width, command.height)
+    if out.suffix == ".png":
+        render_picture(
+            find_player(command.agent, 1, command.seed_index, command.engine), out, command.seed, size
+        )
+        print(out)
+        return 0
+    player = find_player(command.agent, command.episodes, command.seed_index, command.engine)
+    deterministic = not (command.stochastic or player.is_random)
+    count = render_video(player, out, command.seed, deterministic, size)
+    print(f"{out}: {command.episodes} episodes, {count} frames")
+    return 0
+
+
+def _choose_opengl() -> None:
+    """Sets MUJOCO_GL, which MuJoCo reads when imported, to the first backend that works without a display."""
+    if "MUJOCO_GL" in os.environ or sys.platform != "linux":
+        return
+    probe = "import mujoco; mujoco.GLContext(8, 8).make_current()"
+    for backend in ("egl", "osmesa"):
+        environment = {**os.environ, "MUJOCO_GL": backend}
+        done = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True)
+        if done.returncode == 0:
+            os.environ["MUJOCO_GL"] = backend
+            return
+    raise UserError("rendering needs OpenGL without a display: install EGL (libegl1) or OSMesa (libosmesa6)")
