@@ -42,10 +42,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _environment(command: BenchCommand) -> dict[str, Any]:
+    from mjx_hkl.environments import load_environment
     from mjx_hkl.experiments.bench import bench_environment
-    from mjx_hkl.experiments.build import find_environment
+    from mjx_hkl.experiments.build import environment_name
 
-    config = find_environment(command.name)
+    config = load_environment(environment_name(command.name))
     result = bench_environment(config, command.engine or ("auto",), command.num_envs or 1024)
     return {"environment": command.name, **result}
 

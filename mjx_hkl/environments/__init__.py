@@ -7,15 +7,29 @@ import io
 with contextlib.redirect_stdout(io.StringIO()):
     import mujoco.mjx  # noqa: F401
 
+from mjx_hkl.environments.adapter import AdaptedWorld, FlatWorld, load_foreign
 from mjx_hkl.environments.composition import EnvironmentConfig, load_environment
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.environments.world import World
 
+
+def make_world(name: str, engine: str = "auto") -> World | AdaptedWorld:
+    """The world of an environment in `envs/` or a file, or `brax:NAME` or `playground:NAME`.
+
+    Raises:
+      UserError: there is none, or it says something wrong.
+    """
+    return load_foreign(name, engine) if ":" in name else World(load_environment(name), engine)
+
+
 __all__ = [
+    "AdaptedWorld",
     "EnvironmentConfig",
+    "FlatWorld",
     "Timestep",
     "VectorEnvironment",
     "VectorState",
     "World",
     "load_environment",
+    "make_world",
 ]

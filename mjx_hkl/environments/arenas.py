@@ -48,7 +48,7 @@ class Area:
             type=mujoco.mjtGeom.mjGEOM_PLANE,
             size=[0, 0, 1],
             material="grid",
-            rgba=[0.5, 0.5, 0.5, 1],  # MuJoCo's default, under which the material shows
+            rgba=_GREY,
             contype=0,
             conaffinity=0,
         )
@@ -95,6 +95,7 @@ class Corridor:
                 size=[length / 2, self.width / 2, _THICKNESS / 2],
                 pos=pos,
                 material="grid",
+                rgba=_GREY,
                 contype=0,
                 conaffinity=0,
             )
@@ -132,5 +133,6 @@ def _add_grid(spec: mujoco.MjSpec) -> None:
     spec.worldbody.add_light(pos=[0, 0, 10], castshadow=False)
 
 
+_GREY = [0.5, 0.5, 0.5, 1]  # MuJoCo's default, under which the material shows
 _THICKNESS = 1.0  # metres; who falls beside a platform meets its face, not its underside
 ARENAS = {"area": Area, "corridor": Corridor}

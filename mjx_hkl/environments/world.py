@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from brax.envs.base import Env, State
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mjx_hkl.config import to_table
 from mjx_hkl.environments.boxes import Boxes
 from mjx_hkl.environments.composition import EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
@@ -93,6 +94,21 @@ class World(Env):
             metrics=state.metrics
             | {"success": jnp.where(fault, 0.0, outcome.success), "fault": fault.astype(jnp.float32)},
         )
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What an export keeps of it."""
+        return to_table(self.config)
+
+    @property
+    def episode_length(self) -> int:
+        """Control steps until truncation."""
+        return self.config.episode_length
+
+    @property
+    def low_level_information(self) -> tuple[str, ...]:
+        """Observation groups of the low level where a recipe does not say."""
+        return self.config.low_level_information
 
     @property
     def observation_size(self) -> dict[str, int]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mjx_hkl import resources
 from mjx_hkl.config import difference, to_table
-from mjx_hkl.environments import VectorEnvironment, World
+from mjx_hkl.environments import VectorEnvironment, make_world
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.experiments.build import find_environment, make_environment, make_loop
+from mjx_hkl.experiments.build import environment_name, make_environment, make_loop
 from mjx_hkl.experiments.evaluation import RandomPolicy
 from mjx_hkl.experiments.export import Export, load_export
 from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
@@ -87,10 +87,9 @@ def find_player(given: str, num_envs: int, seed_index: int = 0, engine: str | No
       UserError: there is none, or its world is no longer what it was.
     """
     if given.startswith("random:"):
-        name = given.removeprefix("random:")
-        config = find_environment(name)
-        world = World(config, engine or "auto")
-        environment = VectorEnvironment(world, num_envs, config.episode_length)
+        name = environment_name(given.removeprefix("random:"))
+        world = make_world(name, engine or "auto")
+        environment = VectorEnvironment(world, num_envs, world.episode_length)
         return Player(RandomPolicy(world.action_size), environment, name)
     found = find_agent(given, seed_index)
     if engine is not None:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from mjx_hkl import resources
-from mjx_hkl.environments import EnvironmentConfig, VectorEnvironment, World, load_environment
+from mjx_hkl.environments import VectorEnvironment, make_world
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
 from mjx_hkl.models.config import Information
@@ -23,24 +23,20 @@ def resolve(recipe: Recipe) -> Recipe:
     seen = recipe.information
     if seen.high_level and seen.low_level and seen.critic:
         return recipe
-    config = load_environment(recipe.environment)
-    everything = tuple(World(config, recipe.engine).observation_size)
-    low_level = everything if recipe.policy.kind == "flat" else config.low_level_information
+    world = make_world(recipe.environment, recipe.engine)
+    everything = tuple(world.observation_size)
+    low_level = everything if recipe.policy.kind == "flat" else world.low_level_information
     information = Information(
         seen.high_level or everything, seen.low_level or low_level, seen.critic or everything
     )
     return dataclasses.replace(recipe, information=information)
 
 
-def find_environment(given: str) -> EnvironmentConfig:
-    """The environment of that name or file, or that of the recipe of that name.
-
-    Raises:
-      UserError: there is neither.
-    """
+def environment_name(given: str) -> str:
+    """The name or file of an environment as given, or that of the recipe of that name."""
     if given in resources.names("train", ".toml") and given not in resources.names("envs", ".toml"):
-        given = load_recipe(given).environment
-    return load_environment(given)
+        return load_recipe(given).environment
+    return given
 
 
 def make_environment(recipe: Recipe, num_envs: int | None = None) -> VectorEnvironment:
@@ -49,17 +45,16 @@ def make_environment(recipe: Recipe, num_envs: int | None = None) -> VectorEnvir
     Raises:
       UserError: there is no such environment, or it lacks what the recipe asks of it.
     """
-    config = load_environment(recipe.environment)
-    world = World(config, recipe.engine)
+    world = make_world(recipe.environment, recipe.engine)
     recipe.information.check(world.observation_size)
-    if config.episode_length < recipe.algorithm.unroll_length:
+    if world.episode_length < recipe.algorithm.unroll_length:
         raise UserError(
             f"algorithm.unroll_length {recipe.algorithm.unroll_length} exceeds the environment's"
-            f" episode_length {config.episode_length}"
+            f" episode_length {world.episode_length}"
         )
     num_envs = num_envs or recipe.num_envs
     assert num_envs is not None, "resolve the recipe first"
-    return VectorEnvironment(world, num_envs, config.episode_length)
+    return VectorEnvironment(world, num_envs, world.episode_length)
 
 
 def make_train_step(recipe: Recipe) -> TrainStep:

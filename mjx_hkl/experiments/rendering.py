@@ -20,6 +20,7 @@ from mjx_hkl.experiments.agents import Player
 from mjx_hkl.experiments.evaluation import record
 
 _SELECTED, _OTHER = (0.2, 0.85, 0.35, 0.9), (0.6, 0.6, 0.6, 0.5)
+_AHEAD = (2.0, 0.0, 0.0)  # metres; where a camera in a corridor looks, from the torso
 _DISC = 0.005  # metres, half the height of a mark
 _FPS = 20
 _PAUSE = 0.5  # seconds on the last frame of an episode
@@ -146,7 +147,7 @@ def _renderer(world: World, size: tuple[int, int]) -> Iterator[Any]:
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
         if not isinstance(world.stage.arena, Area):
-            camera.lookat[:] = data.body("torso").xpos
+            camera.lookat[:] = data.body("torso").xpos + _AHEAD
         renderer.update_scene(data, camera)
         if frame.marks is not None:
             _draw_marks(renderer.scene, frame.marks)
@@ -162,7 +163,7 @@ def _camera(world: World) -> mujoco.MjvCamera:
     camera = mujoco.MjvCamera()
     arena = world.stage.arena
     camera.azimuth, camera.elevation = 90, -50
-    camera.distance = 1.1 * arena.size + 1.5 if isinstance(arena, Area) else 6.0
+    camera.distance = 1.1 * arena.size + 1.5 if isinstance(arena, Area) else 9.0
     if not isinstance(arena, Area):
         camera.elevation = -20
     return camera

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import jax
 
-from mjx_hkl.config import difference, to_table
+from mjx_hkl.config import difference
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_environment, make_loop, resolve
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
@@ -168,7 +168,7 @@ def agent_of_seed(state: TrainState, index: int) -> Agent:
 def specs(world: Any) -> dict[str, Any]:
     """The world in full, with the sizes of its observation groups and action, as an export keeps them."""
     return {
-        "environment": to_table(world.config),
+        "environment": world.description,
         "observation_size": dict(world.observation_size),
         "action_size": world.action_size,
     }
