@@ -137,7 +137,8 @@ def load_foreign(name: str, engine: str) -> AdaptedWorld:
         raise unknown_name("Playground environment", rest, registry.ALL_ENVS)
     config = registry.get_default_config(rest)
     config.impl = "warp" if engine == "warp" else "jax"
-    return AdaptedWorld(registry.load(rest, config=config), name, int(config.episode_length))
+    episode_length: Any = config.episode_length
+    return AdaptedWorld(registry.load(rest, config=config), name, int(episode_length))
 
 
 def _groups(observation: Any) -> dict[str, Array]:

@@ -37,10 +37,11 @@ class WarpEngine:
             raise UserError(f"engine 'warp' runs on NVIDIA GPUs and CPUs, not on {jax.default_backend()}")
         import warp
 
-        warp.config.quiet = True  # its messages would go to stdout
+        warp.config.log_level = warp.LOG_ERROR  # the rest would go to stdout
         self.model = model
         self._substeps = substeps
-        self._mjx_model = mjx.put_model(model, impl="warp")
+        # A few solver iterations are what we ask for, not something to print about in each step.
+        self._mjx_model = mjx.put_model(model, impl="warp").tree_replace({"opt._impl.warn_overflow": 0})
         self._contacts, self._rows = _room(model)
 
     def step(
