@@ -3,7 +3,8 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan, TypeAdapter, ValidationError
@@ -64,12 +65,18 @@ def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 def refuse_unknown_fields(cls: type, table: Mapping[str, Any], where: str) -> None:
     """Raises UserError, naming the nearest fields, for a key of `table` that `cls` does not have."""
-    fields: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(cls)}
+    fields: dict[str, Any] = {field.name: _without_optional(field.type) for field in dataclasses.fields(cls)}
     for key, value in table.items():
         if key not in fields:
             raise UserError(f"{where}: {unknown_name('field', key, fields)}")
         if dataclasses.is_dataclass(fields[key]) and isinstance(value, Mapping):
             refuse_unknown_fields(fields[key], value, f"{where}: [{key}]")
+
+
+def _without_optional(kind: Any) -> Any:
+    """X of `X | None`; anything else as it is."""
+    kinds = [one for one in get_args(kind) if one is not type(None)]
+    return kinds[0] if isinstance(kind, UnionType) and len(kinds) == 1 else kind
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -32,6 +32,12 @@ def find(what: str, given: str, folder_name: str, suffix: str) -> Path:
     return named
 
 
+def beside(file: Path, given: str) -> str:
+    """The path of the file that `given` names in the folder of `file`, where there is one; else `given`."""
+    path = (file.parent / given).absolute()
+    return str(path) if given and path.is_file() else given
+
+
 def names(folder_name: str, suffix: str) -> list[str]:
     """The stems of the data folder's files, sorted."""
     return sorted(path.stem for path in folder(folder_name).glob(f"*{suffix}"))

@@ -7,7 +7,7 @@ import io
 with contextlib.redirect_stdout(io.StringIO()):
     import mujoco.mjx  # noqa: F401
 
-from mjx_hkl.environments.adapter import AdaptedWorld, FlatWorld, load_foreign
+from mjx_hkl.environments.adapter import SOURCES, AdaptedWorld, FlatWorld, load_foreign
 from mjx_hkl.environments.composition import EnvironmentConfig, load_environment
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.environments.world import World
@@ -19,7 +19,8 @@ def make_world(name: str, engine: str = "auto") -> World | AdaptedWorld:
     Raises:
       UserError: there is none, or it says something wrong.
     """
-    return load_foreign(name, engine) if ":" in name else World(load_environment(name), engine)
+    foreign = name.split(":")[0] in SOURCES and ":" in name
+    return load_foreign(name, engine) if foreign else World(load_environment(name), engine)
 
 
 __all__ = [

@@ -127,8 +127,6 @@ def load_foreign(name: str, engine: str) -> AdaptedWorld:
         if rest not in known:
             raise unknown_name("Brax environment", rest, known)
         return AdaptedWorld(envs.get_environment(rest), name, episode_length=1000)
-    if source != "playground":
-        raise unknown_name("source of environments", source, SOURCES)
     try:
         from mujoco_playground import registry  # pyright: ignore[reportMissingImports]
     except ImportError as error:

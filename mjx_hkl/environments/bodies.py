@@ -111,6 +111,8 @@ class Body:
         self._foot_radius = model.geom_size[self._feet, 0]
         if (model.geom_type[self._feet] != mujoco.mjtGeom.mjGEOM_SPHERE).any():
             raise UserError("the body's geoms whose name ends in 'foot' must be spheres")
+        if not model.nu:
+            raise UserError("the body has no actuators: it could not act")
         self._torso_id = torso.id
         self._root = np.arange(7 if self._free else 4) + self._root_qpos
         self._rest = model.qpos0

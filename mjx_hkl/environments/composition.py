@@ -66,13 +66,14 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise UserError(f"{path} extends itself")
     table = resources.read_toml(path)
-    for field, suffix in (("extends", ".toml"), ("body", ".xml")):
-        beside = path.parent / str(table.get(field, ""))
-        if beside.suffix == suffix and beside.is_file():
-            table[field] = str(beside)
-    kind = table["task"].get("kind") if isinstance(table.get("task"), dict) else None
-    if isinstance(kind, str) and ":" in kind and (path.parent / kind.split(":")[0]).is_file():
-        table["task"]["kind"] = f"{path.parent / kind.split(':')[0]}:{kind.split(':')[1]}"
+    for field in ("extends", "body"):
+        if isinstance(table.get(field), str):
+            table[field] = resources.beside(path, table[field])
+    for part in ("arena", "task"):
+        kind = table[part].get("kind") if isinstance(table.get(part), dict) else None
+        if isinstance(kind, str) and ":" in kind:
+            file, name = kind.rsplit(":", 1)
+            table[part]["kind"] = f"{resources.beside(path, file)}:{name}"
     if "extends" not in table:
         return table
     base = resources.find("environment", str(table.pop("extends")), "envs", ".toml")

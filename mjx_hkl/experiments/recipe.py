@@ -23,7 +23,7 @@ class Recipe:
     """What `mjx-hkl train` runs."""
 
     environment: str
-    """Name in envs/ or path to an environment .toml."""
+    """Name in envs/, path to an environment .toml, brax:NAME or playground:NAME."""
     name: str = "unnamed"
     """Names the run; the recipe file's own name where it gives none."""
     engine: Literal["auto", "mjx", "mujoco", "warp"] = "auto"
@@ -77,7 +77,10 @@ def load_recipe(given: str) -> Recipe:
     if (Path(given) / "recipe.toml").is_file():
         given = str(Path(given) / "recipe.toml")
     path = resources.find("recipe", given, "train", ".toml")
-    return recipe_from_table({"name": path.stem, **resources.read_toml(path)}, str(path))
+    table = {"name": path.stem, **resources.read_toml(path)}
+    if isinstance(table.get("environment"), str):
+        table["environment"] = resources.beside(path, table["environment"])
+    return recipe_from_table(table, str(path))
 
 
 def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:

@@ -8,6 +8,7 @@ import pytest
 from mjx_hkl.cli.main import run
 
 RECIPE = Path("train/ball-go-to-target.toml").absolute()
+SHORT = ("--num-envs", "2", "--total-env-steps", "20")  # should a mistake go unnoticed
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,6 @@ def fails(capsys, *arguments):
         (["train", RECIPE, "--policy.kind", "flat"], "go together"),
         (["train", RECIPE, "--seed", "4294967296"], "seed 4294967296 leaves no room"),
         (["train", RECIPE, "--algorithm.kl-cost", "inf"], "kl_cost: input should be a finite number"),
-        (["train", RECIPE, "--information.critic"], "information.critic names no observation group"),
         (["train", RECIPE, "--out", RECIPE / "run"], "cannot be made: no folder can be written in"),
         (["train", RECIPE, "--resume"], "--resume needs the run directory"),
         (["train", RECIPE, "--resume", "--out", "nothing"], "nothing holds no run to resume"),
@@ -68,6 +68,17 @@ def fails(capsys, *arguments):
         (["bench", "speed", "ball-go-to-target"], "unknown bench 'speed'; known: env, train"),
         (["bench", "env", "cube"], "unknown environment 'cube'"),
         (["bench", "env", "ball-go-to-target", "--engine", "mujocco"], "unknown engine 'mujocco'"),
+        (["bench", "train", RECIPE, "--engine", "mjx", "mujoco"], "one engine at a time"),
+        (["evaluate", "random:ant-gab"], "unknown environment 'ant-gab'; did you mean ant-gap"),
+        (["evaluate", "random:ant-gap", "--engine", "mjy"], "unknown engine 'mjy'"),
+        (
+            ["train", RECIPE, "--environment", "brax:ants"],
+            "unknown Brax environment 'ants'; did you mean ant",
+        ),
+        (["render", "random:ant-gap", "ant.avi"], "must end in .mp4 or .png"),
+        (["render", "random:ant-gap", "nowhere/ant.mp4"], "the folder nowhere does not exist"),
+        (["render", "random:ant-gap", "ant.mp4", "--width", "321"], "width and height must be even"),
+        (["render", "nobody", "ant.mp4"], "unknown agent 'nobody'"),
         (["list", "recipies"], "did you mean recipes"),
     ],
 )
@@ -108,15 +119,30 @@ def test_a_recipe_that_is_no_text(capsys, tmp_path):
     ("change", "expected"),
     [
         ('body = "bal"', "did you mean ball?"),
-        ('[arena]\nkind = "circle"', "unknown arena kind 'circle'; known: area"),
-        ("[arena]\nsize = 8.0", "[arena] needs a kind; known: area"),
+        ('[arena]\nkind = "circle"', "unknown arena kind 'circle'; known: area, corridor"),
+        ("[arena]\nsize = 8.0", "[arena] needs a kind; known: area, corridor"),
         ('[arena]\nkind = "area"\nsize = -1.0', "[arena]: size: input should be greater than 0"),
-        ('[task]\nkind = "go_to_taget"', "did you mean go_to_target?"),
+        ('[task]\nkind = "go_to_taget"', "did you mean go_to_target"),
         ('[task]\nkind = "go_to_target"\nnum_targets = 0', "num_targets: input should be greater than 0"),
         ('[task]\nkind = "go_to_target"\nradius = 2.0', "separation 1.0 must exceed radius 2.0"),
-        ('[arena]\nkind = "area"\nsize = 3.0', "an area of 3 m is too small for 3 targets"),
+        ('[arena]\nkind = "area"\nsize = 2.0', "an area of 2 m is too small for 4 things"),
         ("[physics]\nsubstep = 5", "[physics]: unknown field 'substep'; did you mean substeps"),
         ("episode_length = 0", "episode_length: input should be greater than 0"),
+        ('[task]\nkind = "gap"', '[task] kind "gap" needs [arena] kind "corridor"'),
+        ('[task]\nkind = "gap"\nshortest = 3.0', "shortest 3.0 exceeds longest 2.5"),
+        ('[arena]\nkind = "corridor"', '[task] needs [arena] kind "area"'),
+        ('[task]\nkind = "move_box"', "give the environment a [boxes] table"),
+        ('[task]\nkind = "move_box"\n[boxes]\ncount = 0', "boxes.count: input should be greater than 0"),
+        ('[task]\nkind = "move_box"\n[boxes]\ncolour = 1', "[boxes]: unknown field 'colour'"),
+        ('[task]\nkind = "move_box"\nradius = 1.0\n[boxes]', "separation 0.6 must exceed radius 1.0"),
+        ('[task]\nkind = "move_box"\n[boxes]\ncount = 40', "is too small for 42 things"),
+        ('[task]\nkind = "move_box"\n[boxes]\nclearance = 9.0', "leaves no room for boxes in an area of 8 m"),
+        ('[task]\nkind = "gather_boxes"\n[boxes]', "needs at least 2 boxes"),
+        ('[task]\nkind = "move_box_or_go_to_target"\n[boxes]\ncount = 2', "combined tasks have one box"),
+        ('[task]\nkind = "mine.py:Task"', "cannot be imported"),
+        ('[task]\nkind = "json:JSONDecoder"', "must be a dataclass with methods reset, observe, reward"),
+        ('extends = "mine.toml"', "extends itself"),
+        ('extends = "bal-go-to-target"', "unknown environment 'bal-go-to-target'; did you mean ball-go-to"),
     ],
 )
 def test_wrong_environments(capsys, tmp_path, change, expected):
@@ -130,7 +156,7 @@ def test_wrong_environments(capsys, tmp_path, change, expected):
     if key is None:
         parts.insert(1, change)
     (tmp_path / "mine.toml").write_text("\n".join(parts))
-    assert expected in fails(capsys, "train", RECIPE, "--environment", "mine.toml")
+    assert expected in fails(capsys, "train", RECIPE, "--environment", "mine.toml", *SHORT)
 
 
 @pytest.mark.parametrize(
@@ -147,13 +173,34 @@ def test_wrong_environments(capsys, tmp_path, change, expected):
             "<mujoco><worldbody><body name='torso'><freejoint/><geom size='.1'/></body></worldbody></mujoco>",
             "a geom with a contype needs a name",
         ),
+        (
+            "<mujoco><worldbody><geom name='rock' size='.1'/><body name='torso'><freejoint/>"
+            "<geom name='hull' size='.1'/></body></worldbody></mujoco>",
+            "'rock' collides but belongs to no body that can move",
+        ),
+        (
+            "<mujoco><worldbody><body name='torso'><freejoint/>"
+            "<geom name='hull' type='cylinder' size='.1 .1'/><site name='s'/></body></worldbody>"
+            "<actuator><motor site='s' gear='1 0 0 0 0 0'/></actuator></mujoco>",
+            "'hull' is a cylinder, which cannot collide with the box 'box0'",
+        ),
+        (
+            "<mujoco><worldbody><body name='torso'><freejoint/>"
+            "<geom name='left_foot' type='capsule' size='.1 .1'/></body></worldbody></mujoco>",
+            "must be spheres",
+        ),
+        (
+            "<mujoco><worldbody><body name='torso'><freejoint/>"
+            "<geom name='hull' size='.1'/></body></worldbody></mujoco>",
+            "has no actuators",
+        ),
     ],
 )
 def test_wrong_bodies(capsys, tmp_path, xml, expected):
     (tmp_path / "mine.xml").write_text(xml)
-    text = 'body = "mine.xml"\n[arena]\nkind = "area"\n[task]\nkind = "go_to_target"'
+    text = 'body = "mine.xml"\n[arena]\nkind = "area"\n[task]\nkind = "move_box"\n[boxes]'
     (tmp_path / "mine.toml").write_text(text)
-    assert expected in fails(capsys, "train", RECIPE, "--environment", "mine.toml")
+    assert expected in fails(capsys, "train", RECIPE, "--environment", "mine.toml", *SHORT)
 
 
 def test_a_folder_that_holds_something_else(capsys, tmp_path):

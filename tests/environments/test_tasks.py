@@ -483,4 +483,3 @@ def test_heavy_boxes_are_four_times_as_heavy():
     easy, heavy = (load(f"ball-move-box-{kind}").engine.model for kind in ("easy", "heavy"))
     assert easy.body("box0").mass[0] == pytest.approx(22 / 4)
     assert heavy.body("box0").mass[0] == pytest.approx(22)
-

@@ -223,10 +223,15 @@ def test_bench_train_reports_what_it_promises(recipe_file, capfd):
 
 
 def test_bench_env_reports_the_ratio_to_raw_physics(capfd):
-    assert run(["bench", "env", "ball-go-to-target", "--num-envs", "4", "--json"]) == 0
+    engines = ["mjx", "mujoco"]
+    assert run(["bench", "env", "ball-go-to-target", "--engine", *engines, "--num-envs", "4", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    expected = found["environment_steps_per_second"] / found["raw_environment_steps_per_second"]
-    assert found["ratio_to_raw"] == pytest.approx(expected)
+    assert list(found["engines"]) == engines
+    for engine in found["engines"].values():
+        expected = engine["environment_steps_per_second"] / found["raw_environment_steps_per_second"]
+        assert engine["ratio_to_raw"] == pytest.approx(expected)
+    assert found["contacts"] == 1  # a sphere on a plane
+    assert found["constraint_rows"] == 6  # two for each of three directions of a condim of 4
 
 
 def test_everything_written_is_inside_the_run(finished):

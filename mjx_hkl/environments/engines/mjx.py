@@ -1,5 +1,7 @@
 """MJX's JAX implementation: runs on CPU, GPU and TPU, and never leaves the device."""
 
+from typing import Any
+
 import jax
 import mujoco
 from jaxtyping import Array, Float
@@ -27,9 +29,9 @@ class MjxEngine:
 
 
 def scan_substeps(
-    model: mjx.Model, template: mjx.Data, substeps: int, state: PhysicsState, control: Float[Array, " nu"]
+    model: Any, template: Any, substeps: int, state: PhysicsState, control: Float[Array, " nu"]
 ) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
-    """A control step by `mjx.step`; all that `template` holds beside the state is derived or constant."""
+    """A control step by `mjx.step` of an MJX model; what `template` holds beside the state is derived."""
 
     def substep(state: PhysicsState, _: None) -> tuple[PhysicsState, Array]:
         data = template.replace(

@@ -1,0 +1,140 @@
+"""Bodies, tasks and environments of a user's own; other people's environments; other people's trainers."""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_hkl.cli.main import run
+from mjx_hkl.environments import FlatWorld, VectorEnvironment, World, load_environment, make_world
+from mjx_hkl.experiments.recipe import recipe_to_toml
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "example"
+SHORT = ["--num-envs", "4", "--total-env-steps", "400", "--log-interval", "200", "--min-replay", "100"]
+SHORT += ["--evaluation-episodes", "4", "--replay-capacity", "400", "--algorithm.batch-size", "8"]
+
+
+def test_the_worked_example_trains_from_anywhere(tmp_path, monkeypatch, capfd):
+    """Its own body, its own task, its own environment and recipe, as docs/your-own-world.md shows them."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", str(EXAMPLE / "puck.toml"), "--out", "run", *SHORT]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["environment_steps"] >= 400
+    assert np.isfinite(rows[-1]["critic_loss"])
+    capfd.readouterr()
+    assert run(["evaluate", "run", "--episodes", "2", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["episode_length"] == 100
+
+
+def test_the_guide_shows_the_files_of_the_example():
+    guide = (EXAMPLE.parent / "your-own-world.md").read_text()
+    for name in ("puck.xml", "keep_close.py", "puck-keep-close.toml", "puck.toml"):
+        assert (EXAMPLE / name).read_text().strip() in guide, f"{name} differs from the guide"
+
+
+def train_on(environment, recipe, tmp_path):
+    """A short run of our agent on somebody else's environment; its metrics and its evaluation."""
+    recipe = dataclasses.replace(recipe, environment=environment, information=type(recipe.information)())
+    (tmp_path / "mine.toml").write_text(recipe_to_toml(recipe))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs
+        assert run(["train", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "run")]) == 0
+        rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    return rows, json.loads((tmp_path / "run" / "evaluation.json").read_text())
+
+
+def test_our_agent_trains_on_a_brax_environment(tiny_recipe, tmp_path):
+    rows, _ = train_on("brax:inverted_pendulum", tiny_recipe, tmp_path)
+    assert np.isfinite(rows[-1]["critic_loss"])
+    assert rows[-1]["episode_return"] > 0  # the pole is rewarded for each step it stands
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mujoco_playground") is None, reason="Playground is not installed"
+)
+def test_our_agent_trains_on_a_playground_environment(tiny_recipe, tmp_path):
+    rows, evaluation = train_on("playground:CartpoleBalance", tiny_recipe, tmp_path)
+    assert np.isfinite(rows[-1]["critic_loss"])
+    assert str(evaluation).count("episode_return")
+
+
+def test_an_adapted_environment_is_the_original_step_for_step():
+    from brax import envs
+
+    original, adapted = envs.get_environment("fast"), make_world("brax:fast")
+    key, action = jax.random.key(0), jnp.ones(adapted.action_size) * 0.3
+    theirs, ours = original.reset(key), adapted.reset(key)
+    for _ in range(3):
+        theirs, ours = original.step(theirs, action), jax.jit(adapted.step)(ours, action)
+        np.testing.assert_allclose(ours.obs["observation"], theirs.obs)
+        np.testing.assert_allclose(ours.reward, theirs.reward)
+        assert bool(ours.done) == bool(theirs.done)
+
+
+def test_a_fault_in_an_adapted_environment_is_masked():
+    world = make_world("brax:fast")
+    environment = VectorEnvironment(world, 2, 10)
+    state = environment.reset(jax.random.key(0))
+    broken = functools.partial(
+        jax.tree.map, lambda x: x * jnp.array([1.0, jnp.nan])[:, None] if x.ndim == 2 else x
+    )
+    state = state.replace(env=state.env.replace(pipeline_state=broken(state.env.pipeline_state)))
+    after, timestep = environment.step(state, jnp.zeros((2, world.action_size)), jax.random.key(1))
+    for leaf in jax.tree.leaves((timestep.next_observation, timestep.reward, after.observation)):
+        assert np.isfinite(leaf).all()
+
+
+def test_brax_ppo_trains_on_our_world_unchanged(monkeypatch):
+    """Their trainer, their wrappers, their networks; a two-line stand-in for what JAX has dropped."""
+    from brax.training.agents.ppo import train as ppo
+
+    if not hasattr(jax, "device_put_replicated"):
+        monkeypatch.setattr(
+            jax,
+            "device_put_replicated",
+            lambda x, devices: jax.tree.map(lambda y: jnp.stack([y]), x),
+            raising=False,
+        )
+    world = FlatWorld(World(load_environment("ball-go-to-target")))
+    seen = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make_policy, parameters, _ = ppo.train(
+            environment=world,
+            num_timesteps=640,
+            episode_length=20,
+            num_envs=8,
+            num_eval_envs=4,
+            num_evals=2,
+            batch_size=8,
+            num_minibatches=2,
+            unroll_length=5,
+            num_updates_per_batch=1,
+            progress_fn=lambda steps, metrics: seen.append((steps, metrics["eval/episode_reward"])),
+        )
+        act = make_policy(parameters)
+        action, _ = act(world.reset(jax.random.key(0)).obs, jax.random.key(1))
+    assert seen[-1][0] >= 640
+    assert np.isfinite(seen[-1][1])
+    assert action.shape == (2,)
+
+
+def test_a_flat_world_is_the_world_in_one_vector():
+    world = World(load_environment("ball-move-box-easy"))
+    flat = FlatWorld(world)
+    assert flat.observation_size == sum(world.observation_size.values())
+    key, action = jax.random.key(0), jnp.ones(2)
+    state, flat_state = (
+        jax.jit(world.step)(world.reset(key), action),
+        jax.jit(flat.step)(flat.reset(key), action),
+    )
+    np.testing.assert_allclose(
+        flat_state.obs, np.concatenate([state.obs[k] for k in sorted(state.obs)]), atol=1e-6
+    )
