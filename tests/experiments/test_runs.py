@@ -116,7 +116,7 @@ def test_evaluate_is_one_json_object_and_agrees_with_the_run(finished, capfd):
 @pytest.mark.parametrize("part", ["", "export"])
 def test_an_agent_is_not_evaluated_in_a_world_that_has_changed(finished, part, capsys, monkeypatch):
     changed = dataclasses.replace(load_environment("ball-go-to-target"), episode_length=300)
-    monkeypatch.setattr("mjx_hkl.experiments.build.load_environment", lambda name: changed)
+    monkeypatch.setattr("mjx_hkl.environments.load_environment", lambda name: changed)
     assert run(["evaluate", str(finished / part), "--episodes", "4"]) == 2
     assert "episode_length is 400 there and 300 here" in capsys.readouterr().err
 

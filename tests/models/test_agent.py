@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +13,9 @@ ACTIONS, LATENT = 2, 3
 
 
 def make(prior="isotropic", kind="hierarchical", **information):
+    seen = {"high_level": tuple(SIZES), "low_level": ("proprioception",), "critic": tuple(SIZES)}
     config = ModelConfig(
-        information=Information(**information),
+        information=Information(**seen | information),
         policy=PolicyConfig(kind=kind, high_level=(16, LATENT), low_level=(16,)),
         default_policy=DefaultPolicyConfig(high_level=prior, high_level_sizes=(16,)),
         critic=CriticConfig((16, 16)),
@@ -105,6 +104,8 @@ def test_contradictions_are_refused():
     with pytest.raises(ValueError, match="below its greatest"):
         PolicyConfig(latent_scale=(1.0, 0.5))
     with pytest.raises(UserError, match="unknown observation group 'target'; did you mean targets"):
-        dataclasses.replace(Information(), low_level=("target",)).check(SIZES)
+        Information(("targets",), ("target",), ("targets",)).check(SIZES)
     with pytest.raises(UserError, match="twice"):
-        Information(low_level=("targets", "targets")).check(SIZES)
+        Information(("targets",), ("targets", "targets"), ("targets",)).check(SIZES)
+    with pytest.raises(UserError, match=r"information.critic names no observation group"):
+        Information(("targets",), ("targets",), ()).check(SIZES)

@@ -8,7 +8,7 @@ from scipy import stats
 from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.math import gaussian
 from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.config import ModelConfig
+from mjx_hkl.models.config import Information, ModelConfig
 from mjx_hkl.training import acting
 
 ENVS, LENGTH, EPISODE = 3, 7, 9  # the second window of each environment is cut inside by the time limit
@@ -17,7 +17,9 @@ ENVS, LENGTH, EPISODE = 3, 7, 9  # the second window of each environment is cut 
 @pytest.fixture(scope="module")
 def windows(ball):
     environment = VectorEnvironment(ball, ENVS, EPISODE)
-    agent = Agent(ball.observation_size, ball.action_size, ModelConfig(), jax.random.key(0))
+    everything = tuple(ball.observation_size)
+    config = ModelConfig(Information(everything, ball.low_level_information, everything))
+    agent = Agent(ball.observation_size, ball.action_size, config, jax.random.key(0))
     actor = acting.init(environment, agent.policy.latent_size, jax.random.key(1))
     unroll = jax.jit(lambda actor, key: acting.unroll(environment, agent.policy, actor, key, LENGTH))
     pairs = []
