@@ -7,7 +7,7 @@ RECIPE ?= ball-go-to-target
 comma := ,
 EXTRAS := test$(if $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null),$(comma)cuda)
 
-.PHONY: train test lint clean
+.PHONY: train test lint pictures clean
 .DEFAULT_GOAL := train
 
 train: $(VENV)/.ready  ## train RECIPE (make train RECIPE=ant-go-to-target ARGS="--num-envs 4096")
@@ -20,6 +20,11 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+pictures: $(VENV)/.ready  ## docs/worlds/: every environment in one picture
+	mkdir -p docs/worlds
+	for file in envs/*.toml; do name=$$(basename $$file .toml); \
+	  $(BIN)/mjx-hkl render random:$$name docs/worlds/$$name.png --seed 1 --width 320 --height 240 || exit 1; done
 
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
