@@ -1,0 +1,50 @@
+"""Videos as a user makes them: a process of its own, because MuJoCo chooses OpenGL when it is imported."""
+
+import os
+import re
+import subprocess
+import sys
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+RENDER = "import sys; from mjx_hkl.cli.main import run; sys.exit(run(['render', *sys.argv[1:]]))"
+
+
+def render(folder, *arguments):
+    environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    done = subprocess.run(
+        [sys.executable, "-c", RENDER, *arguments],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if "rendering needs OpenGL" in done.stderr or "cannot render" in done.stderr:
+        pytest.skip(f"no OpenGL without a display here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_video_has_every_episode(tmp_path):
+    size = ["--width", "64", "--height", "48", "--episodes", "2"]
+    assert "2 episodes" in render(tmp_path, "random:ball-move-box-easy", "ball.mp4", *size)
+    assert [path.name for path in tmp_path.iterdir()] == ["ball.mp4"]
+    # its own report: two episodes of 10 s at 20 frames a second, and half a second of pause after each
+    decode = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "ball.mp4"), "-f", "null", "-"]
+    report = subprocess.run(decode, capture_output=True, text=True, check=True).stderr
+    assert "64x48" in report
+    assert "20 fps" in report
+    frames = int(re.findall(r"frame=\s*(\d+)", report)[-1])
+    assert 400 <= frames <= 430
+
+
+def test_a_picture_shows_the_selected_target_in_green(tmp_path):
+    render(tmp_path, "random:ball-move-box-easy", "ball.png", "--width", "320", "--height", "240")
+    image = np.asarray(Image.open(tmp_path / "ball.png")).astype(int)
+    assert image.shape == (240, 320, 3)
+    red, green, blue = np.moveaxis(image, -1, 0)
+    assert ((green > 1.5 * red) & (green > 1.5 * blue)).sum() > 50
