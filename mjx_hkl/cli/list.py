@@ -37,8 +37,12 @@ def _environments() -> Table:
 
     table = Table("environment", "body", "task", "observation groups", "actions", box=None)
     for name in resources.names("envs", ".toml"):
-        config = load_environment(name)
-        world = World(config)
+        try:
+            config = load_environment(name)
+            world = World(config)
+        except UserError as error:
+            table.add_row(name, f"unreadable: {error}")
+            continue
         groups = ", ".join(f"{group} {size}" for group, size in world.observation_size.items())
         table.add_row(name, config.body, config.task["kind"], groups, str(world.action_size))
     return table
