@@ -15,6 +15,7 @@ from mjx_hkl.environments.composition import EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState
 from mjx_hkl.environments.scene import Scene
+from mjx_hkl.errors import UserError
 
 # TF32 would corrupt the constraint solve and the observations on recent GPUs.
 _FULL_PRECISION = functools.partial(jax.default_matmul_precision, "highest")
@@ -60,6 +61,8 @@ class World(Env):
     def _reset(self, rng: PRNGKeyArray) -> State:
         task_key, heading_key, boxes_key = jax.random.split(rng, 3)
         start = self.task.reset(task_key, self.stage)
+        if self.config.boxes is not None and start.boxes is None:
+            raise UserError("there are [boxes], but the task does not place any")
         heading = _any_heading(heading_key, ()) if start.heading is None else start.heading
         qpos = self.body.place(self._rest, start.position, heading)
         if start.boxes is not None:

@@ -138,6 +138,7 @@ def test_a_recipe_that_is_no_text(capsys, tmp_path):
         ('[task]\nkind = "move_box"\n[boxes]\ncount = 40', "is too small for 42 things"),
         ('[task]\nkind = "move_box"\n[boxes]\nclearance = 9.0', "leaves no room for boxes in an area of 8 m"),
         ('[task]\nkind = "gather_boxes"\n[boxes]', "needs at least 2 boxes"),
+        ('[task]\nkind = "go_to_target"\n[boxes]', "there are [boxes], but the task does not place any"),
         ('[task]\nkind = "move_box_or_go_to_target"\n[boxes]\ncount = 2', "combined tasks have one box"),
         ('[task]\nkind = "mine.py:Task"', "cannot be imported"),
         ('[task]\nkind = "json:JSONDecoder"', "must be a dataclass with methods reset, observe, reward"),
