@@ -144,12 +144,16 @@ def compose(config: EnvironmentConfig) -> Composition:
         geom.contype = geom.conaffinity = 0  # pairs replace marks
     ground = arena.build(spec)
     boxes = _build_boxes(spec, config.boxes, arena, body.mass)
+    on_the_ground = boxes if config.boxes and config.boxes.joint == "free" else []
     set_options(spec, config.physics)
     for geom in collidable:
         for other in ground:
             _add_pair(spec, geom, spec.geom(other), geom)
         for other in boxes:
             _add_pair(spec, geom, spec.geom(other), spec.geom(other))
+    for name in on_the_ground:
+        for other in ground:
+            _add_pair(spec, spec.geom(name), spec.geom(other), spec.geom(name))
     for i, name in enumerate(boxes):
         for other in boxes[:i]:
             _add_pair(spec, spec.geom(name), spec.geom(other), spec.geom(name))
@@ -164,11 +168,7 @@ def _build_boxes(
         return []
     walls = isinstance(arena, Area) and arena.walls
     limit = arena.half_width - config.clearance if walls else None
-    names = add_boxes(spec, config, config.mass_ratio * body_mass, limit)
-    if config.joint == "free":
-        for name in names:
-            _add_pair(spec, spec.geom("floor"), spec.geom(name), spec.geom(name))
-    return names
+    return add_boxes(spec, config, config.mass_ratio * body_mass, limit)
 
 
 def _collidable(spec: mujoco.MjSpec) -> list[mujoco.MjsGeom]:

@@ -162,10 +162,11 @@ def _renderer(world: World, size: tuple[int, int]) -> Iterator[Any]:
 def _camera(world: World) -> mujoco.MjvCamera:
     camera = mujoco.MjvCamera()
     arena = world.stage.arena
-    camera.azimuth, camera.elevation = 90, -50
-    camera.distance = 1.1 * arena.size + 1.5 if isinstance(arena, Area) else 9.0
-    if not isinstance(arena, Area):
-        camera.elevation = -20
+    camera.azimuth = 90
+    if isinstance(arena, Area):
+        camera.elevation, camera.distance = -50, 1.1 * arena.size + 1.5
+    else:
+        camera.elevation, camera.distance = -20, 9.0
     return camera
 
 

@@ -129,6 +129,7 @@ def test_a_recipe_that_is_no_text(capsys, tmp_path):
         ("[physics]\nsubstep = 5", "[physics]: unknown field 'substep'; did you mean substeps"),
         ("episode_length = 0", "episode_length: input should be greater than 0"),
         ('[task]\nkind = "gap"', '[task] kind "gap" needs [arena] kind "corridor"'),
+        ('[arena]\nkind = "corridor"\n[boxes]\njoint = "free"', '[task] needs [arena] kind "area"'),
         ('[task]\nkind = "gap"\nshortest = 3.0', "shortest 3.0 exceeds longest 2.5"),
         ('[arena]\nkind = "corridor"', '[task] needs [arena] kind "area"'),
         ('[task]\nkind = "move_box"', "give the environment a [boxes] table"),
