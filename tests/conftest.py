@@ -40,9 +40,10 @@ def ball():
 @pytest.fixture(scope="session")
 def tiny_recipe():
     """A real recipe shrunk until a train step takes milliseconds."""
+    from mjx_hkl.experiments.build import resolve
     from mjx_hkl.experiments.recipe import load_recipe
 
-    recipe = load_recipe("ball-go-to-target")
+    recipe = resolve(load_recipe("ball-go-to-target"))
     return dataclasses.replace(
         recipe,
         name="tiny",
@@ -71,5 +72,5 @@ def flat_recipe(tiny_recipe):
             tiny_recipe.information, low_level=("proprioception", "targets", "instruction")
         ),
         policy=dataclasses.replace(tiny_recipe.policy, kind="flat"),
-        default_policy=dataclasses.replace(tiny_recipe.default_policy, high_level="none"),
+        default_policy=dataclasses.replace(tiny_recipe.default_policy, high_level="none", low_level="none"),
     )

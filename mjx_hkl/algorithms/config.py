@@ -1,6 +1,9 @@
 """The `[algorithm]` table of a recipe; defaults are Appendix G's, with a note where it is silent."""
 
 import dataclasses
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Le
 
 from mjx_hkl.config import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 
@@ -11,6 +14,8 @@ class AlgorithmConfig:
 
     discount: Fraction = 0.99
     """γ; not in the paper."""
+    returns: Literal["retrace", "n_step"] = "retrace"
+    """Q targets: retrace (Algorithm 2), or n-step returns (Algorithm 1), which only fresh windows allow."""
     retrace_lambda: Fraction = 1.0
     """λ of the traces."""
     kl_cost: NonNegativeFloat = 1e-3
@@ -28,15 +33,23 @@ class AlgorithmConfig:
     learning_rate_decay: NonNegative = 0
     """Updates over which all learning rates fall linearly to a tenth; 0: they stay. A policy that moves fast
     to the end is a poor one whenever it is stopped."""
+    distillation_cost: PositiveFloat = 1.0
+    """Weight of the default policy's loss, beside what else moves its parameters: with two columns the
+    policy's loss does."""
+    optimizer: str = "adam"
+    """Name of an optax optimizer, used with its defaults but for the learning rate."""
     max_gradient_norm: PositiveFloat = 40.0
     """Each optimizer's gradients are clipped to this norm; not in the paper."""
     target_update_period: Positive = 100
-    """Updates between copies of the online parameters to the target."""
+    """Updates between moves of the target parameters."""
+    target_update_rate: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of the way to the online parameters a move goes: 1 copies them; a Polyak average has period 1
+    and a rate like 0.005."""
     action_samples: Positive = 1
     """M of eq. 18: samples of a in E_π Q."""
     unroll_length: Positive = 10
     """K: steps of a window."""
-    batch_size: Positive = 512
-    """Windows per update."""
+    batch_size: NonNegative = 512
+    """Windows per update; 0: as many as environments, which with replay_capacity 0 is on-policy."""
     updates_per_unroll: Positive = 8
     """Updates after each unroll of all environments; sets the replay ratio."""

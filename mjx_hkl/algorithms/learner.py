@@ -1,5 +1,10 @@
 """One update: gradients of the losses, three optimizers, and the target network."""
 
+import functools
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -9,6 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from mjx_hkl.algorithms import svg
 from mjx_hkl.algorithms.config import AlgorithmConfig
 from mjx_hkl.algorithms.window import Window
+from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.models.agent import Agent
 
 
@@ -22,7 +28,15 @@ class Learner:
 
 
 def optimizers(config: AlgorithmConfig) -> dict[str, optax.GradientTransformation]:
-    """An optimizer for each module of the agent."""
+    """An optimizer for each module of the agent.
+
+    Raises:
+      UserError: optax has no optimizer of that name.
+    """
+    known = _optimizers_by_name()
+    if config.optimizer not in known:
+        raise UserError(f"algorithm.optimizer: {unknown_name('optimizer', config.optimizer, known)}")
+    optimizer = known[config.optimizer]
     rates = {
         "policy": config.policy_learning_rate,
         "default_policy": config.default_policy_learning_rate,
@@ -34,7 +48,7 @@ def optimizers(config: AlgorithmConfig) -> dict[str, optax.GradientTransformatio
         return optax.linear_schedule(rate, 0.1 * rate, updates) if updates else rate
 
     return {
-        module: optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(schedule(rate)))
+        module: optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optimizer(schedule(rate)))
         for module, rate in rates.items()
     }
 
@@ -56,7 +70,7 @@ def update(
       learner: donated.
       window: a time-major batch.
       key: consumed.
-      count: updates made, this one included; every `target_update_period`-th renews the target.
+      count: updates made, this one included; every `target_update_period`-th moves the target.
       config: learning rates and everything `svg.loss` needs.
     """
     gradients, metrics = jax.grad(svg.loss, has_aux=True)(learner.agent, learner.target, window, key, config)
@@ -67,9 +81,24 @@ def update(
         modules[name] = optax.apply_updates(module, change)
         metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradient)
     agent = _with_modules(learner.agent, modules)
-    is_due = count % config.target_update_period == 0
-    target = jax.tree.map(lambda new, old: jnp.where(is_due, new, old), svg.Target(agent), learner.target)
+    rate = jnp.where(count % config.target_update_period == 0, config.target_update_rate, 0.0)
+    target = jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, svg.Target(agent), learner.target)
     return Learner(agent, target, optimizer_state), metrics
+
+
+def _optimizers_by_name() -> dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]]:
+    """What of optax needs a learning rate and nothing else, gradients apart."""
+    known = {}
+    for name, value in vars(optax).items():
+        if isinstance(value, FunctionType | functools.partial) and name not in _NOT_ALONE:
+            first, *others = [*inspect.signature(value).parameters.values(), None]
+            needed = [x for x in others if x is not None and x.default is x.empty]
+            if first is not None and first.name == "learning_rate" and not needed:
+                known[name] = value
+    return known
+
+
+_NOT_ALONE = ("lbfgs", "polyak_sgd", "scale_by_learning_rate")  # need the loss, or are only a part
 
 
 def _with_modules(agent: Agent, modules: dict[str, object]) -> Agent:

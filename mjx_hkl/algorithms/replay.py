@@ -12,8 +12,8 @@ from mjx_hkl.algorithms.window import Window
 
 
 def num_slots(capacity: int, num_envs: int, unroll_length: int) -> int:
-    """Slots that hold at least `capacity` transitions."""
-    return -(-capacity // (num_envs * unroll_length))
+    """Slots that hold at least `capacity` transitions; one for a capacity of 0."""
+    return max(1, -(-capacity // (num_envs * unroll_length)))
 
 
 def empty(windows: Window, slots: int) -> Window:
@@ -38,6 +38,13 @@ def insert(ring: Window, windows: Window, count: Int[Array, ""]) -> Window:
 
 
 def sample(ring: Window, key: PRNGKeyArray, batch_size: int, filled: Int[Array, ""]) -> Window:
-    """`batch_size` windows, uniform with replacement among the first `filled`, batch first."""
-    index = jax.random.randint(key, (batch_size,), 0, filled)
+    """`batch_size` windows, batch first: one at random of each of as many parts of the first `filled`.
+
+    Every window is as likely as any other, and a batch as large as replay is each window once.
+    """
+    turn_key, part_key = jax.random.split(key)
+    edge = jnp.arange(batch_size + 1)
+    edge = edge * (filled // batch_size) + edge * (filled % batch_size) // batch_size
+    index = jax.random.randint(part_key, (batch_size,), edge[:-1], jnp.maximum(edge[1:], edge[:-1] + 1))
+    index = (index + jax.random.randint(turn_key, (), 0, filled)) % filled
     return jax.tree.map(lambda x: x[index], ring)

@@ -3,7 +3,7 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 @flax.struct.dataclass
@@ -18,6 +18,7 @@ class Window:
       observation: groups at steps 0..K−1, the state after step K−1, and the state a truncation before
         step K−1 led to (else anything finite).
       latent_tm1: z before step 0; at an episode's start a draw from N(0, 1).
+      episode_step: steps of the episode before step 0.
       action: before clipping.
       behaviour_log_prob: log μ(a_t | x_t) at the behaviour's latent.
       reward: of step t.
@@ -28,6 +29,7 @@ class Window:
 
     observation: dict[str, Float[Array, "..."]]
     latent_tm1: Float[Array, "*batch latent"]
+    episode_step: Int[Array, "*batch"]
     action: Float[Array, "..."]
     behaviour_log_prob: Float[Array, "..."]
     reward: Float[Array, "..."]
@@ -37,8 +39,8 @@ class Window:
 
 
 def time_major(windows: Window) -> Window:
-    """Swaps batch and time; `latent_tm1` has no time."""
-    swapped = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), windows)
+    """Swaps batch and time; what belongs to a window's start has no time."""
+    swapped = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1) if x.ndim > 1 else x, windows)
     return swapped.replace(latent_tm1=windows.latent_tm1)
 
 
@@ -54,3 +56,14 @@ def cut_inside(window: Window) -> Float[Array, "time batch"]:
 def following(values: Float[Array, "time+2 batch"], window: Window) -> Float[Array, "time batch"]:
     """Of values at all observations, those at the state each step truly led to. Time-major."""
     return jnp.where(cut_inside(window) > 0, values[-1], values[1:-1])
+
+
+def episode_steps(window: Window) -> Int[Array, "time+2 batch"]:
+    """Steps of its episode before each observation. Time-major."""
+
+    def count(step: Array, is_last: Array) -> tuple[Array, Array]:
+        return jnp.where(is_last > 0, 0, step + 1), step
+
+    _, steps = jax.lax.scan(count, window.episode_step, window.is_last)
+    at_cut = ((steps + 1) * cut_inside(window).astype(steps.dtype)).max(0)
+    return jnp.concatenate([steps, steps[-1:] + 1, at_cut[None]])

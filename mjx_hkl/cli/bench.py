@@ -22,6 +22,8 @@ class BenchCommand:
     """A recipe; for env an environment's name or file does as well."""
     num_envs: Positive | None = None
     """Worlds; by default 1024 for env, the recipe's for train."""
+    num_seeds: Positive | None = None
+    """For train: agents side by side in one program, timed in turn with a single one."""
     engine: tuple[str, ...] = ()
     """Physics engines, several for env, timed in turn; by default the recipe's, or what fits the device."""
     json: bool = False
@@ -60,9 +62,8 @@ def _train(command: BenchCommand) -> dict[str, Any]:
         raise UserError("bench train takes one engine at a time")
     if command.engine:
         recipe = recipe_from_table({**to_table(recipe), "engine": command.engine[0]}, "command line")
-    if command.num_envs:
-        recipe = dataclasses.replace(recipe, num_envs=command.num_envs)
-    return bench_train(recipe)
+    given = {"num_envs": command.num_envs, "num_seeds": command.num_seeds}
+    return bench_train(dataclasses.replace(recipe, **{k: v for k, v in given.items() if v}))
 
 
 def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     devices.use_compilation_cache()
     player = find_player(command.agent, command.episodes, command.seed_index, command.engine)
     deterministic = not (command.stochastic or player.is_random)
-    result = evaluate(player.environment, player.policy, command.seed, deterministic)
+    result = evaluate(player.environment, player.agent, command.seed, deterministic)
     if command.json:
         print(json.dumps({"agent": command.agent, **dataclasses.asdict(result)}))
     else:

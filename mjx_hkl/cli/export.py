@@ -42,10 +42,10 @@ def main(arguments: list[str]) -> int:
 
     devices.use_compilation_cache()
     found = agent_of_run(RunDirectory(run), command.seed_index)
-    out = Path(command.out or f"checkpoints/{found.recipe.name}")
+    out = Path(command.out or f"checkpoints/{found.recipe.name.replace(':', '-')}")
     require_free(out)
     environment = evaluation_environment(found, command.episodes)
-    result = evaluate(environment, found.agent.policy, seed=0, deterministic=True)
+    result = evaluate(environment, found.agent, seed=0, deterministic=True)
     save_export(out, found.agent, found.recipe, specs(environment.env), dataclasses.asdict(result))
     print(f"{out}: success {result.success_rate:.1%} over {result.episodes} episodes")
     return 0

@@ -10,6 +10,7 @@ from rich.table import Table
 from mjx_hkl import resources
 from mjx_hkl.cli.arguments import parse
 from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.models.config import DefaultPolicyConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +50,29 @@ def _environments() -> Table:
 
 
 def _recipes() -> Table:
-    from mjx_hkl.experiments.recipe import load_recipe
+    from mjx_hkl.experiments.recipe import load_variants
 
-    table = Table("recipe", "environment", "policy", "prior", "environment steps", box=None)
+    table = Table("recipe", "environment", "policy", "default policy", "environment steps", box=None)
     for name in resources.names("train", ".toml"):
-        recipe = load_recipe(name)
-        prior = recipe.default_policy.high_level
-        table.add_row(name, recipe.environment, recipe.policy.kind, prior, f"{recipe.total_env_steps:,}")
+        try:
+            variants = load_variants(name)
+        except UserError as error:
+            table.add_row(name, f"unreadable: {error}")
+            continue
+        for variant, recipe in variants.items():
+            table.add_row(
+                f"{name}:{variant}" if variant else name,
+                recipe.environment,
+                recipe.policy.kind,
+                _default_policy(recipe.default_policy),
+                f"{recipe.total_env_steps:,}",
+            )
     return table
+
+
+def _default_policy(config: DefaultPolicyConfig) -> str:
+    parts = [config.high_level, config.low_level]
+    return ", ".join(part for part in parts if part != "none") or "none"
 
 
 def _checkpoints() -> Table:

@@ -14,6 +14,8 @@ COMMANDS = {
     "export": "write a run's agent as a folder other runs can use",
     "inspect": "say what an exported agent or a run holds",
     "bench": "measure simulation (bench env) or training (bench train)",
+    "reproduce": "train all variants of a recipe and compare them",
+    "plot": "draw runs side by side and tabulate how they ended",
     "list": "environments, recipes and exported agents at hand",
 }
 

@@ -14,8 +14,8 @@ from mjx_hkl.experiments.recipe import Recipe, load_recipe, recipe_from_table
 class TrainCommand(Recipe):
     """Train a recipe's agents: a live progress display, then an evaluation, a checkpoint and an export.
 
-    RECIPE is a name from `mjx-hkl list recipes`, a .toml file, or a run directory. Every field of the
-    recipe is an option; the values shown are the recipe's own.
+    RECIPE is a name from `mjx-hkl list recipes`, a .toml file, or a run directory; NAME:VARIANT of one with
+    variants. Every field of the recipe is an option; the values shown are the recipe's own.
     """
 
     out: Path | None = None
@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
         if not (Path(given) / "recipe.toml").is_file():
             raise UserError("--resume needs the run directory: mjx-hkl train RUN --resume, or --out RUN")
         out = given
-    out = Path(out or f"runs/{recipe.name}-seed{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+    name = recipe.name.replace(":", "-")
+    out = Path(out or f"runs/{name}-seed{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
     return _train(recipe, out, resume)
 
 

@@ -8,12 +8,12 @@ from mjx_hkl.config import difference, to_table
 from mjx_hkl.environments import VectorEnvironment, make_world
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.build import environment_name, make_environment, make_loop
-from mjx_hkl.experiments.evaluation import RandomPolicy
+from mjx_hkl.experiments.evaluation import RandomAgent
 from mjx_hkl.experiments.export import Export, load_export
 from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 from mjx_hkl.experiments.run_directory import RunDirectory
 from mjx_hkl.experiments.training_run import agent_of_seed, specs
-from mjx_hkl.models.agent import Policy
+from mjx_hkl.models.agent import Agent
 from mjx_hkl.training import checkpoint
 
 
@@ -68,16 +68,16 @@ _FOLDERS = (Path("checkpoints"), resources.folder("checkpoints"))
 
 @dataclasses.dataclass(frozen=True)
 class Player:
-    """A policy and the worlds it plays in."""
+    """An agent and the worlds it plays in."""
 
-    policy: Policy | RandomPolicy
+    agent: Agent | RandomAgent
     environment: VectorEnvironment
     environment_name: str
 
     @property
     def is_random(self) -> bool:
-        """Whether it is the random policy, which has no mean action."""
-        return isinstance(self.policy, RandomPolicy)
+        """Whether it acts at random, and has no mean action."""
+        return isinstance(self.agent, RandomAgent)
 
 
 def find_player(given: str, num_envs: int, seed_index: int = 0, engine: str | None = None) -> Player:
@@ -90,12 +90,12 @@ def find_player(given: str, num_envs: int, seed_index: int = 0, engine: str | No
         name = environment_name(given.removeprefix("random:"))
         world = make_world(name, engine or "auto")
         environment = VectorEnvironment(world, num_envs, world.episode_length)
-        return Player(RandomPolicy(world.action_size), environment, name)
+        return Player(RandomAgent(world.action_size), environment, name)
     found = find_agent(given, seed_index)
     if engine is not None:
         recipe = recipe_from_table({**to_table(found.recipe), "engine": engine}, "command line")
         found = dataclasses.replace(found, recipe=recipe)
-    return Player(found.agent.policy, evaluation_environment(found, num_envs), found.recipe.environment)
+    return Player(found.agent, evaluation_environment(found, num_envs), found.recipe.environment)
 
 
 def evaluation_environment(found: Export, episodes: int) -> VectorEnvironment:

@@ -15,7 +15,7 @@ from mjx_hkl.environments.engines.mjx import mjx  # imported there without its m
 from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.training import devices
-from mjx_hkl.training.step import TrainState, TrainStep
+from mjx_hkl.training.step import TrainStep, init_seeds, run_seeds
 
 _ROUNDS = 5
 _CONTROL_STEPS = 20  # per timed call of an environment
@@ -89,7 +89,11 @@ def _steps_of(environment: VectorEnvironment, actions: jax.Array) -> Callable:
 
 
 def bench_train(recipe: Recipe) -> dict[str, Any]:
-    """The train step as a whole, its two halves alone, and replay inserts at two capacities."""
+    """The train step as a whole, its two halves alone, and replay inserts at two capacities.
+
+    Where the recipe has several seeds, also the train step of all of them side by side, in turn with one.
+    """
+    num_seeds = recipe.num_seeds
     recipe = dataclasses.replace(resolve(recipe), num_seeds=1)
     loop = make_loop(recipe)
     step, abstract = loop.schedule.train_step, loop.abstract
@@ -106,7 +110,10 @@ def bench_train(recipe: Recipe) -> dict[str, Any]:
     act, _ = _compile(lambda s: step.act(s.learner.agent, s.actor, s.key), state)
     learn, _ = _compile(lambda s: step.learn(s.learner, s.replay, s.key, s.iteration), state)
     halves = _in_turn(lambda: act(state), lambda: learn(state))
-    whole_seconds = _time_donated(whole, state)
+    programs = [_continued(whole, state)]
+    if num_seeds > 1:
+        programs.append(_side_by_side(step, recipe.seed, num_seeds, warm))
+    whole_seconds, *seeds_seconds = _in_turn(*programs)
     inserts = _insert_seconds(step, recipe.replay_capacity)
     return {
         "device": devices.describe(),
@@ -125,7 +132,26 @@ def bench_train(recipe: Recipe) -> dict[str, Any]:
         "state_bytes": state_bytes,
         "replay_bytes": devices.tree_bytes(abstract.replay),
         **inserts,
+        **{
+            f"{num_seeds}_seeds": {
+                "environment_steps_per_second": num_seeds * step.environment_steps / seconds,
+                "ratio_to_one_seed": num_seeds * whole_seconds / seconds,
+            }
+            for seconds in seeds_seconds
+        },
     }
+
+
+def _side_by_side(step: TrainStep, seed: int, num_seeds: int, warm: int) -> Callable[[], Any]:
+    """One train step of several seeds in one program, warm."""
+    state = jax.jit(lambda keys: init_seeds(step, keys))(
+        jax.vmap(jax.random.key)(jnp.arange(seed, seed + num_seeds, dtype=jnp.uint32))
+    )
+    program, _ = _compile(lambda s: run_seeds(step, s, 1), state, donate=True)
+    call = _continued(program, state)
+    for _ in range(warm):
+        call()
+    return call
 
 
 def _insert_seconds(step: TrainStep, capacity: int) -> dict[str, Any]:
@@ -178,12 +204,3 @@ def _in_turn(*calls: Callable[[], Any]) -> tuple[float, ...]:
             jax.block_until_ready(call())
             seconds.append(time.perf_counter() - begin)
     return tuple(median(seconds[2:]) for seconds in samples)
-
-
-def _time_donated(whole: Callable, state: TrainState) -> float:
-    samples = []
-    for _ in range(_ROUNDS + 2):
-        begin = time.perf_counter()
-        state, _ = jax.block_until_ready(whole(state))
-        samples.append(time.perf_counter() - begin)
-    return median(samples[2:])

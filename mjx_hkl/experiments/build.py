@@ -21,13 +21,17 @@ def resolve(recipe: Recipe) -> Recipe:
     if recipe.num_envs is None:
         recipe = dataclasses.replace(recipe, num_envs=devices.default_num_envs())
     seen = recipe.information
-    if seen.high_level and seen.low_level and seen.critic:
+    if all(dataclasses.astuple(seen)):
         return recipe
     world = make_world(recipe.environment, recipe.engine)
-    everything = tuple(world.observation_size)
-    low_level = everything if recipe.policy.kind == "flat" else world.low_level_information
+    everything, taskless = tuple(world.observation_size), world.low_level_information
+    is_flat = recipe.policy.kind == "flat"
+    low_level = seen.low_level or (everything if is_flat else taskless)
     information = Information(
-        seen.high_level or everything, seen.low_level or low_level, seen.critic or everything
+        high_level=seen.high_level or everything,
+        low_level=low_level,
+        critic=seen.critic or everything,
+        default=seen.default or (taskless if is_flat else low_level),
     )
     return dataclasses.replace(recipe, information=information)
 

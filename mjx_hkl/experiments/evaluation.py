@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.math import gaussian
 from mjx_hkl.math.gaussian import Gaussian
-from mjx_hkl.models.agent import Policy
+from mjx_hkl.models.agent import Agent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,18 +45,13 @@ class _Progress:
 
 
 @flax.struct.dataclass
-class RandomPolicy:
+class RandomAgent:
     """Every action uniform in [-1, 1], independent of everything: the floor of every claim to have learned.
 
-    A stochastic policy whose action has no mean worth taking.
+    It has no latent, and its action no mean worth taking.
     """
 
     action_size: int = flax.struct.field(pytree_node=False)
-    latent_size: int = flax.struct.field(pytree_node=False, default=0)
-
-    def latent(self, observation: dict, latent: Array) -> Gaussian:
-        """Of size 0."""
-        return Gaussian(latent, latent)
 
     def sample(self, observation: dict, key: PRNGKeyArray) -> Array:
         """Actions of all worlds."""
@@ -65,17 +60,17 @@ class RandomPolicy:
 
 
 def evaluate(
-    environment: VectorEnvironment, policy: Policy | RandomPolicy, seed: int, deterministic: bool
+    environment: VectorEnvironment, agent: Agent | RandomAgent, seed: int, deterministic: bool
 ) -> Evaluation:
     """One episode in every world, from starts drawn with `seed`.
 
     Args:
       environment: as many worlds as episodes.
-      policy: to evaluate.
-      seed: of the starts, and of the samples of a stochastic policy.
+      agent: to evaluate.
+      seed: of the starts, and of the samples of stochastic actions.
       deterministic: latents and actions are their means.
     """
-    done = jax.device_get(_run(environment, deterministic)(policy, _evaluation_key(seed)))
+    done = jax.device_get(_run(environment, deterministic)(agent, _evaluation_key(seed)))
     return Evaluation(
         episodes=environment.num_envs,
         success_rate=float(done.success.mean()),
@@ -106,7 +101,7 @@ class Recording:
 
 
 def record(
-    environment: VectorEnvironment, policy: Policy | RandomPolicy, seed: int, deterministic: bool
+    environment: VectorEnvironment, agent: Agent | RandomAgent, seed: int, deterministic: bool
 ) -> Recording:
     """The episodes `evaluate` would count, for a video."""
     begin, step = _episodes(environment, deterministic)
@@ -115,17 +110,17 @@ def record(
         return Recording(now.state.pipeline_state, alive, now.returns, now.success)
 
     @jax.jit
-    def run(policy: Policy | RandomPolicy, key: PRNGKeyArray) -> Recording:
+    def run(agent: Agent | RandomAgent, key: PRNGKeyArray) -> Recording:
         def advance(now: _Progress, _: None) -> tuple[_Progress, Recording]:
-            after = step(policy, now)
+            after = step(agent, now)
             return after, entry(after, now.alive)
 
-        start = begin(policy, key)
+        start = begin(agent, key)
         _, rest = jax.lax.scan(advance, start, None, length=environment.episode_length)
         first = entry(start, start.alive)
         return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
 
-    return jax.device_get(run(policy, _evaluation_key(seed)))
+    return jax.device_get(run(agent, _evaluation_key(seed)))
 
 
 def _evaluation_key(seed: int) -> PRNGKeyArray:
@@ -140,8 +135,8 @@ def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
         return (progress.step < environment.episode_length) & (progress.alive.sum() > 0)
 
     @jax.jit
-    def run(policy: Policy | RandomPolicy, key: PRNGKeyArray) -> _Progress:
-        return jax.lax.while_loop(unfinished, functools.partial(step, policy), begin(policy, key))
+    def run(agent: Agent | RandomAgent, key: PRNGKeyArray) -> _Progress:
+        return jax.lax.while_loop(unfinished, functools.partial(step, agent), begin(agent, key))
 
     return run
 
@@ -154,11 +149,12 @@ def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Call
             return distribution.mean
         return gaussian.sample(distribution, jax.random.normal(key, distribution.mean.shape))
 
-    def begin(policy: Policy | RandomPolicy, key: PRNGKeyArray) -> _Progress:
+    def begin(agent: Agent | RandomAgent, key: PRNGKeyArray) -> _Progress:
         start_key, latent_key, key = jax.random.split(key, 3)
         state = environment.reset(start_key).env
         zero = jnp.zeros(environment.num_envs)
-        latent = jax.random.normal(latent_key, (environment.num_envs, policy.latent_size))
+        latent_size = 0 if isinstance(agent, RandomAgent) else agent.policy.latent_size
+        latent = jax.random.normal(latent_key, (environment.num_envs, latent_size))
         return _Progress(
             state,
             jnp.zeros_like(latent) if deterministic else latent,
@@ -171,14 +167,15 @@ def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Call
             key=key,
         )
 
-    def step(policy: Policy | RandomPolicy, now: _Progress) -> _Progress:
+    def step(agent: Agent | RandomAgent, now: _Progress) -> _Progress:
         latent_key, action_key, key = jax.random.split(now.key, 3)
         observation = cast(dict, now.state.obs)
-        latent = draw(policy.latent(observation, now.latent), latent_key)
-        if isinstance(policy, RandomPolicy):
-            action = policy.sample(observation, action_key)
+        if isinstance(agent, RandomAgent):
+            latent, action = now.latent, agent.sample(observation, action_key)
         else:
-            action = draw(policy.action(observation, latent), action_key)
+            latent = draw(agent.policy.latent(observation, now.latent), latent_key)
+            latent = jnp.where(agent.policy.draws(now.step), latent, now.latent)
+            action = draw(agent.action(observation, latent), action_key)
         state = jax.vmap(environment.env.step)(now.state, action)
         return _Progress(
             state,

@@ -22,6 +22,7 @@ from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, recipe_from_table
 from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.policy import LowLevel
 from mjx_hkl.training import checkpoint
 
 FORMAT = "mjx-hkl agent"
@@ -71,7 +72,9 @@ def save_export(
         "modules": {
             name: {"sees": _sees(agent, name), "parameters": _count(tree)} for name, tree in modules.items()
         },
-        "shared": {"default_policy.low_level": "policy.low_level"} if agent.policy.latent_size else {},
+        "shared": {"default_policy.low_level": "policy.low_level"}
+        if recipe.default_policy.low_level == "shared"
+        else {},
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
         "evaluation": evaluation,
     }
@@ -146,6 +149,7 @@ def module_parameters(agent: Agent) -> dict[str, Any]:
         "policy.high_level": agent.policy.high_level,
         "policy.low_level": agent.policy.low_level,
         "default_policy.high_level": agent.default_policy.high_level,
+        "default_policy.low_level": agent.default_policy.low_level,
         "critic": agent.critic,
     }
     return {
@@ -186,4 +190,7 @@ def _sees(agent: Agent, name: str) -> list[str]:
         return [*agent.policy.low_level.groups, *latent]
     if name == "critic":
         return [*agent.critic.groups, *latent, "action"]
-    return ["previous latent"]
+    if name == "default_policy.high_level":
+        return ["previous latent"]
+    own = agent.default_policy.low_level
+    return [*own.groups, *latent] if isinstance(own, LowLevel) else ["features of policy.low_level"]

@@ -9,6 +9,7 @@ import tomli_w
 from mjx_hkl import resources
 from mjx_hkl.algorithms.config import AlgorithmConfig
 from mjx_hkl.config import NonNegative, Positive, Seed, from_table, to_table
+from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.models.config import (
     CriticConfig,
     DefaultPolicyConfig,
@@ -40,8 +41,8 @@ class Recipe:
     """Environment steps between metrics; rounded up to whole train steps."""
     checkpoint_interval: NonNegative = 5_000_000
     """Environment steps between checkpoints, beside the one at the end; 0: only that one."""
-    replay_capacity: Positive = 1_000_000
-    """Transitions replay holds."""
+    replay_capacity: NonNegative = 1_000_000
+    """Transitions replay holds, rounded up to whole unrolls; 0: the newest unroll alone, for on-policy."""
     min_replay: NonNegative = 50_000
     """Transitions collected before the first update."""
     evaluation_episodes: Positive = 256
@@ -71,16 +72,64 @@ class Recipe:
 def load_recipe(given: str) -> Recipe:
     """The recipe of that name in `train/`, in a .toml file, or of a run directory.
 
+    Of a recipe with variants one is asked for, as in `priors:ar1`.
+
     Raises:
       UserError: it does not exist or says something wrong.
     """
     if (Path(given) / "recipe.toml").is_file():
         given = str(Path(given) / "recipe.toml")
+    name, colon, variant = (given, "", "") if Path(given).is_file() else given.partition(":")
+    variants = load_variants(name)
+    if colon and variant not in variants:
+        raise unknown_name("variant", variant, variants)
+    if not colon and "" not in variants:
+        raise UserError(f"{name} is several recipes; name one: {name}:{' or :'.join(variants)}")
+    return variants[variant]
+
+
+def load_variants(given: str) -> dict[str, Recipe]:
+    """The recipes of a file by name: one for each of its `[variants.NAME]`; without any its own, named "".
+
+    Raises:
+      UserError: it does not exist or says something wrong.
+    """
     path = resources.find("recipe", given, "train", ".toml")
-    table = {"name": path.stem, **resources.read_toml(path)}
-    if isinstance(table.get("environment"), str):
-        table["environment"] = resources.beside(path, table["environment"])
-    return recipe_from_table(table, str(path))
+    table = {"name": path.stem, **_read(path)}
+    changes = table.pop("variants", None)
+    if changes is None:
+        return {"": recipe_from_table(table, str(path))}
+    if not isinstance(changes, dict) or not changes or not all(isinstance(x, dict) for x in changes.values()):
+        raise UserError(f"{path}: variants must be tables, [variants.NAME]")
+    return {
+        name: recipe_from_table(
+            _merged({**table, "name": f"{table['name']}:{name}"}, change), f"{path}: variant {name}"
+        )
+        for name, change in changes.items()
+    }
+
+
+def _read(path: Path, *above: Path) -> dict[str, Any]:
+    """The tables of a recipe file on top of those of the recipe it `extends`."""
+    if path.resolve() in above:
+        raise UserError(f"{path} extends itself")
+    table = resources.read_toml(path)
+    for field in ("extends", "environment"):
+        if isinstance(table.get(field), str):
+            table[field] = resources.beside(path, table[field])
+    if "extends" not in table:
+        return table
+    base = resources.find("recipe", str(table.pop("extends")), "train", ".toml")
+    return _merged(_read(base, path.resolve(), *above), table)
+
+
+def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the fields of `change`, table by table."""
+    merged = dict(base)
+    for name, value in change.items():
+        both = isinstance(value, dict) and isinstance(base.get(name), dict)
+        merged[name] = base[name] | value if both else value
+    return merged
 
 
 def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:

@@ -93,7 +93,7 @@ def _world(player: Player) -> World:
 
 def _frames(player: Player, seed: int, deterministic: bool, every: int, pause: int) -> Iterator[Frame]:
     """One moment in `every` of each episode, its last one held for `pause` more frames."""
-    recording = record(player.environment, player.policy, seed, deterministic)
+    recording = record(player.environment, player.agent, seed, deterministic)
     state, world = recording.pipeline_state, _world(player)
     marks = _marks(world, state)
     control_seconds = world.config.physics.timestep * world.config.physics.substeps

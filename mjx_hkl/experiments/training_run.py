@@ -151,7 +151,7 @@ def _finish(recipe: Recipe, run: RunDirectory, state: TrainState) -> list[Evalua
     evaluations = []
     for index in range(recipe.num_seeds):
         agent = agent_of_seed(state, index)
-        result = evaluate(environment, agent.policy, recipe.seed + index, deterministic=True)
+        result = evaluate(environment, agent, recipe.seed + index, deterministic=True)
         evaluations.append(result)
         folder = run.export(recipe.seed + index, recipe.num_seeds)
         save_export(folder, agent, recipe, specs(environment.env), dataclasses.asdict(result), replace=True)

@@ -6,10 +6,15 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
 
-from mjx_hkl.config import PositiveFloat, Sizes
+from mjx_hkl.config import Positive, PositiveFloat, Sizes
 from mjx_hkl.errors import UserError, unknown_name
 
 HighLevelPrior = Literal["isotropic", "ar1", "ar_learned", "none"]
+LowLevelPrior = Literal["shared", "separate", "distral", "distral_two_column", "distral_shared", "none"]
+
+_LATENT = ("isotropic", "ar1", "ar_learned")
+_HIERARCHICAL = ("shared", "separate")
+_FLAT = ("none", "distral", "distral_two_column", "distral_shared")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +27,9 @@ class Information:
     """The low level, by default as the environment's file says; or all of a flat policy, everything."""
     critic: tuple[str, ...] = ()
     """The critic; by default everything."""
+    default: tuple[str, ...] = ()
+    """The low level of the default policy, where it has its own; by default what the low level of a
+    hierarchical policy sees, which hides the task."""
 
     def check(self, groups: Iterable[str]) -> None:
         """Raises UserError where a module is given a group the environment does not have."""
@@ -45,6 +53,8 @@ class PolicyConfig:
     """A flat policy is a low level without latents (the SVG-0 baseline)."""
     high_level: Sizes = (200, 10)
     """Layer sizes of the high level; the last is the latent size."""
+    latent_period: Positive = 1
+    """p of eq. 27: steps between draws of a latent, which is kept in between."""
     low_level: Sizes = (200, 100)
     """Hidden layer sizes of the low level or of a flat policy."""
     latent_scale: tuple[PositiveFloat, PositiveFloat] = (0.05, 1.0)
@@ -68,16 +78,19 @@ class PolicyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DefaultPolicyConfig:
-    """The default policy π0 (§3.1)."""
+    """The default policy π0 (§3.1, F.2)."""
 
     high_level: HighLevelPrior = "isotropic"
     """Prior over latents; none for a flat policy."""
-    low_level: Literal["shared"] = "shared"
-    """The low level is the policy's own (eq. 10), so that it adds no KL."""
+    low_level: LowLevelPrior = "shared"
+    """Of a hierarchical policy: shared, the policy's own (eq. 10), which adds no KL; or separate (eq. 9).
+    Of a flat one: distral, distral_two_column or distral_shared (F.2), or none (SVG-0)."""
     ar_coefficient: Annotated[float, Ge(0), Lt(1)] = 0.95
     """α of the ar1 prior."""
     high_level_sizes: Sizes = (200,)
     """Hidden layer sizes of the ar_learned prior."""
+    low_level_sizes: Sizes = (200, 100)
+    """Hidden layer sizes of a low level of its own; distral_shared has none beside the policy's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +99,8 @@ class CriticConfig:
 
     sizes: Sizes = (400, 300)
     """Hidden layer sizes; the first is followed by LayerNorm and tanh."""
+    num_critics: Positive = 1
+    """Critics learned side by side; of several (twins) the least value counts. The paper has one."""
 
     def __post_init__(self):
         if not self.sizes:
@@ -102,9 +117,16 @@ class ModelConfig:
     critic: CriticConfig = CriticConfig()
 
     def __post_init__(self):
-        flat, no_prior = self.policy.kind == "flat", self.default_policy.high_level == "none"
-        if flat != no_prior:
+        high, low = self.default_policy.high_level, self.default_policy.low_level
+        if self.policy.kind == "flat" and (high != "none" or low not in _FLAT):
             raise ValueError(
-                'policy.kind "flat" and default_policy.high_level "none" go together: a flat policy has no'
-                " latent, and a latent needs a prior"
+                'a flat policy has no latent: default_policy.high_level must be "none", and'
+                f" default_policy.low_level one of {', '.join(_FLAT)}, not {high!r} and {low!r}"
             )
+        if self.policy.kind == "hierarchical" and (high == "none" or low not in _HIERARCHICAL):
+            raise ValueError(
+                f"a latent needs a prior: default_policy.high_level must be one of {', '.join(_LATENT)}, and"
+                f" default_policy.low_level one of {', '.join(_HIERARCHICAL)}, not {high!r} and {low!r}"
+            )
+        if self.policy.kind == "flat" and self.policy.latent_period > 1:
+            raise ValueError("policy.latent_period: a flat policy has no latent to keep")

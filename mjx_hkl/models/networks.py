@@ -47,6 +47,10 @@ class GaussianHead(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch n"]) -> Gaussian:
         """The distribution for each input."""
-        mean, raw_scale = jnp.split(self.linear(x), 2, axis=-1)
+        return self.bounded(self.linear(x))
+
+    def bounded(self, raw: Float[Array, "*batch raw"]) -> Gaussian:
+        """The distribution that outputs of the linear map stand for."""
+        mean, raw_scale = jnp.split(raw, 2, axis=-1)
         least, greatest = self._scale_range
         return Gaussian(mean, least + (greatest - least) * jax.nn.sigmoid(raw_scale))

@@ -8,14 +8,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mjx_hkl.algorithms.window import Window
 from mjx_hkl.environments import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.math import gaussian
-from mjx_hkl.models.agent import Policy
+from mjx_hkl.models.agent import Agent
 
 Metrics = dict[str, Float[Array, ""]]
 
 
 @flax.struct.dataclass
 class Actor:
-    """The worlds and the latent each policy copy drew last; at an episode's start a draw from N(0, 1)."""
+    """The worlds, and the latent last used in each; at an episode's start a draw from N(0, 1)."""
 
     env: VectorState
     latent: Float[Array, "envs latent"]
@@ -29,7 +29,7 @@ def init(environment: VectorEnvironment, latent_size: int, key: PRNGKeyArray) ->
 
 
 def unroll(
-    environment: VectorEnvironment, policy: Policy, actor: Actor, key: PRNGKeyArray, length: int
+    environment: VectorEnvironment, agent: Agent, actor: Actor, key: PRNGKeyArray, length: int
 ) -> tuple[Actor, Window, Metrics]:
     """`length` steps of every world under the stochastic policy.
 
@@ -45,7 +45,8 @@ def unroll(
         latent = gaussian.sample(
             policy.latent(observation, actor.latent), jax.random.normal(latent_key, actor.latent.shape)
         )
-        distribution = policy.action(observation, latent)
+        latent = jnp.where(policy.draws(actor.env.steps), latent, actor.latent)
+        distribution = agent.action(observation, latent)
         action = gaussian.sample(distribution, jax.random.normal(action_key, distribution.mean.shape))
         env, timestep = environment.step(actor.env, action, env_key)
         ended = timestep.is_last[:, None] > 0
@@ -57,6 +58,7 @@ def unroll(
         step = Window(
             observation=observation,
             latent_tm1=actor.latent,
+            episode_step=actor.env.steps,
             action=action,
             behaviour_log_prob=gaussian.log_prob(distribution, action),
             reward=timestep.reward,
@@ -67,13 +69,14 @@ def unroll(
         carry = (Actor(env, next_latent), timestep.next_observation, cut_observation)
         return carry, (step, _episode_sums(timestep))
 
-    observation = actor.env.observation
+    policy, observation = agent.policy, actor.env.observation
     carry = (actor, observation, observation)
     carry, (steps, sums) = jax.lax.scan(act, carry, jax.random.split(key, length))
     actor, next_observation, cut_observation = carry
     windows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)
     windows = windows.replace(
         latent_tm1=steps.latent_tm1[0],
+        episode_step=steps.episode_step[0],
         observation=jax.tree.map(
             lambda seen, following, cut: jnp.concatenate([seen, following[:, None], cut[:, None]], axis=1),
             windows.observation,

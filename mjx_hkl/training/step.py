@@ -79,7 +79,7 @@ class TrainStep:
 
     def act(self, agent: Agent, actor: Actor, key: PRNGKeyArray) -> tuple[Actor, Window, Metrics]:
         """One unroll; see `acting.unroll`."""
-        return acting.unroll(self.environment, agent.policy, actor, key, self.algorithm.unroll_length)
+        return acting.unroll(self.environment, agent, actor, key, self.algorithm.unroll_length)
 
     def learn(
         self, state: Learner, ring: Window, key: PRNGKeyArray, iteration: Int[Array, ""]
@@ -92,7 +92,7 @@ class TrainStep:
         def update(state: Learner, step: tuple[PRNGKeyArray, Array]) -> tuple[Learner, Metrics]:
             key, count = step
             sample_key, loss_key = jax.random.split(key)
-            window = time_major(replay.sample(ring, sample_key, config.batch_size, filled))
+            window = time_major(replay.sample(ring, sample_key, self.batch_size, filled))
             return learner.update(state, window, loss_key, count, config)
 
         def learn(state: Learner) -> tuple[Learner, Metrics, Float[Array, ""]]:
@@ -114,6 +114,11 @@ class TrainStep:
         return max(0, -(-self.min_replay // self.environment_steps) - 1)
 
     @property
+    def batch_size(self) -> int:
+        """Windows of an update."""
+        return self.algorithm.batch_size or self.environment.num_envs
+
+    @property
     def environment_steps(self) -> int:
         """Environment steps of one train step."""
         return self.environment.num_envs * self.algorithm.unroll_length
@@ -122,7 +127,7 @@ class TrainStep:
     def learner_steps(self) -> int:
         """Transitions one train step's updates process, once learning has begun."""
         config = self.algorithm
-        return config.updates_per_unroll * config.batch_size * config.unroll_length
+        return config.updates_per_unroll * self.batch_size * config.unroll_length
 
 
 def run(train_step: TrainStep, state: TrainState, length: int) -> tuple[TrainState, Metrics]:

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from mjx_hkl.algorithms import replay
 from mjx_hkl.algorithms.window import Window
@@ -15,6 +16,7 @@ def windows(value):
     return Window(
         observation={"x": jnp.tile(mark[:, None, None], (1, STEPS + 2, 2))},
         latent_tm1=mark[:, None],
+        episode_step=mark.astype(jnp.int32),
         action=per_step[..., None],
         behaviour_log_prob=per_step,
         reward=per_step,
@@ -46,6 +48,23 @@ def test_samples_come_only_from_what_is_filled_and_cover_it():
     marks, counts = np.unique(np.asarray(batch.reward[:, 0]), return_counts=True)
     assert marks.tolist() == [10, 11, 12, 20, 21, 22]
     assert counts.min() > 50  # uniform: 83 expected
+
+
+def test_a_batch_of_everything_is_each_window_once():
+    ring = replay.insert(replay.empty(windows(0), 1), windows(1), jnp.int32(0))
+    batch = replay.sample(ring, jax.random.key(0), ENVS, jnp.int32(ENVS))
+    assert sorted(np.asarray(batch.reward[:, 0]).tolist()) == [10, 11, 12]
+
+
+def test_every_window_is_as_likely_as_any_other():
+    """Also where the parts of replay that a batch is drawn from cannot all be equally large."""
+    ring = replay.empty(windows(0), 3)
+    for count in range(3):
+        ring = replay.insert(ring, windows(count), jnp.int32(count))
+    keys = jax.random.split(jax.random.key(0), 4000)
+    drawn = jax.vmap(lambda key: replay.sample(ring, key, 4, jnp.int32(3 * ENVS)).reward[:, 0])(keys)
+    _, counts = np.unique(np.asarray(drawn), return_counts=True)
+    assert stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_insert_is_done_in_place():

@@ -8,6 +8,7 @@ import pytest
 from mjx_hkl.cli.main import run
 
 RECIPE = Path("train/ball-go-to-target.toml").absolute()
+PRIORS = RECIPE.with_name("ball-go-to-target-priors.toml")
 SHORT = ("--num-envs", "2", "--total-env-steps", "20")  # should a mistake go unnoticed
 
 
@@ -53,7 +54,20 @@ def fails(capsys, *arguments):
             ["train", RECIPE, "--algorithm.unroll-length", "401"],
             "exceeds the environment's episode",
         ),
-        (["train", RECIPE, "--policy.kind", "flat"], "go together"),
+        (["train", RECIPE, "--policy.kind", "flat"], "a flat policy has no latent"),
+        (["train", RECIPE, *SHORT, "--default-policy.low-level", "distral"], "a latent needs a prior"),
+        (["train", RECIPE, *SHORT, "--algorithm.optimizer", "adamv"], "did you mean adam"),
+        (["train", RECIPE, *SHORT, "--replay-capacity", "0"], "min_replay 25600 exceeds replay_capacity 0"),
+        (["train", PRIORS], "is several recipes; name one"),
+        (["train", f"{PRIORS}:ar2"], "unknown variant 'ar2'; did you mean ar1"),
+        (["reproduce", "figure-4"], "unknown recipe 'figure-4'; did you mean figure-"),
+        (["reproduce", PRIORS, "--only", "svg-0"], "unknown variant 'svg-0'; did you mean svg0"),
+        (["reproduce", PRIORS, "--scale", "0"], "scale: input should be greater than 0"),
+        (["reproduce", PRIORS, "--engine", "mjy"], "engine: input should be 'auto'"),
+        (["plot"], "runs"),
+        (["plot", "."], "is neither a run nor a folder of runs"),
+        (["plot", ".", "--out", "curves.gif"], "must end in .png, .svg, .pdf"),
+        (["plot", ".", "--out", "no/where.png"], "the folder no does not exist"),
         (["train", RECIPE, "--seed", "4294967296"], "seed 4294967296 leaves no room"),
         (["train", RECIPE, "--algorithm.kl-cost", "inf"], "kl_cost: input should be a finite number"),
         (["train", RECIPE, "--out", RECIPE / "run"], "cannot be made: no folder can be written in"),

@@ -70,9 +70,9 @@ def test_it_learns_to_reach_the_target(prior):
     state = jax.jit(lambda keys: init_seeds(train_step, keys))(jax.random.split(jax.random.key(0), 1))
     fresh = Agent(Line.observation_size, 1, model, jax.random.key(1))
     many = VectorEnvironment(Line(), 512, episode_length=20)
-    before = evaluate(many, fresh.policy, seed=0, deterministic=True).success_rate
+    before = evaluate(many, fresh, seed=0, deterministic=True).success_rate
     state, _ = jax.jit(lambda state: run_seeds(train_step, state, 800))(state)
     agent = jax.tree.map(lambda x: x[0], state.learner.agent)
-    after = evaluate(many, agent.policy, seed=0, deterministic=True).success_rate
+    after = evaluate(many, agent, seed=0, deterministic=True).success_rate
     assert before < 0.5
     assert after > 0.95

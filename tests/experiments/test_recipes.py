@@ -6,9 +6,13 @@ import pytest
 from mjx_hkl import resources
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_environment, resolve
-from mjx_hkl.experiments.recipe import Recipe, load_recipe, recipe_from_table, recipe_to_toml
+from mjx_hkl.experiments.recipe import Recipe, load_recipe, load_variants, recipe_from_table, recipe_to_toml
 
-RECIPES = resources.names("train", ".toml")
+RECIPES = [
+    f"{name}:{variant}" if variant else name
+    for name in resources.names("train", ".toml")
+    for variant in load_variants(name)
+]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -39,7 +43,68 @@ def test_defaults_are_appendix_g():
 
 def test_low_levels_see_what_table_1_says():
     for body in ("ball", "ant", "quadruped"):
-        assert load_recipe(f"{body}-go-to-target").information.low_level == ("proprioception",)
+        recipe = resolve(load_recipe(f"{body}-go-to-target"))
+        assert recipe.information.low_level == recipe.information.default == ("proprioception",)
+    hard = resolve(load_recipe("figure-3-right:ar1")).information
+    assert hard.low_level == ("proprioception", "boxes", "targets")
+    flat = resolve(load_recipe("figure-3-right:distral")).information
+    assert (flat.default, flat.low_level) == (hard.low_level, hard.high_level)
+
+
+def test_figures_have_appendix_gs_numbers_for_their_task():
+    left, centre, right = (load_variants(f"figure-3-{which}") for which in ("left", "centre", "right"))
+    assert left["ar1"].default_policy.ar_coefficient == 0.95
+    assert left["distral"].algorithm.entropy_cost == 0
+    assert left["distral"].algorithm.distillation_cost == 1.0
+    assert centre["ar1"].default_policy.ar_coefficient == 0.9
+    assert (centre["ar1"].algorithm.kl_cost, centre["ar1"].algorithm.entropy_cost) == (1e-4, 0)
+    assert centre["isotropic"].policy.high_level == (200, 100)
+    assert centre["svg0"].algorithm.entropy_cost == 1e-3
+    assert right["distral"].algorithm.distillation_cost == 0.1
+    assert right["ar_learned"].policy.high_level == (200, 4)
+    assert {variant.num_seeds for variants in (left, centre, right) for variant in variants.values()} == {5}
+
+
+def write(folder, name, text):
+    path = folder / f"{name}.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_recipe_extends_another_table_by_table(tmp_path):
+    write(tmp_path, "base", 'environment = "ant-gap"\nseed = 3\n[algorithm]\nkl_cost = 0.5\ndiscount = 0.9')
+    given = write(tmp_path, "mine", 'extends = "base.toml"\n[algorithm]\nkl_cost = 0.1')
+    recipe = load_recipe(given)
+    assert (recipe.name, recipe.environment, recipe.seed) == ("mine", "ant-gap", 3)
+    assert (recipe.algorithm.kl_cost, recipe.algorithm.discount) == (0.1, 0.9)
+
+
+def test_variants_change_what_they_name(tmp_path):
+    text = 'extends = "ball-go-to-target"\n[variants.a]\n[variants.b]\nseed = 5\nalgorithm = {kl_cost = 0}'
+    given = write(tmp_path, "mine", text)
+    a, b = load_recipe(f"{given}:a"), load_recipe(f"{given}:b")
+    base = load_recipe("ball-go-to-target")
+    assert a == dataclasses.replace(base, name="mine:a")
+    assert (b.seed, b.algorithm) == (5, dataclasses.replace(base.algorithm, kl_cost=0.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "variant", "expected"),
+    [
+        ("[variants.a]\nsed = 5", ":a", "variant a: unknown field 'sed'; did you mean seed"),
+        ("[variants.a]\n[variants.b]", "", "is several recipes; name one: .*:a or :b"),
+        ("[variants.ab]", ":ac", "unknown variant 'ac'; did you mean ab"),
+        ("", ":a", "unknown variant 'a'"),
+        ("[variants]", "", "variants must be tables"),
+        ("variants = 3", "", "variants must be tables"),
+        ('extends = "mine.toml"', "", "extends itself"),
+        ('extends = "ball"', "", "unknown recipe 'ball'; known: ant-go-to-target"),
+    ],
+)
+def test_mistakes_in_variants_are_told(tmp_path, text, variant, expected):
+    given = write(tmp_path, "mine", 'environment = "ball-go-to-target"\n' + text)
+    with pytest.raises(UserError, match=expected):
+        load_recipe(given + variant)
 
 
 def test_num_envs_fits_the_device():

@@ -12,12 +12,19 @@ SIZES = {"proprioception": 5, "targets": 4, "instruction": 3}
 ACTIONS, LATENT = 2, 3
 
 
-def make(prior="isotropic", kind="hierarchical", **information):
-    seen = {"high_level": tuple(SIZES), "low_level": ("proprioception",), "critic": tuple(SIZES)}
+def make(prior="isotropic", kind="hierarchical", default="shared", period=1, **information):
+    seen = {
+        "high_level": tuple(SIZES),
+        "low_level": ("proprioception",),
+        "critic": tuple(SIZES),
+        "default": ("proprioception",),
+    }
     config = ModelConfig(
         information=Information(**seen | information),
-        policy=PolicyConfig(kind=kind, high_level=(16, LATENT), low_level=(16,)),
-        default_policy=DefaultPolicyConfig(high_level=prior, high_level_sizes=(16,)),
+        policy=PolicyConfig(kind=kind, high_level=(16, LATENT), low_level=(16,), latent_period=period),
+        default_policy=DefaultPolicyConfig(
+            high_level=prior, low_level=default, high_level_sizes=(16,), low_level_sizes=(16,)
+        ),
         critic=CriticConfig((16, 16)),
     )
     return Agent(SIZES, ACTIONS, config, jax.random.key(0))
@@ -32,7 +39,7 @@ def outputs(agent, observation):
     latent = jnp.ones((6, agent.policy.latent_size))
     return {
         "high_level": agent.policy.latent(observation, latent),
-        "low_level": agent.policy.action(observation, latent),
+        "low_level": agent.action(observation, latent),
         "critic": agent.critic(observation, latent, jnp.ones((6, ACTIONS))),
     }
 
@@ -89,23 +96,30 @@ def test_priors_are_those_of_the_paper():
 
 
 def test_a_flat_policy_has_no_latent_and_no_kl():
-    agent = make("none", kind="flat", low_level=tuple(SIZES))
+    agent = make("none", kind="flat", default="none", low_level=tuple(SIZES))
     observation, latent_tm1 = observe(), jnp.zeros((6, 0))
     latent = agent.policy.latent(observation, latent_tm1)
     assert latent.mean.shape == (6, 0)
     kl = gaussian.kl_divergence(latent, agent.default_policy.latent(latent_tm1))
     np.testing.assert_array_equal(kl, jnp.zeros(6))
-    assert agent.policy.action(observation, latent.mean).mean.shape == (6, ACTIONS)
+    assert agent.action(observation, latent.mean).mean.shape == (6, ACTIONS)
 
 
 def test_contradictions_are_refused():
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(ValueError, match="a flat policy has no latent"):
         ModelConfig(policy=PolicyConfig(kind="flat"))
+    with pytest.raises(ValueError, match="a latent needs a prior"):
+        ModelConfig(default_policy=DefaultPolicyConfig(low_level="distral"))
+    with pytest.raises(ValueError, match="no latent to keep"):
+        ModelConfig(
+            policy=PolicyConfig(kind="flat", latent_period=2),
+            default_policy=DefaultPolicyConfig(high_level="none", low_level="distral"),
+        )
     with pytest.raises(ValueError, match="below its greatest"):
         PolicyConfig(latent_scale=(1.0, 0.5))
     with pytest.raises(UserError, match="unknown observation group 'target'; did you mean targets"):
-        Information(("targets",), ("target",), ("targets",)).check(SIZES)
+        Information(("targets",), ("target",), ("targets",), ("targets",)).check(SIZES)
     with pytest.raises(UserError, match="twice"):
-        Information(("targets",), ("targets", "targets"), ("targets",)).check(SIZES)
+        Information(("targets",), ("targets", "targets"), ("targets",), ("targets",)).check(SIZES)
     with pytest.raises(UserError, match=r"information.critic names no observation group"):
-        Information(("targets",), ("targets",), ()).check(SIZES)
+        Information(("targets",), ("targets",), (), ("targets",)).check(SIZES)

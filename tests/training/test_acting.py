@@ -21,7 +21,7 @@ def windows(ball):
     config = ModelConfig(Information(everything, ball.low_level_information, everything))
     agent = Agent(ball.observation_size, ball.action_size, config, jax.random.key(0))
     actor = acting.init(environment, agent.policy.latent_size, jax.random.key(1))
-    unroll = jax.jit(lambda actor, key: acting.unroll(environment, agent.policy, actor, key, LENGTH))
+    unroll = jax.jit(lambda actor, key: acting.unroll(environment, agent, actor, key, LENGTH))
     pairs = []
     for i in range(3):
         after, window, sums = unroll(actor, jax.random.key(2 + i))
@@ -68,7 +68,7 @@ def test_log_probs_are_those_of_scipy_at_the_latents_that_were_drawn(windows):
             agent.policy.latent(observation, before.latent),
             jax.random.normal(latent_key, before.latent.shape),
         )
-        action = agent.policy.action(observation, latent)
+        action = agent.action(observation, latent)
         drawn = action.mean + action.scale * jax.random.normal(action_key, action.mean.shape)
         np.testing.assert_allclose(window.action[:, 0], drawn, atol=1e-5)
         mean, scale = np.asarray(action.mean, float), np.asarray(action.scale, float)

@@ -1,0 +1,60 @@
+"""`mjx-hkl plot RUN... --out FILE`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mjx_hkl.cli.arguments import parse
+from mjx_hkl.config import Positive, from_table, to_table
+from mjx_hkl.errors import UserError
+
+_FORMATS = (".png", ".svg", ".pdf")
+
+
+@dataclasses.dataclass(frozen=True)
+class PlotCommand:
+    """Draw runs side by side, mean and standard deviation over seeds, and print a table of how they ended."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Run directories, or folders of them; runs of one recipe are seeds of one curve."""
+    out: str = "curves.png"
+    """Picture to write: .png, .svg or .pdf."""
+    metric: str = "success_rate"
+    """A field of metrics.jsonl."""
+    smooth: Positive = 5
+    """Log intervals in a running mean."""
+    json: bool = False
+    """Print the table as one JSON object and nothing else."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    command = parse(PlotCommand, "plot", arguments)
+    command = from_table(PlotCommand, to_table(command), "command line")
+    if not command.runs:
+        raise UserError("plot needs runs: mjx-hkl plot RUN... --out FILE.png")
+    out = Path(command.out)
+    require_picture(out)
+    plot([Path(run) for run in command.runs], out, command.metric, command.smooth, command.json)
+    return 0
+
+
+def plot(runs: list[Path], out: Path, metric: str, smooth: int, as_json: bool) -> None:
+    """Draws `runs` into `out` and prints their table."""
+    from mjx_hkl.experiments import curves
+
+    found = curves.read_curves(runs, metric, smooth)
+    rows = curves.summarize(found, with_thresholds=metric == "success_rate")
+    curves.draw(found, metric, out)
+    print(json.dumps({"metric": metric, "runs": rows}) if as_json else curves.table(rows, metric))
+
+
+def require_picture(out: Path) -> None:
+    """Raises UserError where no picture can be written."""
+    if out.suffix not in _FORMATS:
+        raise UserError(f"{out} must end in {', '.join(_FORMATS)}")
+    if not out.parent.is_dir():
+        raise UserError(f"the folder {out.parent} does not exist")

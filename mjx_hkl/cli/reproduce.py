@@ -1,0 +1,72 @@
+"""`mjx-hkl reproduce RECIPE`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mjx_hkl.cli.arguments import parse
+from mjx_hkl.config import Positive, PositiveFloat, from_table, to_table
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.recipe import Recipe, load_variants, recipe_from_table
+
+
+@dataclasses.dataclass(frozen=True)
+class ReproduceCommand:
+    """Train every variant of a recipe that is not yet done, then draw and tabulate all side by side.
+
+    Called again it goes on where it was stopped.
+    """
+
+    recipe: Annotated[str, tyro.conf.Positional]
+    """A recipe with variants, by name or .toml file."""
+    out: str | None = None
+    """Folder of the runs, one for each variant; by default runs/RECIPE."""
+    only: tuple[str, ...] = ()
+    """Variants to train; by default all."""
+    scale: PositiveFloat = 1.0
+    """Multiplies the budget: 0.1 takes a tenth of the environment steps."""
+    num_seeds: Positive | None = None
+    """Seeds of each variant, side by side in one program; by default the recipe's."""
+    num_envs: Positive | None = None
+    """Worlds of each agent; by default the recipe's."""
+    engine: str | None = None
+    """Physics engine; by default the recipe's."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    command = parse(ReproduceCommand, "reproduce", arguments)
+    command = from_table(ReproduceCommand, to_table(command), "command line")
+    variants = load_variants(command.recipe)
+    out = Path(command.out or f"runs/{Path(command.recipe).stem}")
+
+    # Imported only once the arguments are known to be right: a mistake is told at once.
+    from mjx_hkl.cli.plot import plot
+    from mjx_hkl.cli.progress import Display
+    from mjx_hkl.experiments.reproduce import chosen, reproduce, scaled
+    from mjx_hkl.training import devices
+
+    variants = {
+        name: scaled(_changed(recipe, command), command.scale)
+        for name, recipe in chosen(variants, command.only).items()
+    }
+    devices.use_compilation_cache()
+    display = Display()
+    if not reproduce(variants, out, display):
+        display.say("go on with the same command")
+        return 0
+    picture = out / "success_rate.png"
+    try:
+        plot([out], picture, "success_rate", smooth=5, as_json=False)
+        display.say(f"{picture}; others with: mjx-hkl plot {out}")
+    except UserError as error:  # all is trained, and nothing to draw in runs shorter than an episode
+        display.say(f"no picture: {error}")
+    return 0
+
+
+def _changed(recipe: Recipe, command: ReproduceCommand) -> Recipe:
+    options = {name: getattr(command, name) for name in ("num_seeds", "num_envs", "engine")}
+    given = {name: value for name, value in options.items() if value is not None}
+    return recipe_from_table({**to_table(recipe), **given}, "command line")

@@ -1,0 +1,212 @@
+"""Learning curves of runs, by variant and seed: read from metrics, summarized, drawn."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.experiments.run_directory import RunDirectory
+
+AXES = {"learner_steps": "learner steps", "environment_steps": "environment steps", "seconds": "seconds"}
+THRESHOLDS = (0.5, 0.8)
+_EPISODES = ("success_rate", "episode_return", "episode_length")  # means over the episodes that ended
+_LAST = 0.1  # share of a run whose mean counts as its end
+_CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One seed of a run: a metric, smoothed, over each of `AXES`; KL to the default policy at the end."""
+
+    value: Float[np.ndarray, " rows"]
+    axes: dict[str, Float[np.ndarray, " rows"]]
+    final_kl: float
+
+    @property
+    def final(self) -> float:
+        """Mean over the last tenth of the steps."""
+        steps = self.axes["environment_steps"]
+        return float(self.value[steps >= (1 - _LAST) * steps[-1]].mean())
+
+    def reaches(self, threshold: float, axis: str) -> float | None:
+        """Where the curve first is at the threshold; None if it never is."""
+        there = np.flatnonzero(self.value >= threshold)
+        return float(self.axes[axis][there[0]]) if len(there) else None
+
+
+def read_curves(paths: Iterable[Path], metric: str, smooth: int) -> dict[str, list[Curve]]:
+    """The curves of runs, or of all runs in a folder, by the name of what was run.
+
+    Args:
+      paths: run directories, or folders of them.
+      metric: a field of metrics.jsonl.
+      smooth: rows in a running mean; means over episodes are weighted by how many there were.
+
+    Raises:
+      UserError: there is no run, or it has no such metric.
+    """
+    curves: dict[str, list[Curve]] = {}
+    for path in paths:
+        for run in _runs(path):
+            recipe = load_recipe(str(run.path))
+            assert recipe.num_envs is not None, "a run's recipe is resolved"
+            for rows in _by_seed(run.read_metrics()):
+                curve = _curve(rows, metric, smooth, recipe.num_envs, run.path)
+                curves.setdefault(recipe.name, []).append(curve)
+    experiments = {name.partition(":")[0] for name in curves}
+    if len(experiments) == 1 and len(curves) > 1:  # variants of one recipe
+        return {name.partition(":")[2] or name: seeds for name, seeds in curves.items()}
+    return curves
+
+
+def _runs(path: Path) -> list[RunDirectory]:
+    if RunDirectory(path).metrics.is_file():
+        return [RunDirectory(path)]
+    runs = [RunDirectory(file.parent) for file in sorted(path.glob("*/metrics.jsonl"))]
+    if not runs:
+        raise UserError(f"{path} is neither a run nor a folder of runs: there is no metrics.jsonl")
+    return runs
+
+
+def _by_seed(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    seeds = dict.fromkeys(row["seed"] for row in rows)
+    return [[row for row in rows if row["seed"] == seed] for seed in seeds]
+
+
+def _curve(rows: list[dict[str, Any]], metric: str, smooth: int, num_envs: int, path: Path) -> Curve:
+    if metric not in rows[0]:
+        raise unknown_name("metric", metric, [name for name in rows[0] if name not in (*AXES, "seed")])
+    if metric in _EPISODES:
+        # Worlds begin together: until each has ended an episode, only the short ones have.
+        ended = np.cumsum([row["episodes"] for row in rows])
+        rows = [row for row, count in zip(rows, ended, strict=True) if count >= num_envs]
+    rows = [row for row in rows if row[metric] is not None]
+    if not rows:
+        raise UserError(f"{path} has no {metric} yet")
+    weight = [float(row["episodes"]) if metric in _EPISODES else 1.0 for row in rows]
+    value = np.array([row[metric] for row in rows], float)
+    axes = {axis: np.array([row[axis] for row in rows], float) for axis in AXES}
+    kl = [row["kl_high"] + row["kl_low"] for row in rows if row.get("kl_high") is not None]
+    last = kl[-max(1, round(_LAST * len(kl))) :]
+    return Curve(_running_mean(value, np.array(weight), smooth), axes, float(np.mean(last)) if kl else 0.0)
+
+
+def _running_mean(value: np.ndarray, weight: np.ndarray, length: int) -> np.ndarray:
+    """Means over the last `length` rows, fewer at the start."""
+
+    def sums(x: np.ndarray) -> np.ndarray:
+        total = np.cumsum(x)
+        return total - np.concatenate([np.zeros(min(length, len(x))), total[:-length]])
+
+    return sums(value * weight) / sums(weight)
+
+
+def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dict[str, Any]]:
+    """A row for each name: the end of its runs, and when they reached each threshold.
+
+    `iqm` is the interquartile mean over seeds, `interval` its 95 % percentile bootstrap (Agarwal et al.
+    2021); `KL` is that to the default policy, both levels. Steps are the median over the seeds that got
+    there, with their number.
+    """
+    rows = []
+    for name, seeds in curves.items():
+        final = np.array([seed.final for seed in seeds])
+        row: dict[str, Any] = {
+            "name": name,
+            "seeds": len(seeds),
+            "mean": float(final.mean()),
+            "std": float(final.std()),
+            "iqm": float(_iqm(final)),
+            "interval": _interval(final),
+            "kl": float(np.mean([seed.final_kl for seed in seeds])),
+            "seconds": float(max(seed.axes["seconds"][-1] for seed in seeds)),
+        }
+        for threshold in THRESHOLDS if with_thresholds else ():
+            for axis in AXES:
+                found = [x for seed in seeds if (x := seed.reaches(threshold, axis)) is not None]
+                row[f"{axis}_to_{threshold:.0%}"] = float(np.median(found)) if found else None
+            row[f"seeds_at_{threshold:.0%}"] = len(found)
+        rows.append(row)
+    return rows
+
+
+def _iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def _interval(values: np.ndarray) -> list[float] | None:
+    """None for a single seed; no width where all are equal."""
+    if len(values) < 2:
+        return None
+    if np.ptp(values) == 0:
+        return [float(values[0])] * 2
+    found = stats.bootstrap(
+        (values,), _iqm, confidence_level=_CONFIDENCE, method="percentile", rng=np.random.default_rng(0)
+    )
+    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+
+
+def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
+    """The summary as a Markdown table."""
+    share = metric == "success_rate"
+
+    def number(x: float) -> str:
+        return f"{x:.1%}" if share else f"{x:.3g}"
+
+    head = ["", "seeds", f"{metric} ± std", "IQM", "95 % interval", "KL"]
+    if share:
+        head += [f"learner steps to {t:.0%}" for t in THRESHOLDS]
+        head += [f"seconds to {THRESHOLDS[-1]:.0%}"]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        interval = row["interval"]
+        line = [
+            row["name"],
+            str(row["seeds"]),
+            f"{number(row['mean'])} ± {number(row['std'])}",
+            number(row["iqm"]),
+            "-" if interval is None else f"{number(interval[0])} to {number(interval[1])}",
+            f"{row['kl']:.2f}",
+        ]
+        for t in THRESHOLDS if share else ():
+            line.append(_steps(row[f"learner_steps_to_{t:.0%}"], row[f"seeds_at_{t:.0%}"], row["seeds"]))
+        if share:
+            seconds = row[f"seconds_to_{THRESHOLDS[-1]:.0%}"]
+            line.append("never" if seconds is None else f"{seconds:.0f}")
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _steps(steps: float | None, count: int, seeds: int) -> str:
+    if steps is None:
+        return "never"
+    return f"{steps / 1e6:.2f} M" + (f" ({count} of {seeds})" if count < seeds else "")
+
+
+def draw(curves: dict[str, list[Curve]], metric: str, path: Path) -> None:
+    """Mean ± standard deviation over seeds, over learner steps, environment steps and seconds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(AXES), 4), layout="constrained")
+    for plot, (axis, label) in zip(figure.subplots(1, len(AXES), sharey=True), AXES.items(), strict=True):
+        for name, seeds in curves.items():
+            end = min(seed.axes[axis][-1] for seed in seeds)
+            grid = np.linspace(0, end, 200)
+            # before the first row nothing is known
+            values = [np.interp(grid, seed.axes[axis], seed.value, left=np.nan) for seed in seeds]
+            mean, std = np.mean(values, 0), np.std(values, 0)
+            (line,) = plot.plot(grid, mean, label=f"{name} ({len(seeds)})")
+            plot.fill_between(grid, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
+        plot.set_xlabel(label)
+        plot.grid(alpha=0.3)
+        if metric == "success_rate":
+            plot.set_ylim(-0.02, 1.02)
+    figure.axes[0].set_ylabel(metric.replace("_", " "))
+    figure.axes[0].legend(fontsize="small")
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,72 @@
+"""An experiment: the variants of a recipe one after the other, each a run directory of its own."""
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from mjx_hkl.config import difference
+from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.experiments.build import resolve
+from mjx_hkl.experiments.recipe import Recipe, essence, load_recipe
+from mjx_hkl.experiments.run_directory import RunDirectory
+from mjx_hkl.experiments.training_run import Reporter, train
+
+
+def scaled(recipe: Recipe, scale: float) -> Recipe:
+    """The recipe with its budget multiplied: environment steps, and the updates learning rates fall over."""
+    decay = math.ceil(scale * recipe.algorithm.learning_rate_decay)
+    algorithm = dataclasses.replace(recipe.algorithm, learning_rate_decay=decay)
+    steps = math.ceil(scale * recipe.total_env_steps)
+    return dataclasses.replace(recipe, total_env_steps=steps, algorithm=algorithm)
+
+
+def chosen(variants: dict[str, Recipe], only: Iterable[str]) -> dict[str, Recipe]:
+    """The variants named, or all.
+
+    Raises:
+      UserError: there is no such variant.
+    """
+    for name in only:
+        if name not in variants:
+            raise unknown_name("variant", name, variants)
+    return {name: variants[name] for name in only or variants}
+
+
+def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> bool:
+    """Trains every variant that is not yet done in `out/VARIANT`; returns whether all are done now.
+
+    A run that was stopped goes on from its newest checkpoint; one without any begins anew.
+
+    Raises:
+      UserError: a folder holds a run of another recipe, or training fails; finished runs stay as they are.
+    """
+    variants = {name: resolve(recipe) for name, recipe in variants.items()}
+    runs = {name: RunDirectory(out / (name or variants[name].name)) for name in variants}
+    for name, run in runs.items():
+        _require_same(run, variants[name])
+    for name, recipe in variants.items():
+        run = runs[name]
+        if run.evaluation.is_file():
+            reporter.say(f"{run.path}: already there")
+            continue
+        resume = run.checkpoints.exists()
+        if run.recipe.is_file() and not resume:
+            shutil.rmtree(run.path)
+        if not train(recipe, run.path, resume, reporter).finished:
+            return False
+    return True
+
+
+def _require_same(run: RunDirectory, recipe: Recipe) -> None:
+    """Raises UserError where the folder holds a run of another recipe or length."""
+    if not run.recipe.is_file():
+        return
+    held = load_recipe(str(run.path))
+    length = {"total_env_steps": recipe.total_env_steps}
+    different = difference(
+        essence(held) | {"total_env_steps": held.total_env_steps}, essence(recipe) | length
+    )
+    if different:
+        raise UserError(f"{run.path} holds a run of another recipe: {different}; give another --out")

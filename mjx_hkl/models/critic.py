@@ -1,0 +1,55 @@
+"""The critic: action values that also depend on the latent."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mjx_hkl.models.config import ModelConfig
+from mjx_hkl.models.networks import MLP, Observation, concatenate
+
+
+class Critic(nnx.Module):
+    """Q(a, z, x), or several of them learned side by side."""
+
+    def __init__(self, sizes: Mapping[str, int], action_size: int, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.groups = config.information.critic
+        inputs = sum(sizes[name] for name in self.groups) + config.policy.latent_size + action_size
+        self.members = nnx.List(
+            ActionValue(inputs, config.critic.sizes, rngs=rngs) for _ in range(config.critic.num_critics)
+        )
+
+    def __call__(
+        self,
+        observation: Observation,
+        latent: Float[Array, "*batch latent"],
+        action: Float[Array, "*batch action"],
+    ) -> Float[Array, "*batch"]:
+        """The action value; of several critics the least (Fujimoto et al. 2018)."""
+        return self.each(observation, latent, action).min(0)
+
+    def each(
+        self,
+        observation: Observation,
+        latent: Float[Array, "*batch latent"],
+        action: Float[Array, "*batch action"],
+    ) -> Float[Array, "critics *batch"]:
+        """Every critic's action value."""
+        inputs = concatenate(observation, self.groups, latent, action)
+        return jnp.stack([member(inputs) for member in self.members])
+
+
+class ActionValue(nnx.Module):
+    """One network; its first layer is followed by LayerNorm and tanh."""
+
+    def __init__(self, inputs: int, sizes: tuple[int, ...], *, rngs: nnx.Rngs):
+        first, *rest = sizes
+        self.first = nnx.Linear(inputs, first, rngs=rngs)
+        self.norm = nnx.LayerNorm(first, rngs=rngs)
+        self.rest = MLP(first, tuple(rest), rngs=rngs)
+        self.value = nnx.Linear(sizes[-1], 1, rngs=rngs)
+
+    def __call__(self, inputs: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+        """The value of each input."""
+        return self.value(self.rest(jnp.tanh(self.norm(self.first(inputs)))))[..., 0]

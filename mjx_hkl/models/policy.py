@@ -1,0 +1,109 @@
+"""The policy π: a high level over latents and a low level over actions.
+
+A flat policy is a hierarchical one whose latent has size 0: the latent Gaussian, its KL and z_{t−1} are
+all empty arrays, and one algorithm serves both.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from mjx_hkl.math.gaussian import Gaussian
+from mjx_hkl.models.config import ModelConfig
+from mjx_hkl.models.networks import MLP, GaussianHead, Observation, concatenate
+
+
+class HighLevel(nnx.Module):
+    """π^H(z_t | x_t): with an autoregressive prior z_{t−1} is part of the history x_t."""
+
+    def __init__(
+        self, sizes: Mapping[str, int], groups: tuple[str, ...], config: ModelConfig, *, rngs: nnx.Rngs
+    ):
+        self.groups = groups
+        self.sees_latent = config.default_policy.high_level in ("ar1", "ar_learned")
+        *hidden, latent_size = config.policy.high_level
+        inputs = sum(sizes[name] for name in groups) + self.sees_latent * latent_size
+        self.torso = MLP(inputs, tuple(hidden), rngs=rngs)
+        self.head = GaussianHead(
+            hidden[-1] if hidden else inputs, latent_size, config.policy.latent_scale, rngs=rngs
+        )
+
+    def __call__(self, observation: Observation, latent_tm1: Float[Array, "*batch latent"]) -> Gaussian:
+        """The distribution of z_t."""
+        history = (latent_tm1,) if self.sees_latent else ()
+        return self.head(self.torso(concatenate(observation, self.groups, *history)))
+
+
+class LowLevel(nnx.Module):
+    """A distribution of a_t given z_t and x_t, its mean squashed by tanh: π^L, or a π0^L of its own."""
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        groups: tuple[str, ...],
+        hidden: tuple[int, ...],
+        action_size: int,
+        config: ModelConfig,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.groups = groups
+        inputs = sum(sizes[name] for name in groups) + config.policy.latent_size
+        self.torso = MLP(inputs, hidden, rngs=rngs)
+        self.head = ActionHead(
+            hidden[-1] if hidden else inputs, action_size, config.policy.action_scale, rngs=rngs
+        )
+
+    def __call__(self, observation: Observation, latent: Float[Array, "*batch latent"]) -> Gaussian:
+        """The distribution of a_t, before clipping."""
+        return self.head(self.features(observation, latent))
+
+    def features(
+        self, observation: Observation, latent: Float[Array, "*batch latent"]
+    ) -> Float[Array, "*batch n"]:
+        """What the head sees."""
+        return self.torso(concatenate(observation, self.groups, latent))
+
+
+class ActionHead(GaussianHead):
+    """A Gaussian head whose mean is squashed by tanh."""
+
+    def bounded(self, raw: Float[Array, "*batch raw"]) -> Gaussian:
+        """The distribution that outputs of the linear map stand for."""
+        action = super().bounded(raw)
+        return Gaussian(jnp.tanh(action.mean), action.scale)
+
+
+class Policy(nnx.Module):
+    """π(a, z | x) = π^H(z | x) π^L(a | z, x) (§3)."""
+
+    def __init__(self, sizes: Mapping[str, int], action_size: int, config: ModelConfig, *, rngs: nnx.Rngs):
+        seen = config.information
+        self.latent_size = config.policy.latent_size
+        self.latent_period = config.policy.latent_period
+        self.high_level = HighLevel(sizes, seen.high_level, config, rngs=rngs) if self.latent_size else None
+        self.low_level = LowLevel(
+            sizes, seen.low_level, config.policy.low_level, action_size, config, rngs=rngs
+        )
+
+    @property
+    def is_autoregressive(self) -> bool:
+        """Whether z_t depends on z_{t−1}."""
+        return self.high_level is not None and self.high_level.sees_latent
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a step's latent needs the one before: autoregressive, or kept for several steps."""
+        return self.is_autoregressive or self.latent_period > 1
+
+    def latent(self, observation: Observation, latent_tm1: Float[Array, "*batch latent"]) -> Gaussian:
+        """π^H(z_t | x_t); empty for a flat policy."""
+        if self.high_level is None:
+            return Gaussian(latent_tm1, latent_tm1)
+        return self.high_level(observation, latent_tm1)
+
+    def draws(self, episode_step: Array) -> Bool[Array, "*batch 1"]:
+        """1_p(t) of eq. 27: whether a latent is drawn this many steps after the episode's start."""
+        return (episode_step % self.latent_period == 0)[..., None]

@@ -1,0 +1,132 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from slow_reference import SlowReference, adam_first_step
+from small import ACTIONS, make_agent, make_window
+
+from mjx_hkl.algorithms import learner, svg
+from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.errors import UserError
+
+CONFIG = AlgorithmConfig(
+    discount=0.9,
+    retrace_lambda=0.8,
+    kl_cost=0.3,
+    entropy_cost=0.2,
+    reward_scale=0.5,
+    distillation_cost=0.7,
+    target_update_period=3,
+)
+loss = jax.jit(svg.loss, static_argnames="config")
+update = jax.jit(learner.update, static_argnames="config")
+AGENTS = {
+    "isotropic": {},
+    "ar1": {"high_level": "ar1"},
+    "ar_learned": {"high_level": "ar_learned"},
+    "separate": {"low_level": "separate"},
+    "separate, period 2": {"high_level": "ar1", "low_level": "separate", "period": 2},
+    "svg0": {"low_level": "none"},
+    "distral": {"low_level": "distral"},
+    "distral_two_column": {"low_level": "distral_two_column"},
+    "distral_shared": {"low_level": "distral_shared"},
+    "twin critics": {"num_critics": 2},
+}
+
+
+ALGORITHM_1 = dataclasses.replace(CONFIG, returns="n_step", action_samples=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [*((kind, CONFIG) for kind in AGENTS), ("separate, period 2", ALGORITHM_1), ("svg0", ALGORITHM_1)],
+)
+def test_one_update_is_that_of_the_paper(kind, config):
+    """Losses, gradients and the first step of Adam, against Algorithms 2 and 1 in loops."""
+    steps, batch = 3, 3
+    agent = make_agent(**AGENTS[kind])
+    latent_size = agent.policy.latent_size
+    target = svg.Target(make_agent(**AGENTS[kind], seed=1))
+    window = make_window(5, steps=steps, batch=batch, latent_size=latent_size)
+    key = jax.random.key(3)
+
+    latent_key, action_key = jax.random.split(key)
+    noise_key, start_key = jax.random.split(latent_key)
+    slow = SlowReference(
+        target,
+        window,
+        noise=jax.random.normal(noise_key, (steps + 2, batch, latent_size)),
+        starts=jax.random.normal(start_key, (steps + 1, batch, latent_size)),
+        action_noise=jax.random.normal(action_key, (config.action_samples, steps + 2, batch, ACTIONS)),
+        config=config,
+    )
+    _, metrics = loss(agent, target, window, key, config)
+    expected = {
+        "policy_loss": slow.policy_loss(agent),
+        "default_policy_loss": slow.default_policy_loss(agent, agent.default_policy),
+        "critic_loss": slow.critic_loss(agent, agent.critic),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-4, atol=2e-4, err_msg=name)
+
+    by_agent = jax.grad(slow.policy_loss)(agent)
+    distilled = jax.grad(slow.default_policy_loss, argnums=1)(agent, agent.default_policy)
+    gradients = {
+        "policy": by_agent.policy,
+        "default_policy": jax.tree.map(
+            lambda a, b: a + config.distillation_cost * b, by_agent.default_policy, distilled
+        ),
+        "critic": jax.grad(slow.critic_loss, argnums=1)(agent, agent.critic),
+    }
+    before = learner.init(agent, config).replace(target=target)
+    after, _ = update(before, window, key, jnp.int32(1), config)
+    for name, gradient in gradients.items():
+        expected = adam_first_step(gradient, 1e-4, config.max_gradient_norm)
+        moved = jax.tree.map(lambda new, old: new - old, getattr(after.agent, name), getattr(agent, name))
+        # the sign of a gradient that is zero but for rounding says nothing
+        matters = jax.tree.map(lambda g: jnp.abs(g) > 1e-4, gradient)
+        for a, b, m in zip(*map(jax.tree.leaves, (moved, expected, matters)), strict=True):
+            np.testing.assert_allclose(a[m], b[m], rtol=0.02, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.25])
+def test_the_target_moves_every_period(rate):
+    config = dataclasses.replace(CONFIG, target_update_rate=rate)
+    state = learner.init(make_agent("ar_learned"), config)
+    for count in range(1, 7):
+        old = state.target
+        state, _ = update(state, make_window(count), jax.random.key(count), jnp.int32(count), config=config)
+        share = rate if count % 3 == 0 else 0.0
+        new = jax.tree.leaves(svg.Target(state.agent))
+        for a, b, c in zip(jax.tree.leaves(state.target), jax.tree.leaves(old), new, strict=True):
+            np.testing.assert_allclose(a, (1 - share) * b + share * c, rtol=1e-6, atol=1e-7)
+
+
+def test_each_module_has_its_own_learning_rate():
+    config = dataclasses.replace(CONFIG, critic_learning_rate=1e-30)
+    state = learner.init(make_agent("ar_learned"), config)
+    after, _ = update(state, make_window(), jax.random.key(0), jnp.int32(1), config)
+
+    def moved(module):
+        old, new = (jax.tree.leaves(getattr(learned.agent, module)) for learned in (state, after))
+        return any((a != b).any() for a, b in zip(old, new, strict=True))
+
+    assert moved("policy")
+    assert moved("default_policy")
+    assert not moved("critic")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
+def test_an_optimizer_is_optaxs_of_that_name(name):
+    config = dataclasses.replace(CONFIG, optimizer=name)
+    state = learner.init(make_agent(), config)
+    after, _ = update(state, make_window(), jax.random.key(0), jnp.int32(1), config)
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (state.agent, after.agent)), strict=True))
+
+
+def test_an_optimizer_that_optax_does_not_have_is_refused():
+    for name, hint in (("adamv", "did you mean adam"), ("lbfgs", "unknown optimizer")):
+        with pytest.raises(UserError, match=hint):
+            learner.optimizers(dataclasses.replace(CONFIG, optimizer=name))

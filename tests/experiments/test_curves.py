@@ -1,0 +1,108 @@
+import json
+
+import numpy as np
+import pytest
+
+from mjx_hkl.cli.main import run
+from mjx_hkl.experiments import curves
+from mjx_hkl.experiments.curves import Curve
+from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
+from mjx_hkl.experiments.reproduce import scaled
+
+ROWS, ENVS = 20, 256
+RAMP = np.linspace(0.06, 1.01, ROWS)
+
+
+def write_run(folder, recipe, successes, seconds=1.0):
+    """A run whose seeds have these success rates, a row each; 64 episodes end in every row."""
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text(recipe_to_toml(load_recipe(recipe)), encoding="utf-8")
+    rows = [
+        {
+            "seed": seed,
+            "environment_steps": 100 * (i + 1),
+            "learner_steps": 800 * (i + 1),
+            "seconds": seconds * (i + 1),
+            "episodes": 64,
+            "success_rate": success,
+            "kl_high": 1.5,
+            "kl_low": 0.5,
+        }
+        for seed, values in enumerate(successes)
+        for i, success in enumerate(values)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    write_run(tmp_path / "ar1", "ball-go-to-target-priors:ar1", [RAMP, RAMP**2])
+    write_run(tmp_path / "svg0", "ball-go-to-target-priors:svg0", [0.5 * RAMP])
+    return tmp_path
+
+
+def test_variants_of_one_recipe_are_called_by_their_own_names(runs):
+    found = curves.read_curves([runs], "success_rate", smooth=1)
+    assert {name: len(seeds) for name, seeds in found.items()} == {"ar1": 2, "svg0": 1}
+    one = curves.read_curves([runs / "ar1", runs / "ar1"], "success_rate", smooth=1)
+    assert {name: len(seeds) for name, seeds in one.items()} == {"ball-go-to-target-priors:ar1": 4}
+
+
+def test_nothing_counts_until_every_world_has_had_an_episode(runs):
+    """Worlds begin together, and the episodes that end first are the solved ones."""
+    (curve,) = curves.read_curves([runs / "svg0"], "success_rate", smooth=1).values()
+    assert curve[0].axes["environment_steps"][0] == 100 * ENVS / 64
+
+
+def test_thresholds_are_where_the_curve_first_is():
+    steps = np.arange(1.0, 6.0)
+    curve = Curve(np.array([0.1, 0.6, 0.4, 0.9, 0.7]), {"learner_steps": steps}, 0.0)
+    assert curve.reaches(0.5, "learner_steps") == 2
+    assert curve.reaches(0.8, "learner_steps") == 4
+    assert curve.reaches(0.95, "learner_steps") is None
+
+
+def test_a_running_mean_is_over_episodes(runs):
+    value, weight = np.array([1.0, 0.0, 0.5, 1.0]), np.array([10.0, 30.0, 0.0, 20.0])
+    expected = [1.0, 10 / 40, 0.0, 20 / 20]
+    np.testing.assert_allclose(curves._running_mean(value, weight, 2), expected)
+    np.testing.assert_allclose(curves._running_mean(value, weight, 9)[-1], 30 / 60)
+
+
+def test_the_summary_is_that_of_the_seeds_ends(runs):
+    found = curves.read_curves([runs], "success_rate", smooth=1)
+    ar1, svg0 = curves.summarize(found, with_thresholds=True)
+    ends = [RAMP[-3:].mean(), (RAMP**2)[-3:].mean()]
+    assert ar1["mean"] == pytest.approx(np.mean(ends))
+    assert ar1["std"] == pytest.approx(np.std(ends))
+    assert ar1["iqm"] == pytest.approx(np.mean(ends))  # of two nothing is trimmed
+    assert ar1["interval"] == pytest.approx(sorted(ends))  # the bootstrap of two knows only their mixtures
+    assert ar1["kl"] == 2.0
+    assert ar1["learner_steps_to_80%"] == pytest.approx(800 * np.mean([16, 18]))
+    assert ar1["seeds_at_80%"] == 2
+    assert (svg0["interval"], svg0["learner_steps_to_80%"], svg0["seeds_at_50%"]) == (None, None, 1)
+
+
+def test_the_interquartile_mean_leaves_the_outer_quarters_out():
+    values = np.array([0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 100.0])
+    assert curves._iqm(values) == pytest.approx(np.mean([0.5, 0.6, 0.7, 0.8]))
+
+
+def test_plot_writes_a_picture_and_a_table(runs, tmp_path, capsys):
+    out = tmp_path / "curves.png"
+    assert run(["plot", str(runs), "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr().out
+    assert "| svg0 | 1 |" in shown
+    assert "never" in shown
+    assert run(["plot", str(runs), "--out", str(out), "--json", "--metric", "kl_high"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["mean"] for row in found["runs"]] == [1.5, 1.5]
+
+
+def test_a_scaled_recipe_has_a_smaller_budget_and_nothing_else():
+    whole = load_recipe("ball-go-to-target")
+    tenth = scaled(whole, 0.1)
+    assert tenth.total_env_steps == 275_000
+    assert tenth.algorithm.learning_rate_decay == 3400
+    assert scaled(tenth, 10) == whole

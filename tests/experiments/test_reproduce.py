@@ -1,0 +1,67 @@
+import json
+
+import pytest
+import tomli_w
+
+from mjx_hkl.cli.main import run
+from mjx_hkl.config import to_table
+
+
+@pytest.fixture(scope="module")
+def experiment(tiny_recipe, tmp_path_factory):
+    """Two variants that take milliseconds, their episodes ten steps."""
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "short.toml").write_text('extends = "ball-go-to-target"\nepisode_length = 10')
+    table = {**to_table(tiny_recipe), "num_seeds": 2, "environment": "short.toml"}
+    table["variants"] = {"plain": {}, "period": {"policy": {"latent_period": 3}}}
+    path = folder / "pair.toml"
+    path.write_text(tomli_w.dumps(table), encoding="utf-8")
+    return path
+
+
+def trained(out):
+    return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/evaluation.json")}
+
+
+def test_all_variants_are_trained_once_and_compared(experiment, tmp_path, capsys):
+    out = tmp_path / "pair"
+    command = ["reproduce", str(experiment), "--out", str(out)]
+    assert run([*command, "--only", "period"]) == 0
+    assert list(trained(out)) == ["period"]
+    first = trained(out)["period"]
+    (out / "plain").mkdir()  # a run that ended before its first checkpoint
+    (out / "plain" / "recipe.toml").write_text((out / "period" / "recipe.toml").read_text())
+    capsys.readouterr()
+    assert run(command) == 2
+    assert "holds a run of another recipe" in capsys.readouterr().err
+    (out / "plain" / "recipe.toml").unlink()
+    assert run(command) == 0
+    assert sorted(trained(out)) == ["period", "plain"]
+    assert trained(out)["period"] == first
+    shown = capsys.readouterr().out
+    assert "period: already there" in shown
+    assert "| plain | 2 |" in shown
+    assert (out / "success_rate.png").is_file()
+    assert len((out / "plain" / "metrics.jsonl").read_text().splitlines()) == 2 * 4
+
+
+def test_a_stopped_variant_goes_on(experiment, tmp_path):
+    """What a stop leaves behind: a checkpoint, and no evaluation."""
+    out = tmp_path / "pair"
+    command = ["reproduce", str(experiment), "--out", str(out), "--only", "plain"]
+    assert run(command) == 0
+    whole = (out / "plain" / "metrics.jsonl").read_text()
+    (out / "plain" / "evaluation.json").unlink()
+    assert run(command) == 0
+    assert (out / "plain" / "metrics.jsonl").read_text() == whole
+    assert len(json.loads((out / "plain" / "evaluation.json").read_text())) == 2
+
+
+def test_a_smaller_scale_is_another_experiment(experiment, tmp_path, capsys):
+    out = tmp_path / "pair"
+    command = ["reproduce", str(experiment), "--out", str(out), "--only", "plain"]
+    assert run([*command, "--scale", "0.25"]) == 0
+    assert len((out / "plain" / "metrics.jsonl").read_text().splitlines()) == 2
+    capsys.readouterr()
+    assert run(command) == 2
+    assert "holds a run of another recipe: algorithm.learning_rate_decay" in capsys.readouterr().err
