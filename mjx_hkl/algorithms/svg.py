@@ -103,6 +103,8 @@ def loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Sum of policy, critic and default policy loss; each moves only its own parameters.
 
+    But with two columns (F.2) the default policy's is a part of the policy, and both losses move it.
+
     Args:
       agent: θ, φ, ψ, differentiated.
       target: φ', ψ'.
@@ -154,14 +156,14 @@ def loss(
     q = agent.critic.each(observation_t, stop(latent[:steps]), window.action)
 
     # Distillation: φ follows the policy; the policy does not follow back.
-    distillation = sum(divergence(stop(agent), agent.default_policy, observation, *stop((latents, action))))
+    kl_distilled = divergence(stop(agent), agent.default_policy, observation, *stop((latents, action)))
 
     def mean(x: Float[Array, "_ batch"]) -> Float[Array, ""]:
         return (x[:steps] * window.valid).sum() / jnp.maximum(window.valid.sum(), 1.0)
 
     policy_loss = -mean(q_policy - config.kl_cost * kl + config.entropy_cost * entropy)
     critic_loss = mean(jnp.square(q_target - q).sum(0))
-    default_policy_loss = mean(distillation)
+    default_policy_loss = mean(kl_distilled[0] + kl_distilled[1])
     metrics = {
         "policy_loss": policy_loss,
         "critic_loss": critic_loss,

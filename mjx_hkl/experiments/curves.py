@@ -1,6 +1,7 @@
 """Learning curves of runs, by variant and seed: read from metrics, summarized, drawn."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ class Curve:
         steps = self.axes["environment_steps"]
         return float(self.value[steps >= (1 - _LAST) * steps[-1]].mean())
 
-    def reaches(self, threshold: float, axis: str) -> float | None:
-        """Where the curve first is at the threshold; None if it never is."""
+    def reaches(self, threshold: float, axis: str) -> float:
+        """Where the curve first is at the threshold; infinite if it never is."""
         there = np.flatnonzero(self.value >= threshold)
-        return float(self.axes[axis][there[0]]) if len(there) else None
+        return float(self.axes[axis][there[0]]) if len(there) else math.inf
 
 
 def read_curves(paths: Iterable[Path], metric: str, smooth: int) -> dict[str, list[Curve]]:
@@ -111,8 +112,8 @@ def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dic
     """A row for each name: the end of its runs, and when they reached each threshold.
 
     `iqm` is the interquartile mean over seeds, `interval` its 95 % percentile bootstrap (Agarwal et al.
-    2021); `KL` is that to the default policy, both levels. Steps are the median over the seeds that got
-    there, with their number.
+    2021); `kl` is that to the default policy, both levels. Steps to a threshold are the median over seeds,
+    None where half of them never got there; `seeds_at` counts those that did.
     """
     rows = []
     for name, seeds in curves.items():
@@ -128,10 +129,10 @@ def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dic
             "seconds": float(max(seed.axes["seconds"][-1] for seed in seeds)),
         }
         for threshold in THRESHOLDS if with_thresholds else ():
+            row[f"seeds_at_{threshold:.0%}"] = sum(bool(seed.value.max() >= threshold) for seed in seeds)
             for axis in AXES:
-                found = [x for seed in seeds if (x := seed.reaches(threshold, axis)) is not None]
-                row[f"{axis}_to_{threshold:.0%}"] = float(np.median(found)) if found else None
-            row[f"seeds_at_{threshold:.0%}"] = len(found)
+                median = float(np.median([seed.reaches(threshold, axis) for seed in seeds]))
+                row[f"{axis}_to_{threshold:.0%}"] = median if math.isfinite(median) else None
         rows.append(row)
     return rows
 
@@ -185,7 +186,7 @@ def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
 
 def _steps(steps: float | None, count: int, seeds: int) -> str:
     if steps is None:
-        return "never"
+        return f"{count} of {seeds}" if count else "never"
     return f"{steps / 1e6:.2f} M" + (f" ({count} of {seeds})" if count < seeds else "")
 
 

@@ -15,11 +15,15 @@ from mjx_hkl.experiments.training_run import Reporter, train
 
 
 def scaled(recipe: Recipe, scale: float) -> Recipe:
-    """The recipe with its budget multiplied: environment steps, and the updates learning rates fall over."""
-    decay = math.ceil(scale * recipe.algorithm.learning_rate_decay)
-    algorithm = dataclasses.replace(recipe.algorithm, learning_rate_decay=decay)
-    steps = math.ceil(scale * recipe.total_env_steps)
-    return dataclasses.replace(recipe, total_env_steps=steps, algorithm=algorithm)
+    """The recipe with its budget multiplied: environment steps, and what is spread over them."""
+    return dataclasses.replace(
+        recipe,
+        total_env_steps=math.ceil(scale * recipe.total_env_steps),
+        log_interval=math.ceil(scale * recipe.log_interval),
+        algorithm=dataclasses.replace(
+            recipe.algorithm, learning_rate_decay=math.ceil(scale * recipe.algorithm.learning_rate_decay)
+        ),
+    )
 
 
 def chosen(variants: dict[str, Recipe], only: Iterable[str]) -> dict[str, Recipe]:

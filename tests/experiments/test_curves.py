@@ -59,7 +59,7 @@ def test_thresholds_are_where_the_curve_first_is():
     curve = Curve(np.array([0.1, 0.6, 0.4, 0.9, 0.7]), {"learner_steps": steps}, 0.0)
     assert curve.reaches(0.5, "learner_steps") == 2
     assert curve.reaches(0.8, "learner_steps") == 4
-    assert curve.reaches(0.95, "learner_steps") is None
+    assert curve.reaches(0.95, "learner_steps") == np.inf
 
 
 def test_a_running_mean_is_over_episodes(runs):
@@ -103,6 +103,6 @@ def test_plot_writes_a_picture_and_a_table(runs, tmp_path, capsys):
 def test_a_scaled_recipe_has_a_smaller_budget_and_nothing_else():
     whole = load_recipe("ball-go-to-target")
     tenth = scaled(whole, 0.1)
-    assert tenth.total_env_steps == 275_000
+    assert (tenth.total_env_steps, tenth.log_interval) == (275_000, 5120)
     assert tenth.algorithm.learning_rate_decay == 3400
     assert scaled(tenth, 10) == whole

@@ -61,7 +61,8 @@ def test_a_smaller_scale_is_another_experiment(experiment, tmp_path, capsys):
     out = tmp_path / "pair"
     command = ["reproduce", str(experiment), "--out", str(out), "--only", "plain"]
     assert run([*command, "--scale", "0.25"]) == 0
-    assert len((out / "plain" / "metrics.jsonl").read_text().splitlines()) == 2
+    rows = [json.loads(line) for line in (out / "plain" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["environment_steps"] for row in rows] == [20, 20, 40, 40]  # of two seeds
     capsys.readouterr()
     assert run(command) == 2
     assert "holds a run of another recipe: algorithm.learning_rate_decay" in capsys.readouterr().err

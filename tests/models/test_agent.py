@@ -12,7 +12,7 @@ SIZES = {"proprioception": 5, "targets": 4, "instruction": 3}
 ACTIONS, LATENT = 2, 3
 
 
-def make(prior="isotropic", kind="hierarchical", default="shared", period=1, **information):
+def make(prior="isotropic", kind="hierarchical", own="shared", **information):
     seen = {
         "high_level": tuple(SIZES),
         "low_level": ("proprioception",),
@@ -21,9 +21,9 @@ def make(prior="isotropic", kind="hierarchical", default="shared", period=1, **i
     }
     config = ModelConfig(
         information=Information(**seen | information),
-        policy=PolicyConfig(kind=kind, high_level=(16, LATENT), low_level=(16,), latent_period=period),
+        policy=PolicyConfig(kind=kind, high_level=(16, LATENT), low_level=(16,)),
         default_policy=DefaultPolicyConfig(
-            high_level=prior, low_level=default, high_level_sizes=(16,), low_level_sizes=(16,)
+            high_level=prior, low_level=own, high_level_sizes=(16,), low_level_sizes=(16,)
         ),
         critic=CriticConfig((16, 16)),
     )
@@ -37,7 +37,9 @@ def observe(key=0, batch=6):
 
 def outputs(agent, observation):
     latent = jnp.ones((6, agent.policy.latent_size))
+    own = agent.default_policy.action(agent.policy, observation, latent)
     return {
+        **({} if own is None else {"default": own}),
         "high_level": agent.policy.latent(observation, latent),
         "low_level": agent.action(observation, latent),
         "critic": agent.critic(observation, latent, jnp.ones((6, ACTIONS))),
@@ -45,11 +47,11 @@ def outputs(agent, observation):
 
 
 @pytest.mark.parametrize("hidden", list(SIZES))
-@pytest.mark.parametrize("module", ["high_level", "low_level", "critic"])
+@pytest.mark.parametrize("module", ["high_level", "low_level", "critic", "default"])
 def test_a_module_cannot_read_a_group_it_was_not_given(module, hidden):
-    everything = {name: tuple(SIZES) for name in ("high_level", "low_level", "critic")}
+    everything = {name: tuple(SIZES) for name in ("high_level", "low_level", "critic", "default")}
     seen = everything | {module: tuple(name for name in SIZES if name != hidden)}
-    agent = make(**seen)
+    agent = make(**{"own": "separate", **seen})
     observation = observe()
     perturbed = observation | {hidden: observation[hidden] + 1.0}
     before, after = outputs(agent, observation), outputs(agent, perturbed)
@@ -96,13 +98,51 @@ def test_priors_are_those_of_the_paper():
 
 
 def test_a_flat_policy_has_no_latent_and_no_kl():
-    agent = make("none", kind="flat", default="none", low_level=tuple(SIZES))
+    agent = make("none", kind="flat", own="none", low_level=tuple(SIZES))
     observation, latent_tm1 = observe(), jnp.zeros((6, 0))
     latent = agent.policy.latent(observation, latent_tm1)
     assert latent.mean.shape == (6, 0)
     kl = gaussian.kl_divergence(latent, agent.default_policy.latent(latent_tm1))
     np.testing.assert_array_equal(kl, jnp.zeros(6))
     assert agent.action(observation, latent.mean).mean.shape == (6, ACTIONS)
+
+
+def make_flat(own):
+    return make("none", kind="flat", own=own, low_level=tuple(SIZES))
+
+
+def test_distral_hides_the_task_from_the_default_policy():
+    """F.2: but not where that is a branch on the policy's own features."""
+    observation = observe()
+    elsewhere = observation | {"targets": observation["targets"] + 1.0}
+    for own, hides in (("distral", True), ("distral_two_column", True), ("distral_shared", False)):
+        agent = make_flat(own)
+        here, there = (outputs(agent, x)["default"].mean for x in (observation, elsewhere))
+        assert bool((here == there).all()) == hides
+
+
+def test_two_columns_are_added_before_the_bounds():
+    agent, observation, latent = make_flat("distral_two_column"), observe(), jnp.zeros((6, 0))
+    raw = [
+        low_level.head.linear(
+            low_level.torso(jnp.concatenate([observation[g] for g in low_level.groups], -1))
+        )
+        for low_level in (agent.policy.low_level, agent.default_policy.low_level)
+    ]
+    mean, scale = jnp.split(raw[0] + raw[1], 2, axis=-1)
+    action = agent.action(observation, latent)
+    np.testing.assert_allclose(action.mean, jnp.tanh(mean), atol=1e-6)
+    np.testing.assert_allclose(action.scale, 0.05 + 0.95 / (1 + np.exp(-scale)), rtol=1e-5)
+
+
+def test_of_twin_critics_the_least_counts():
+    config = ModelConfig(Information(*4 * [tuple(SIZES)]), critic=CriticConfig((16, 16), num_critics=2))
+    critic = Agent(SIZES, ACTIONS, config, jax.random.key(0)).critic
+    inputs = observe(), jnp.ones((6, config.policy.latent_size)), jnp.ones((6, ACTIONS))
+    each = critic.each(*inputs)
+    assert each.shape == (2, 6)
+    assert (each[0] != each[1]).all()
+    np.testing.assert_array_equal(critic(*inputs), np.minimum(*each))
 
 
 def test_contradictions_are_refused():

@@ -8,7 +8,7 @@ from scipy import stats
 from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.math import gaussian
 from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.config import Information, ModelConfig
+from mjx_hkl.models.config import Information, ModelConfig, PolicyConfig
 from mjx_hkl.training import acting
 
 ENVS, LENGTH, EPISODE = 3, 7, 9  # the second window of each environment is cut inside by the time limit
@@ -82,3 +82,21 @@ def test_episode_sums_count_what_ended(windows):
         assert sums["episodes"] == window.is_last.sum()
         assert sums["faults"] == 0
         np.testing.assert_allclose(sums["success"], (1 - window.discount).sum())
+
+
+def test_a_latent_is_kept_for_its_period_and_drawn_anew_in_a_new_episode(ball):
+    environment = VectorEnvironment(ball, ENVS, EPISODE + 2)
+    everything = tuple(ball.observation_size)
+    information = Information(everything, ball.low_level_information, everything, everything)
+    config = ModelConfig(information, PolicyConfig(latent_period=4))
+    agent = Agent(ball.observation_size, ball.action_size, config, jax.random.key(0))
+    actor = acting.init(environment, agent.policy.latent_size, jax.random.key(1))
+    unroll = jax.jit(lambda actor, key: acting.unroll(environment, agent, actor, key, 1))
+    for t in range(2 * (EPISODE + 2)):
+        step = t % (EPISODE + 2)
+        after, window, _ = unroll(actor, jax.random.key(t))
+        np.testing.assert_array_equal(window.episode_step, step)
+        if step < EPISODE + 1:  # the last step's latent is not kept: another episode follows
+            changed = (after.latent != actor.latent).any(-1)
+            np.testing.assert_array_equal(changed, step % 4 == 0)
+        actor = after
