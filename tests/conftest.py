@@ -3,6 +3,10 @@
 import os
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/mjx-hkl/jax"))
+# Most of the suite's time is compilation of programs that run once: half of it without LLVM's optimizations.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 from jaxtyping import install_import_hook
 

@@ -2,8 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FunctionType
+from typing import Any
 
 import flax.struct
 import jax
@@ -15,7 +16,7 @@ from mjx_hkl.algorithms import svg
 from mjx_hkl.algorithms.config import AlgorithmConfig
 from mjx_hkl.algorithms.window import Window
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.agent import Agent, module_at, with_modules
 
 
 @flax.struct.dataclass
@@ -61,8 +62,20 @@ def init(agent: Agent, config: AlgorithmConfig) -> Learner:
     return Learner(agent, target, state)
 
 
+def with_parameters(learner: Learner, modules: Mapping[str, Any]) -> Learner:
+    """A fresh learner whose modules of these names, and their targets, are these instead."""
+    agent = with_modules(learner.agent, modules)
+    target = jax.tree.map(lambda x: x + 0, svg.Target(agent))
+    return learner.replace(agent=agent, target=target)
+
+
 def update(
-    learner: Learner, window: Window, key: PRNGKeyArray, count: Int[Array, ""], config: AlgorithmConfig
+    learner: Learner,
+    window: Window,
+    key: PRNGKeyArray,
+    count: Int[Array, ""],
+    config: AlgorithmConfig,
+    frozen: tuple[str, ...] = (),
 ) -> tuple[Learner, dict[str, Float[Array, ""]]]:
     """One step of every optimizer on a time-major batch.
 
@@ -72,15 +85,19 @@ def update(
       key: consumed.
       count: updates made, this one included; every `target_update_period`-th moves the target.
       config: learning rates and everything `svg.loss` needs.
+      frozen: modules that stay as they are, like "policy.high_level".
     """
     gradients, metrics = jax.grad(svg.loss, has_aux=True)(learner.agent, learner.target, window, key, config)
+    nothing = {name: jax.tree.map(jnp.zeros_like, module_at(gradients, name)) for name in frozen}
+    gradients = with_modules(gradients, nothing)
     modules, optimizer_state = {}, {}
     for name, optimizer in optimizers(config).items():
         gradient, module = getattr(gradients, name), getattr(learner.agent, name)
         change, optimizer_state[name] = optimizer.update(gradient, learner.optimizer_state[name], module)
         modules[name] = optax.apply_updates(module, change)
         metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradient)
-    agent = _with_modules(learner.agent, modules)
+    agent = with_modules(learner.agent, modules)
+    agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
     rate = jnp.where(count % config.target_update_period == 0, config.target_update_rate, 0.0)
     target = jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, svg.Target(agent), learner.target)
     return Learner(agent, target, optimizer_state), metrics
@@ -99,11 +116,3 @@ def _optimizers_by_name() -> dict[str, Callable[[optax.ScalarOrSchedule], optax.
 
 
 _NOT_ALONE = ("lbfgs", "polyak_sgd", "scale_by_learning_rate")  # need the loss, or are only a part
-
-
-def _with_modules(agent: Agent, modules: dict[str, object]) -> Agent:
-    """The agent with some of its modules exchanged, leaving the given agent as it is."""
-    copy = jax.tree.map(lambda x: x, agent)
-    for name, module in modules.items():
-        setattr(copy, name, module)
-    return copy

@@ -52,8 +52,7 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _export(given: str) -> dict[str, Any]:
-    from mjx_hkl.experiments.agents import find_export
-    from mjx_hkl.experiments.export import read_about
+    from mjx_hkl.experiments.export import find_export, read_about
 
     return {"kind": "export", **read_about(find_export(given))}
 

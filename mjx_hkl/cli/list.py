@@ -76,8 +76,7 @@ def _default_policy(config: DefaultPolicyConfig) -> str:
 
 
 def _checkpoints() -> Table:
-    from mjx_hkl.experiments.agents import export_names, find_export
-    from mjx_hkl.experiments.export import read_about
+    from mjx_hkl.experiments.export import export_names, find_export, read_about
 
     table = Table("checkpoint", "environment", "success", box=None)
     for name in export_names():

@@ -3,13 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-from mjx_hkl import resources
 from mjx_hkl.config import difference, to_table
 from mjx_hkl.environments import VectorEnvironment, make_world
-from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import environment_name, make_environment, make_loop
 from mjx_hkl.experiments.evaluation import RandomAgent
-from mjx_hkl.experiments.export import Export, load_export
+from mjx_hkl.experiments.export import Export, find_export, load_export
 from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 from mjx_hkl.experiments.run_directory import RunDirectory
 from mjx_hkl.experiments.training_run import agent_of_seed, specs
@@ -41,29 +40,6 @@ def agent_of_run(run: RunDirectory, seed_index: int = 0) -> Export:
     loop = make_loop(recipe)
     state = checkpoint.restore(run.checkpoints, loop.abstract)
     return Export(agent_of_seed(state, seed_index), recipe, checkpoint.about(run.checkpoints))
-
-
-def find_export(given: str) -> Path:
-    """The folder of an export given by path or by name.
-
-    Raises:
-      UserError: there is no such folder.
-    """
-    for folder in (Path(), *_FOLDERS):
-        if (folder / given).is_dir():
-            return folder / given
-    if "/" in given:
-        raise UserError(f"{given} does not exist")
-    raise unknown_name("agent", given, export_names())
-
-
-def export_names() -> list[str]:
-    """Names of the exported agents at hand, sorted."""
-    return sorted({path.parent.name for folder in _FOLDERS for path in folder.glob("*/agent.json")})
-
-
-# Where `mjx-hkl export` writes, then what came with the package.
-_FOLDERS = (Path("checkpoints"), resources.folder("checkpoints"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from mjx_hkl import resources
 from mjx_hkl.environments import VectorEnvironment, make_world
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
+from mjx_hkl.experiments.transfer import frozen_modules
 from mjx_hkl.models.config import Information
 from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop, Schedule
@@ -64,7 +65,12 @@ def make_environment(recipe: Recipe, num_envs: int | None = None) -> VectorEnvir
 def make_train_step(recipe: Recipe) -> TrainStep:
     """The recipe's train step."""
     return TrainStep(
-        make_environment(recipe), recipe.model, recipe.algorithm, recipe.replay_capacity, recipe.min_replay
+        make_environment(recipe),
+        recipe.model,
+        recipe.algorithm,
+        recipe.replay_capacity,
+        recipe.min_replay,
+        frozen_modules(recipe.transfer),
     )
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from mjx_hkl import __version__
+from mjx_hkl import __version__, resources
 from mjx_hkl.config import to_table
-from mjx_hkl.errors import UserError
+from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.recipe import Recipe, recipe_from_table
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.policy import LowLevel
@@ -70,7 +70,7 @@ def save_export(
         "recipe": to_table(recipe),
         **specs,
         "modules": {
-            name: {"sees": _sees(agent, name), "parameters": _count(tree)} for name, tree in modules.items()
+            name: {"sees": sees(agent, name), "parameters": _count(tree)} for name, tree in modules.items()
         },
         "shared": {"default_policy.low_level": "policy.low_level"}
         if recipe.default_policy.low_level == "shared"
@@ -104,8 +104,7 @@ def load_export(folder: Path) -> Export:
     """
     about = read_about(folder)
     recipe = recipe_from_table(about["recipe"], f"{folder}/agent.json: recipe")
-    sizes, action_size = about["observation_size"], about["action_size"]
-    abstract = jax.eval_shape(lambda: Agent(sizes, action_size, recipe.model, jax.random.key(0)))
+    abstract = abstract_agent(recipe, about)
     target = jax.tree.map(checkpoint.on_this_device, module_parameters(abstract))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -114,6 +113,35 @@ def load_export(folder: Path) -> Export:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"export {folder} is incomplete or damaged ({reason})") from error
     return Export(_with_parameters(abstract, modules), recipe, about)
+
+
+def find_export(given: str) -> Path:
+    """The folder of an export given by path or by name.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    for folder in (Path(), *_FOLDERS):
+        if (folder / given).is_dir():
+            return folder / given
+    if "/" in given:
+        raise UserError(f"{given} does not exist")
+    raise unknown_name("agent", given, export_names())
+
+
+def export_names() -> list[str]:
+    """Names of the exported agents at hand, sorted."""
+    return sorted({path.parent.name for folder in _FOLDERS for path in folder.glob("*/agent.json")})
+
+
+# Where `mjx-hkl export` writes, then what came with the package.
+_FOLDERS = (Path("checkpoints"), resources.folder("checkpoints"))
+
+
+def abstract_agent(recipe: Recipe, specs: Mapping[str, Any]) -> Agent:
+    """The recipe's agent in a world of these specs: shapes alone."""
+    sizes, action_size = specs["observation_size"], specs["action_size"]
+    return jax.eval_shape(lambda: Agent(sizes, action_size, recipe.model, jax.random.key(0)))
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -179,8 +207,8 @@ def _count(tree: Any) -> int:
     return int(sum(np.prod(x.shape) for x in jax.tree.leaves(tree)))
 
 
-def _sees(agent: Agent, name: str) -> list[str]:
-    """Inputs of a module in the order they are joined."""
+def sees(agent: Agent, name: str) -> list[str]:
+    """Names of a module's inputs in the order they are joined."""
     latent = ["latent"] if agent.policy.latent_size else []
     if name == "policy.high_level":
         high_level = agent.policy.high_level

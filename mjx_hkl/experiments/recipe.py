@@ -20,6 +20,30 @@ from mjx_hkl.models.config import (
 
 
 @dataclasses.dataclass(frozen=True)
+class TransferConfig:
+    """What of another agent this one starts from (§7).
+
+    A module is named as an export names it, like `policy.low_level`; to take another than its own:
+    `policy.low_level=default_policy.low_level`.
+    """
+
+    checkpoint: str = ""
+    """An exported agent, a finished run, or in a recipe with variants :VARIANT; seeds take theirs in turn."""
+    frozen: tuple[str, ...] = ()
+    """Modules taken and kept as they are."""
+    initial: tuple[str, ...] = ()
+    """Modules taken and learned on."""
+
+    def __post_init__(self):
+        if bool(self.checkpoint) != bool(self.frozen or self.initial):
+            raise ValueError("transfer needs a checkpoint, and frozen or initial modules of it")
+        targets = [entry.partition("=")[0] for entry in (*self.frozen, *self.initial)]
+        twice = next((name for name in targets if targets.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"{twice} is taken twice")
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """What `mjx-hkl train` runs."""
 
@@ -52,6 +76,7 @@ class Recipe:
     default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
     critic: CriticConfig = CriticConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
+    transfer: TransferConfig = TransferConfig()
 
     def __post_init__(self):
         if self.seed + self.num_seeds > 2**32:

@@ -27,15 +27,26 @@ def scaled(recipe: Recipe, scale: float) -> Recipe:
 
 
 def chosen(variants: dict[str, Recipe], only: Iterable[str]) -> dict[str, Recipe]:
-    """The variants named, or all.
+    """The variants named, or all, each after the one it transfers from.
 
     Raises:
-      UserError: there is no such variant.
+      UserError: there is no such variant, or some transfer from each other.
     """
-    for name in only:
+    found: dict[str, Recipe] = {}
+
+    def add(name: str, *above: str) -> None:
         if name not in variants:
             raise unknown_name("variant", name, variants)
-    return {name: variants[name] for name in only or variants}
+        if name in above:
+            raise UserError(f"variant {name} transfers from itself")
+        source = variants[name].transfer.checkpoint
+        if source.startswith(":"):
+            add(source[1:], name, *above)
+        found[name] = variants[name]
+
+    for name in only or variants:
+        add(name)
+    return found
 
 
 def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> bool:
@@ -46,7 +57,7 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
     Raises:
       UserError: a folder holds a run of another recipe, or training fails; finished runs stay as they are.
     """
-    variants = {name: resolve(recipe) for name, recipe in variants.items()}
+    variants = {name: resolve(_with_source(recipe, out)) for name, recipe in variants.items()}
     runs = {name: RunDirectory(out / (name or variants[name].name)) for name in variants}
     for name, run in runs.items():
         _require_same(run, variants[name])
@@ -61,6 +72,15 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
         if not train(recipe, run.path, resume, reporter).finished:
             return False
     return True
+
+
+def _with_source(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe, its `:VARIANT` to transfer from replaced by that variant's run."""
+    source = recipe.transfer.checkpoint
+    if not source.startswith(":"):
+        return recipe
+    transfer = dataclasses.replace(recipe.transfer, checkpoint=str(out / source[1:]))
+    return dataclasses.replace(recipe, transfer=transfer)
 
 
 def _require_same(run: RunDirectory, recipe: Recipe) -> None:

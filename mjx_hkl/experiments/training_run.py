@@ -19,6 +19,7 @@ from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.export import save_export
 from mjx_hkl.experiments.recipe import Recipe, essence
 from mjx_hkl.experiments.run_directory import MetricsWriter, Row, RunDirectory
+from mjx_hkl.experiments.transfer import load_sources, transferred
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.training import checkpoint, devices
 from mjx_hkl.training.loop import Loop
@@ -72,6 +73,7 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
     about = identity(recipe, loop.schedule.train_step.environment.env)
     if resume:
         _require_same(run, about)
+    sources = [] if resume else load_sources(recipe, about)
     _announce(recipe, loop, reporter)
     if resume:
         state = checkpoint.restore(run.checkpoints, loop.abstract)
@@ -79,7 +81,8 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
     else:
         state, seconds = None, 0.0
     reporter.say(f"compiled in {loop.compile():.1f} s")
-    state = loop.init() if state is None else state
+    if state is None:
+        state = transferred(loop.init(), sources, recipe.transfer)
     run.create(recipe)
     stopped, state, seconds = _train(recipe, run, loop, about, state, seconds, reporter)
     done = _environment_steps(loop, state)

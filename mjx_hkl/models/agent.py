@@ -1,6 +1,8 @@
 """The agent: policy, default policy and critic, each seeing only its own observation groups."""
 
+import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from flax import nnx
@@ -33,3 +35,17 @@ class Agent(nnx.Module):
             return low_level(observation, latent)
         own = low_level.head.linear(low_level.features(observation, latent))
         return low_level.head.bounded(own + column)
+
+
+def module_at(agent: nnx.Module, name: str) -> Any:
+    """The module of that name, like "policy.high_level"."""
+    return functools.reduce(getattr, name.split("."), agent)
+
+
+def with_modules(agent: Agent, modules: Mapping[str, Any]) -> Agent:
+    """The agent with some of its modules exchanged, leaving the given agent as it is."""
+    copy = jax.tree.map(lambda x: x, agent)
+    for name, module in modules.items():
+        *path, last = name.split(".")
+        setattr(functools.reduce(getattr, path, copy), last, module)
+    return copy

@@ -54,6 +54,7 @@ class TrainStep:
     algorithm: AlgorithmConfig
     replay_capacity: int  # transitions
     min_replay: int  # transitions collected before the first update
+    frozen: tuple[str, ...] = ()  # modules that stay as they are
 
     def init(self, key: PRNGKeyArray) -> TrainState:
         """A state before its first train step, replay empty."""
@@ -93,7 +94,7 @@ class TrainStep:
             key, count = step
             sample_key, loss_key = jax.random.split(key)
             window = time_major(replay.sample(ring, sample_key, self.batch_size, filled))
-            return learner.update(state, window, loss_key, count, config)
+            return learner.update(state, window, loss_key, count, config, self.frozen)
 
         def learn(state: Learner) -> tuple[Learner, Metrics, Float[Array, ""]]:
             keys = jax.random.split(key, config.updates_per_unroll)

@@ -60,9 +60,11 @@ def test_it_learns_to_reach_the_target(prior):
     groups = ("proprioception", "targets")
     flat = prior == "none"
     model = ModelConfig(
-        information=Information(groups, groups if flat else ("proprioception",), groups),
+        information=Information(groups, groups if flat else ("proprioception",), groups, groups[:1]),
         policy=PolicyConfig(kind="flat" if flat else "hierarchical", high_level=(32, 2), low_level=(32,)),
-        default_policy=DefaultPolicyConfig(high_level=prior, high_level_sizes=(16,)),
+        default_policy=DefaultPolicyConfig(
+            high_level=prior, low_level="none" if flat else "shared", high_level_sizes=(16,)
+        ),
         critic=CriticConfig((64, 64)),
     )
     worlds = VectorEnvironment(Line(), 64, episode_length=20)

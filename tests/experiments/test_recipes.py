@@ -1,10 +1,12 @@
 import dataclasses
+import functools
 import tomllib
 
 import pytest
 
 from mjx_hkl import resources
 from mjx_hkl.errors import UserError
+from mjx_hkl.experiments import build
 from mjx_hkl.experiments.build import make_environment, resolve
 from mjx_hkl.experiments.recipe import Recipe, load_recipe, load_variants, recipe_from_table, recipe_to_toml
 
@@ -13,6 +15,13 @@ RECIPES = [
     for name in resources.names("train", ".toml")
     for variant in load_variants(name)
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def worlds_are_built_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "make_world", functools.cache(build.make_world))
+        yield
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -1,0 +1,148 @@
+"""Modules of one agent in another, from the command line."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import tomli_w
+
+from mjx_hkl.cli.main import run
+from mjx_hkl.config import to_table
+from mjx_hkl.experiments.export import load_export
+from mjx_hkl.experiments.recipe import recipe_to_toml
+from mjx_hkl.models.agent import module_at
+
+HIGH, LOW, PRIOR = "policy.high_level", "policy.low_level", "default_policy.high_level"
+
+
+def written(folder, recipe):
+    path = folder / f"{recipe.name}.toml"
+    path.write_text(recipe_to_toml(recipe), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_recipe):
+    default = dataclasses.replace(tiny_recipe.default_policy, high_level="ar_learned", high_level_sizes=(8,))
+    return dataclasses.replace(tiny_recipe, default_policy=default)
+
+
+@pytest.fixture(scope="module")
+def pretrained(recipe, tmp_path_factory):
+    """A finished run of two seeds."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    two = dataclasses.replace(recipe, num_seeds=2)
+    assert run(["train", written(folder, two), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def parameters(folder, name):
+    return [np.asarray(x) for x in jax.tree.leaves(module_at(load_export(folder).agent, name))]
+
+
+def equal(one, other):
+    return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+
+
+def test_frozen_modules_keep_their_bytes_and_initial_ones_learn_on(recipe, pretrained, tmp_path):
+    """Three seeds take the two pretrained ones in turn."""
+    out = tmp_path / "run"
+    options = ["--transfer.checkpoint", str(pretrained), "--transfer.frozen", LOW, PRIOR]
+    options += ["--transfer.initial", "critic", "--algorithm.optimizer", "adamw", "--num-seeds", "3"]
+    assert run(["train", written(tmp_path, recipe), "--out", str(out), *options]) == 0
+    for seed in range(3):
+        before, after = pretrained / "export" / f"seed_{seed % 2}", out / "export" / f"seed_{seed}"
+        assert equal(parameters(before, LOW), parameters(after, LOW))
+        assert equal(parameters(before, PRIOR), parameters(after, PRIOR))
+        assert not equal(parameters(before, HIGH), parameters(after, HIGH))
+        assert not equal(parameters(before, "critic"), parameters(after, "critic"))
+
+
+def test_what_is_taken_is_equal_at_the_start(recipe, pretrained, tmp_path):
+    """With nothing learned what is initial is still equal, and what is new is new."""
+    source = pretrained / "export" / "seed_1"
+    untrained = dataclasses.replace(recipe, total_env_steps=40, min_replay=100)
+    options = ["--transfer.checkpoint", str(source), "--transfer.initial", LOW, "critic"]
+    out = tmp_path / "run"
+    assert run(["train", written(tmp_path, untrained), "--out", str(out), *options]) == 0
+    for name, taken in ((LOW, True), ("critic", True), (HIGH, False), (PRIOR, False)):
+        assert equal(parameters(source, name), parameters(out / "export", name)) == taken
+
+
+def test_a_shared_low_level_starts_a_separate_one_beside_its_frozen_self(recipe, pretrained, tmp_path):
+    """Figure 6: π0^L frozen, π^L its own from the same weights."""
+    default = dataclasses.replace(recipe.default_policy, low_level="separate", low_level_sizes=(8,))
+    separate = dataclasses.replace(recipe, default_policy=default)
+    own = "default_policy.low_level"
+    options = ["--transfer.checkpoint", str(pretrained), "--transfer.frozen", own, "--transfer.initial", LOW]
+    out = tmp_path / "run"
+    assert run(["train", written(tmp_path, separate), "--out", str(out), *options]) == 0
+    source = pretrained / "export" / "seed_0"
+    assert equal(parameters(source, LOW), parameters(out / "export", own))
+    assert not equal(parameters(source, LOW), parameters(out / "export", LOW))
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows[1]["kl_low"] < rows[-1]["kl_low"]  # it leaves where it began
+
+
+def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
+    """Body transfer (§7.2): what sees no body fits any, frozen, with a new low level."""
+    information = dataclasses.replace(recipe.information, high_level=("targets", "instruction"))
+    ball = dataclasses.replace(recipe, information=information)
+    assert run(["train", written(tmp_path, ball), "--out", str(tmp_path / "ball")]) == 0
+    options = ["--transfer.checkpoint", str(tmp_path / "ball"), "--transfer.frozen", HIGH, PRIOR]
+    ant = ["--environment", "ant-go-to-target", "--out", str(tmp_path / "ant")]
+    assert run(["train", written(tmp_path, ball), *ant, *options]) == 0
+    assert equal(
+        parameters(tmp_path / "ball" / "export", HIGH), parameters(tmp_path / "ant" / "export", HIGH)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--transfer.frozen", LOW, "--environment", "ant-go-to-target"], "body is ball there and ant here"),
+        (["--transfer.frozen", HIGH, "--policy.high-level", "8", "3"], "latent size is 2 there and 3 here"),
+        (["--transfer.frozen", LOW, "--policy.low-level", "9"], "same layer sizes"),
+        (
+            ["--transfer.frozen", HIGH, "--information.high-level", "targets", "instruction"],
+            "input is proprioception, targets, instruction, previous latent there",
+        ),
+        (["--transfer.frozen", LOW, "--policy.action-scale", "0.1", "1"], "policy.action_scale"),
+        (["--transfer.frozen", "policy.lowlevel"], "did you mean policy.low_level"),
+        (["--transfer.frozen", f"{LOW}=policy.low"], "the checkpoint has unknown module 'policy.low'"),
+        (["--transfer.frozen", "default_policy.low_level"], "unknown module 'default_policy.low_level'"),
+        (["--transfer.frozen", LOW, "--transfer.initial", LOW], "policy.low_level is taken twice"),
+        ([], "transfer needs a checkpoint, and frozen or initial modules"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(recipe, pretrained, tmp_path, capsys, options, expected):
+    out = tmp_path / "run"
+    command = [
+        "train",
+        written(tmp_path, recipe),
+        "--out",
+        str(out),
+        "--transfer.checkpoint",
+        str(pretrained),
+    ]
+    capsys.readouterr()
+    assert run([*command, *options]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_reproduce_chains_pretraining_and_transfer(recipe, tmp_path):
+    table = to_table(recipe)
+    taken = {"checkpoint": ":pretrained", "frozen": [LOW]}
+    table["variants"] = {"transferred": {"transfer": taken}, "pretrained": {}}
+    path = tmp_path / "chain.toml"
+    path.write_text(tomli_w.dumps(table), encoding="utf-8")
+    out = tmp_path / "chain"
+    assert run(["reproduce", str(path), "--out", str(out), "--only", "transferred"]) == 0
+    exports = [out / name / "export" for name in ("pretrained", "transferred")]
+    assert equal(*(parameters(export, LOW) for export in exports))
+    assert run(["train", f"{path}:transferred", "--out", str(tmp_path / "alone")]) == 2
