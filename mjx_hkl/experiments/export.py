@@ -213,12 +213,12 @@ def sees(agent: Agent, name: str) -> list[str]:
     if name == "policy.high_level":
         high_level = agent.policy.high_level
         assert high_level is not None
-        return [*high_level.groups, *(["previous latent"] if high_level.sees_latent else [])]
+        return [*high_level.inputs.groups, *(["previous latent"] if high_level.sees_latent else [])]
     if name == "policy.low_level":
-        return [*agent.policy.low_level.groups, *latent]
+        return [*agent.policy.low_level.inputs.groups, *latent]
     if name == "critic":
-        return [*agent.critic.groups, *latent, "action"]
+        return [*agent.critic.inputs.groups, *latent, "action"]
     if name == "default_policy.high_level":
         return ["previous latent"]
     own = agent.default_policy.low_level
-    return [*own.groups, *latent] if isinstance(own, LowLevel) else ["features of policy.low_level"]
+    return [*own.inputs.groups, *latent] if isinstance(own, LowLevel) else ["features of policy.low_level"]

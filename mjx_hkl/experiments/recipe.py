@@ -13,6 +13,7 @@ from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.models.config import (
     CriticConfig,
     DefaultPolicyConfig,
+    EncoderConfig,
     Information,
     ModelConfig,
     PolicyConfig,
@@ -75,6 +76,7 @@ class Recipe:
     policy: PolicyConfig = PolicyConfig()
     default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
     critic: CriticConfig = CriticConfig()
+    encoder: EncoderConfig = EncoderConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
     transfer: TransferConfig = TransferConfig()
 
@@ -91,7 +93,7 @@ class Recipe:
     @property
     def model(self) -> ModelConfig:
         """What shapes the agent's parameters."""
-        return ModelConfig(self.information, self.policy, self.default_policy, self.critic)
+        return ModelConfig(self.information, self.policy, self.default_policy, self.critic, self.encoder)
 
 
 def load_recipe(given: str) -> Recipe:

@@ -80,8 +80,8 @@ def _folders(given: str) -> list[Path]:
             raise UserError(f"{given} is a run that has not ended: it has no export yet")
     else:
         path = find_export(given)
-    several = sorted(file.parent for file in path.glob("seed_*/agent.json"))
-    return several or [path]
+    seeds = [file.parent for file in path.glob("seed_*/agent.json")]
+    return sorted(seeds, key=lambda folder: int(folder.name.removeprefix("seed_"))) or [path]
 
 
 def _module(found: Export, name: str) -> Any:

@@ -94,6 +94,14 @@ class DefaultPolicyConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Networks of single observation groups, before a module joins all it sees."""
+
+    boxes: Sizes = ()
+    """Layer sizes of each module's box encoder (Appendix G); none: boxes are joined as they are."""
+
+
+@dataclasses.dataclass(frozen=True)
 class CriticConfig:
     """The critic Q(a, z, x)."""
 
@@ -115,6 +123,7 @@ class ModelConfig:
     policy: PolicyConfig = PolicyConfig()
     default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
     critic: CriticConfig = CriticConfig()
+    encoder: EncoderConfig = EncoderConfig()
 
     def __post_init__(self):
         high, low = self.default_policy.high_level, self.default_policy.low_level

@@ -7,15 +7,15 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mjx_hkl.models.config import ModelConfig
-from mjx_hkl.models.networks import MLP, Observation, concatenate
+from mjx_hkl.models.networks import MLP, Inputs, Observation
 
 
 class Critic(nnx.Module):
     """Q(a, z, x), or several of them learned side by side."""
 
     def __init__(self, sizes: Mapping[str, int], action_size: int, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.groups = config.information.critic
-        inputs = sum(sizes[name] for name in self.groups) + config.policy.latent_size + action_size
+        self.inputs = Inputs(sizes, config.information.critic, config, rngs=rngs)
+        inputs = self.inputs.size + config.policy.latent_size + action_size
         self.members = nnx.List(
             ActionValue(inputs, config.critic.sizes, rngs=rngs) for _ in range(config.critic.num_critics)
         )
@@ -36,7 +36,7 @@ class Critic(nnx.Module):
         action: Float[Array, "*batch action"],
     ) -> Float[Array, "critics *batch"]:
         """Every critic's action value."""
-        inputs = concatenate(observation, self.groups, latent, action)
+        inputs = self.inputs(observation, latent, action)
         return jnp.stack([member(inputs) for member in self.members])
 
 

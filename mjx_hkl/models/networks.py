@@ -8,13 +8,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mjx_hkl.math.gaussian import Gaussian
+from mjx_hkl.models.config import ModelConfig
 
 Observation = Mapping[str, Float[Array, "*batch _n"]]
-
-
-def concatenate(observation: Observation, groups: tuple[str, ...], *more: Array) -> Array:
-    """The named groups, in that order, and more inputs, joined on the last axis."""
-    return jnp.concatenate([*(observation[name] for name in groups), *more], axis=-1)
 
 
 class MLP(nnx.Module):
@@ -31,6 +27,23 @@ class MLP(nnx.Module):
         for layer in self.layers:
             x = jax.nn.elu(layer(x))
         return x
+
+
+class Inputs(nnx.Module):
+    """The observation groups a module sees, boxes through an encoder where there is one, and more, joined."""
+
+    def __init__(
+        self, sizes: Mapping[str, int], groups: tuple[str, ...], config: ModelConfig, *, rngs: nnx.Rngs
+    ):
+        self.groups = groups
+        hidden = config.encoder.boxes if "boxes" in groups else ()
+        self.boxes = MLP(sizes["boxes"], hidden, rngs=rngs) if hidden else None
+        self.size = sum(hidden[-1] if hidden and name == "boxes" else sizes[name] for name in groups)
+
+    def __call__(self, observation: Observation, *more: Array) -> Float[Array, "*batch n"]:
+        """The groups in their order, then `more`."""
+        encode = {} if self.boxes is None else {"boxes": self.boxes(observation["boxes"])}
+        return jnp.concatenate([*({**observation, **encode}[name] for name in self.groups), *more], axis=-1)
 
 
 class GaussianHead(nnx.Module):

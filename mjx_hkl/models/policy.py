@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.config import ModelConfig
-from mjx_hkl.models.networks import MLP, GaussianHead, Observation, concatenate
+from mjx_hkl.models.networks import MLP, GaussianHead, Inputs, Observation
 
 
 class HighLevel(nnx.Module):
@@ -21,10 +21,10 @@ class HighLevel(nnx.Module):
     def __init__(
         self, sizes: Mapping[str, int], groups: tuple[str, ...], config: ModelConfig, *, rngs: nnx.Rngs
     ):
-        self.groups = groups
+        self.inputs = Inputs(sizes, groups, config, rngs=rngs)
         self.sees_latent = config.default_policy.high_level in ("ar1", "ar_learned")
         *hidden, latent_size = config.policy.high_level
-        inputs = sum(sizes[name] for name in groups) + self.sees_latent * latent_size
+        inputs = self.inputs.size + self.sees_latent * latent_size
         self.torso = MLP(inputs, tuple(hidden), rngs=rngs)
         self.head = GaussianHead(
             hidden[-1] if hidden else inputs, latent_size, config.policy.latent_scale, rngs=rngs
@@ -33,7 +33,7 @@ class HighLevel(nnx.Module):
     def __call__(self, observation: Observation, latent_tm1: Float[Array, "*batch latent"]) -> Gaussian:
         """The distribution of z_t."""
         history = (latent_tm1,) if self.sees_latent else ()
-        return self.head(self.torso(concatenate(observation, self.groups, *history)))
+        return self.head(self.torso(self.inputs(observation, *history)))
 
 
 class LowLevel(nnx.Module):
@@ -49,8 +49,8 @@ class LowLevel(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        self.groups = groups
-        inputs = sum(sizes[name] for name in groups) + config.policy.latent_size
+        self.inputs = Inputs(sizes, groups, config, rngs=rngs)
+        inputs = self.inputs.size + config.policy.latent_size
         self.torso = MLP(inputs, hidden, rngs=rngs)
         self.head = ActionHead(
             hidden[-1] if hidden else inputs, action_size, config.policy.action_scale, rngs=rngs
@@ -64,7 +64,7 @@ class LowLevel(nnx.Module):
         self, observation: Observation, latent: Float[Array, "*batch latent"]
     ) -> Float[Array, "*batch n"]:
         """What the head sees."""
-        return self.torso(concatenate(observation, self.groups, latent))
+        return self.torso(self.inputs(observation, latent))
 
 
 class ActionHead(GaussianHead):

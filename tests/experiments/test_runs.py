@@ -207,7 +207,7 @@ def test_list_names_what_is_there(capsys):
 
 
 def test_bench_train_reports_what_it_promises(recipe_file, capfd):
-    assert run(["bench", "train", str(recipe_file), "--json"]) == 0
+    assert run(["bench", "train", str(recipe_file), "--num-seeds", "2", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     for name in (
         "environment_steps_per_second",
@@ -220,6 +220,9 @@ def test_bench_train_reports_what_it_promises(recipe_file, capfd):
         "insert_seconds_at_10x_capacity",
     ):
         assert found[name] > 0
+    assert found["2_seeds"]["ratio_to_one_seed"] == pytest.approx(
+        found["2_seeds"]["environment_steps_per_second"] / found["environment_steps_per_second"]
+    )
 
 
 def test_bench_env_reports_the_ratio_to_raw_physics(capfd):

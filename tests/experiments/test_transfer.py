@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import runpy
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -133,6 +135,23 @@ def test_what_does_not_fit_is_refused_in_one_line(recipe, pretrained, tmp_path, 
     assert expected in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_an_export_acts_without_this_package(pretrained):
+    """The worked example of docs/transfer.md, against the agent itself."""
+    script = Path(__file__).parents[2] / "docs" / "example" / "act_without_us.py"
+    example = runpy.run_path(str(script))
+    folder = pretrained / "export" / "seed_0"
+    agent = load_export(folder).agent
+    about, loaded = example["load"](folder)
+    keys = jax.random.split(jax.random.key(0), len(about["observation_size"]))
+    observation = {
+        name: jax.random.normal(key, (n,))
+        for key, (name, n) in zip(keys, about["observation_size"].items(), strict=True)
+    }
+    latent = agent.policy.latent(observation, np.zeros(agent.policy.latent_size, np.float32)).mean
+    expected = agent.action(observation, latent).mean
+    np.testing.assert_allclose(example["act"](about, loaded, observation), expected, atol=1e-5)
 
 
 def test_reproduce_chains_pretraining_and_transfer(recipe, tmp_path):

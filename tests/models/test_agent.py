@@ -6,7 +6,14 @@ import pytest
 from mjx_hkl.errors import UserError
 from mjx_hkl.math import gaussian
 from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.config import CriticConfig, DefaultPolicyConfig, Information, ModelConfig, PolicyConfig
+from mjx_hkl.models.config import (
+    CriticConfig,
+    DefaultPolicyConfig,
+    EncoderConfig,
+    Information,
+    ModelConfig,
+    PolicyConfig,
+)
 
 SIZES = {"proprioception": 5, "targets": 4, "instruction": 3}
 ACTIONS, LATENT = 2, 3
@@ -124,15 +131,28 @@ def test_distral_hides_the_task_from_the_default_policy():
 def test_two_columns_are_added_before_the_bounds():
     agent, observation, latent = make_flat("distral_two_column"), observe(), jnp.zeros((6, 0))
     raw = [
-        low_level.head.linear(
-            low_level.torso(jnp.concatenate([observation[g] for g in low_level.groups], -1))
-        )
+        low_level.head.linear(low_level.torso(low_level.inputs(observation)))
         for low_level in (agent.policy.low_level, agent.default_policy.low_level)
     ]
     mean, scale = jnp.split(raw[0] + raw[1], 2, axis=-1)
     action = agent.action(observation, latent)
     np.testing.assert_allclose(action.mean, jnp.tanh(mean), atol=1e-6)
     np.testing.assert_allclose(action.scale, 0.05 + 0.95 / (1 + np.exp(-scale)), rtol=1e-5)
+
+
+def test_boxes_pass_an_encoder_of_their_own():
+    """Appendix G; what else a module sees is joined as it is."""
+    sizes = {"proprioception": 5, "boxes": 18}
+    config = ModelConfig(
+        Information(*4 * [tuple(sizes)]), PolicyConfig(low_level=(16,)), encoder=EncoderConfig(boxes=(50,))
+    )
+    low_level = Agent(sizes, ACTIONS, config, jax.random.key(0)).policy.low_level
+    assert low_level.torso.layers[0].in_features == 5 + 50 + config.policy.latent_size
+    observation = {name: jnp.ones(n) for name, n in sizes.items()}
+    encoder = low_level.inputs.boxes.layers[0]
+    expected = jax.nn.elu(observation["boxes"] @ encoder.kernel[...] + encoder.bias[...])
+    joined = low_level.inputs(observation)
+    np.testing.assert_allclose(joined, jnp.concatenate([observation["proprioception"], expected]), atol=1e-6)
 
 
 def test_of_twin_critics_the_least_counts():

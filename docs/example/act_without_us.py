@@ -1,0 +1,44 @@
+"""The mean action of an exported hierarchical agent, with Orbax and JAX alone.
+
+python act_without_us.py EXPORT: for an observation of zeros.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+
+def load(folder: Path) -> tuple[dict, dict]:
+    """What an export says of itself, and its parameters by module."""
+    about = json.loads((folder / "agent.json").read_text())
+    with ocp.StandardCheckpointer() as checkpointer:
+        return about, checkpointer.restore(folder.absolute() / "parameters")
+
+
+def mean(module: dict, inputs: list[jax.Array]) -> jax.Array:
+    """ELU layers and the mean half of a Gaussian head."""
+    x = jnp.concatenate(inputs)
+    for layer in (module["torso"]["layers"][str(i)] for i in range(len(module["torso"]["layers"]))):
+        x = jax.nn.elu(x @ layer["kernel"] + layer["bias"])
+    head = module["head"]["linear"]
+    return jnp.split(x @ head["kernel"] + head["bias"], 2)[0]
+
+
+def act(about: dict, parameters: dict, observation: dict[str, jax.Array]) -> jax.Array:
+    """Each module is given what `sees` names, in that order; the previous latent starts at zero."""
+
+    def see(module: str, latent: jax.Array) -> list[jax.Array]:
+        return [observation.get(name, latent) for name in about["modules"][module]["sees"]]
+
+    latent_size = about["recipe"]["policy"]["high_level"][-1]
+    latent = mean(parameters["policy.high_level"], see("policy.high_level", jnp.zeros(latent_size)))
+    return jnp.tanh(mean(parameters["policy.low_level"], see("policy.low_level", latent)))
+
+
+if __name__ == "__main__":
+    about, parameters = load(Path(sys.argv[1]))
+    print(act(about, parameters, {name: jnp.zeros(n) for name, n in about["observation_size"].items()}))
