@@ -105,7 +105,7 @@ def test_wrong_arguments(capsys, arguments, expected):
     [
         ("environment = ", "is not valid TOML"),
         ("seed = 1", "environment: field required"),
-        ('environment = "ball-go-to-target"\nsede = 1', "unknown field 'sede'; did you mean seed?"),
+        ('environment = "ball-go-to-target"\nsede = 1', "unknown field 'sede'; did you mean seed"),
         (
             'environment = "ball-go-to-target"\nseed = "one"',
             "seed: input should be a valid integer",
