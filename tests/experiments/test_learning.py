@@ -73,7 +73,9 @@ def test_it_learns_to_reach_the_target(prior):
     fresh = Agent(Line.observation_size, 1, model, jax.random.key(1))
     many = VectorEnvironment(Line(), 512, episode_length=20)
     before = evaluate(many, fresh, seed=0, deterministic=True).success_rate
-    state, _ = jax.jit(lambda state: run_seeds(train_step, state, 800))(state)
+    optimized = {"xla_backend_optimization_level": 2, "xla_llvm_disable_expensive_passes": False}
+    train = jax.jit(lambda state: run_seeds(train_step, state, 800), compiler_options=optimized)
+    state, _ = train(state)
     agent = jax.tree.map(lambda x: x[0], state.learner.agent)
     after = evaluate(many, agent, seed=0, deterministic=True).success_rate
     assert before < 0.5

@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tomli_w
@@ -109,7 +110,7 @@ def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
         (["--transfer.frozen", LOW, "--policy.low-level", "9"], "same layer sizes"),
         (
             ["--transfer.frozen", HIGH, "--information.high-level", "targets", "instruction"],
-            "input is proprioception, targets, instruction, previous latent there",
+            "input is instruction, proprioception, targets, previous latent there",
         ),
         (["--transfer.frozen", LOW, "--policy.action-scale", "0.1", "1"], "policy.action_scale"),
         (["--transfer.frozen", "policy.lowlevel"], "did you mean policy.low_level"),
@@ -149,7 +150,7 @@ def test_an_export_acts_without_this_package(pretrained):
         name: jax.random.normal(key, (n,))
         for key, (name, n) in zip(keys, about["observation_size"].items(), strict=True)
     }
-    latent = agent.policy.latent(observation, np.zeros(agent.policy.latent_size, np.float32)).mean
+    latent = agent.policy.latent(observation, jnp.zeros(agent.policy.latent_size)).mean
     expected = agent.action(observation, latent).mean
     np.testing.assert_allclose(example["act"](about, loaded, observation), expected, atol=1e-5)
 
