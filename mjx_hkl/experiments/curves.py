@@ -55,9 +55,14 @@ def read_curves(paths: Iterable[Path], metric: str, smooth: int) -> dict[str, li
     curves: dict[str, list[Curve]] = {}
     for path in paths:
         for run in _runs(path):
+            if not run.recipe.is_file():
+                raise UserError(f"{run.path} has metrics and no recipe.toml")
             recipe = load_recipe(str(run.path))
             assert recipe.num_envs is not None, "a run's recipe is resolved"
-            for rows in _by_seed(run.read_metrics()):
+            seeds = _by_seed(run.read_metrics())
+            if not seeds:
+                raise UserError(f"{run.path} has no {metric} yet")
+            for rows in seeds:
                 curve = _curve(rows, metric, smooth, recipe.num_envs, run.path)
                 curves.setdefault(recipe.name, []).append(curve)
     experiments = {name.partition(":")[0] for name in curves}

@@ -100,6 +100,21 @@ def test_plot_writes_a_picture_and_a_table(runs, tmp_path, capsys):
     assert [row["mean"] for row in found["runs"]] == [1.5, 1.5]
 
 
+@pytest.mark.parametrize("cut", ["", '{"seed": 0, "env'])
+def test_a_run_without_a_whole_row_draws_nothing(runs, tmp_path, capsys, cut):
+    (runs / "svg0" / "metrics.jsonl").write_text(cut, encoding="utf-8")
+    out = tmp_path / "curves.png"
+    assert run(["plot", str(runs / "svg0"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: {runs / 'svg0'} has no success_rate yet\n"
+    assert not out.exists()
+
+
+def test_metrics_without_a_recipe_are_refused(runs, tmp_path, capsys):
+    (runs / "svg0" / "recipe.toml").unlink()
+    assert run(["plot", str(runs), "--out", str(tmp_path / "curves.png")]) == 2
+    assert capsys.readouterr().err == f"error: {runs / 'svg0'} has metrics and no recipe.toml\n"
+
+
 def test_a_scaled_recipe_has_a_smaller_budget_and_nothing_else():
     whole = load_recipe("ball-go-to-target")
     tenth = scaled(whole, 0.1)
