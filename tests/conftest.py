@@ -11,7 +11,14 @@ os.environ.setdefault(
 from jaxtyping import install_import_hook
 
 # Pure functions only: a pytree class also holds shapes, axes and such, which its annotations do not say.
-CHECKED = ("math", "models", "algorithms.svg", "environments.placement")
+CHECKED = (
+    "math",
+    "models",
+    "algorithms.svg",
+    "algorithms.actor_critic",
+    "algorithms.hierarchy",
+    "environments.placement",
+)
 install_import_hook([f"mjx_hkl.{module}" for module in CHECKED], "beartype.beartype")
 
 import dataclasses

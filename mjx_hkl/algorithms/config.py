@@ -10,14 +10,21 @@ from mjx_hkl.config import Fraction, NonNegative, NonNegativeFloat, Positive, Po
 
 @dataclasses.dataclass(frozen=True)
 class AlgorithmConfig:
-    """Numbers of Algorithm 2."""
+    """Numbers of Algorithm 2, and of the actor-critic of B.3."""
 
+    kind: Literal["svg", "v_trace"] = "svg"
+    """svg: action values, whose gradient moves the policy (Algorithms 1 and 2). v_trace: state values and the
+    policy gradient (B.3), for discrete actions, on fresh windows."""
     discount: Fraction = 0.99
     """γ; not in the paper."""
     returns: Literal["retrace", "n_step"] = "retrace"
     """Q targets: retrace (Algorithm 2), or n-step returns (Algorithm 1), which only fresh windows allow."""
     retrace_lambda: Fraction = 1.0
     """λ of the traces."""
+    rho_clip: PositiveFloat = 1.0
+    """ρ̄ of V-trace."""
+    trace_clip: PositiveFloat = 1.0
+    """c̄ of V-trace."""
     kl_cost: NonNegativeFloat = 1e-3
     """α, the weight of the KL to the default policy."""
     entropy_cost: NonNegativeFloat = 1e-4

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mjx_hkl.algorithms import svg
+from mjx_hkl.algorithms import actor_critic, svg
 from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.algorithms.hierarchy import Target
 from mjx_hkl.algorithms.window import Window
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.models.agent import Agent, module_at, with_modules
@@ -24,7 +25,7 @@ class Learner:
     """θ, φ, ψ, their targets, and the optimizers' state by module."""
 
     agent: Agent
-    target: svg.Target
+    target: Target
     optimizer_state: dict[str, optax.OptState]
 
 
@@ -57,7 +58,7 @@ def optimizers(config: AlgorithmConfig) -> dict[str, optax.GradientTransformatio
 def init(agent: Agent, config: AlgorithmConfig) -> Learner:
     """A learner whose target equals the agent."""
     # A copy: online and target buffers are donated together and must not be the same.
-    target = jax.tree.map(lambda x: x + 0, svg.Target(agent))
+    target = jax.tree.map(lambda x: x + 0, Target(agent))
     state = {module: tx.init(getattr(agent, module)) for module, tx in optimizers(config).items()}
     return Learner(agent, target, state)
 
@@ -65,7 +66,7 @@ def init(agent: Agent, config: AlgorithmConfig) -> Learner:
 def with_parameters(learner: Learner, modules: Mapping[str, Any]) -> Learner:
     """A fresh learner whose modules of these names, and their targets, are these instead."""
     agent = with_modules(learner.agent, modules)
-    target = jax.tree.map(lambda x: x + 0, svg.Target(agent))
+    target = jax.tree.map(lambda x: x + 0, Target(agent))
     return learner.replace(agent=agent, target=target)
 
 
@@ -84,10 +85,11 @@ def update(
       window: a time-major batch.
       key: consumed.
       count: updates made, this one included; every `target_update_period`-th moves the target.
-      config: learning rates and everything `svg.loss` needs.
+      config: learning rates and everything the loss needs.
       frozen: modules that stay as they are, like "policy.high_level".
     """
-    gradients, metrics = jax.grad(svg.loss, has_aux=True)(learner.agent, learner.target, window, key, config)
+    loss = _LOSSES[config.kind]
+    gradients, metrics = jax.grad(loss, has_aux=True)(learner.agent, learner.target, window, key, config)
     nothing = {name: jax.tree.map(jnp.zeros_like, module_at(gradients, name)) for name in frozen}
     gradients = with_modules(gradients, nothing)
     modules, optimizer_state = {}, {}
@@ -99,8 +101,11 @@ def update(
     agent = with_modules(learner.agent, modules)
     agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
     rate = jnp.where(count % config.target_update_period == 0, config.target_update_rate, 0.0)
-    target = jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, svg.Target(agent), learner.target)
+    target = jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, Target(agent), learner.target)
     return Learner(agent, target, optimizer_state), metrics
+
+
+_LOSSES = {"svg": svg.loss, "v_trace": actor_critic.loss}
 
 
 def _optimizers_by_name() -> dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]]:

@@ -3,7 +3,7 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 
 @flax.struct.dataclass
@@ -19,7 +19,7 @@ class Window:
         step K−1 led to (else anything finite).
       latent_tm1: z before step 0; at an episode's start a draw from N(0, 1).
       episode_step: steps of the episode before step 0.
-      action: before clipping.
+      action: before clipping, or the choice of a discrete one.
       behaviour_log_prob: log μ(a_t | x_t) at the behaviour's latent.
       reward: of step t.
       discount: 0 where the episode terminated with step t, else 1.
@@ -30,7 +30,7 @@ class Window:
     observation: dict[str, Float[Array, "..."]]
     latent_tm1: Float[Array, "*batch latent"]
     episode_step: Int[Array, "*batch"]
-    action: Float[Array, "..."]
+    action: Shaped[Array, "..."]
     behaviour_log_prob: Float[Array, "..."]
     reward: Float[Array, "..."]
     discount: Float[Array, "..."]

@@ -44,12 +44,16 @@ def main(arguments: list[str]) -> int:
 
 
 def _environment(command: BenchCommand) -> dict[str, Any]:
-    from mjx_hkl.environments import load_environment
-    from mjx_hkl.experiments.bench import bench_environment
+    from mjx_hkl.environments import GridConfig, load_environment
+    from mjx_hkl.experiments.bench import bench_environment, bench_grid
     from mjx_hkl.experiments.build import environment_name
 
     config = load_environment(environment_name(command.name))
-    result = bench_environment(config, command.engine or ("auto",), command.num_envs or 1024)
+    num_envs = command.num_envs or 1024
+    if isinstance(config, GridConfig):
+        result = bench_grid(config, num_envs)
+    else:
+        result = bench_environment(config, command.engine or ("auto",), num_envs)
     return {"environment": command.name, **result}
 
 

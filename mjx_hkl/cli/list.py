@@ -34,18 +34,19 @@ def main(arguments: list[str]) -> int:
 
 
 def _environments() -> Table:
-    from mjx_hkl.environments import World, load_environment
+    from mjx_hkl.environments import make_world
 
     table = Table("environment", "body", "task", "observation groups", "actions", box=None)
     for name in resources.names("envs", ".toml"):
         try:
-            config = load_environment(name)
-            world = World(config)
+            world = make_world(name)
         except UserError as error:
             table.add_row(name, f"unreadable: {error}")
             continue
         groups = ", ".join(f"{group} {size}" for group, size in world.observation_size.items())
-        table.add_row(name, config.body, config.task["kind"], groups, str(world.action_size))
+        about = world.description
+        actions = str(world.action_size) + (" choices" if world.action_kind == "categorical" else "")
+        table.add_row(name, about["body"], about.get("task", about)["kind"], groups, actions)
     return table
 
 

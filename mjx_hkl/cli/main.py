@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": "measure simulation (bench env) or training (bench train)",
     "reproduce": "train all variants of a recipe and compare them",
     "plot": "draw runs side by side and tabulate how they ended",
+    "plot-kl-field": "draw the KL of a high level over the grid world",
     "list": "environments, recipes and exported agents at hand",
 }
 
@@ -37,7 +38,7 @@ def run(arguments: list[str]) -> int:
     try:
         if name not in COMMANDS:
             raise unknown_name("command", name, COMMANDS)
-        return importlib.import_module(f"mjx_hkl.cli.{name}").main(rest) or 0
+        return importlib.import_module(f"mjx_hkl.cli.{name.replace('-', '_')}").main(rest) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -53,7 +54,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10}{summary}" for name, summary in COMMANDS.items()]
+    lines = [f"  {name:<15}{summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "usage: mjx-hkl COMMAND ...",

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if not command.runs:
         raise UserError("plot needs runs: mjx-hkl plot RUN... --out FILE.png")
     out = Path(command.out)
-    _require_picture(out)
+    require_picture(out)
     plot([Path(run) for run in command.runs], out, command.metric, command.smooth, command.json)
     return 0
 
@@ -52,7 +52,7 @@ def plot(runs: list[Path], out: Path, metric: str, smooth: int, as_json: bool) -
     print(json.dumps({"metric": metric, "runs": rows}) if as_json else curves.table(rows, metric))
 
 
-def _require_picture(out: Path) -> None:
+def require_picture(out: Path) -> None:
     """Raises UserError where no picture can be written."""
     if out.suffix not in _FORMATS:
         raise UserError(f"{out} must end in {', '.join(_FORMATS)}")

@@ -9,24 +9,29 @@ with contextlib.redirect_stdout(io.StringIO()):
 
 from mjx_hkl.environments.adapter import SOURCES, AdaptedWorld, FlatWorld, load_foreign
 from mjx_hkl.environments.composition import EnvironmentConfig, load_environment
+from mjx_hkl.environments.grid import GridConfig, GridWorld
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.environments.world import World
 
 
-def make_world(name: str, engine: str = "auto") -> World | AdaptedWorld:
+def make_world(name: str, engine: str = "auto") -> World | GridWorld | AdaptedWorld:
     """The world of an environment in `envs/` or a file, or `brax:NAME` or `playground:NAME`.
 
     Raises:
       UserError: there is none, or it says something wrong.
     """
-    foreign = name.split(":")[0] in SOURCES and ":" in name
-    return load_foreign(name, engine) if foreign else World(load_environment(name), engine)
+    if name.split(":")[0] in SOURCES and ":" in name:
+        return load_foreign(name, engine)
+    config = load_environment(name)
+    return GridWorld(config) if isinstance(config, GridConfig) else World(config, engine)
 
 
 __all__ = [
     "AdaptedWorld",
     "EnvironmentConfig",
     "FlatWorld",
+    "GridConfig",
+    "GridWorld",
     "Timestep",
     "VectorEnvironment",
     "VectorState",

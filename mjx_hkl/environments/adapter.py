@@ -22,6 +22,8 @@ class AdaptedWorld(Env):
     does not tell, and numbers that are not finite are a fault: the episode ends, nothing is learned of it.
     """
 
+    action_kind = "gaussian"
+
     def __init__(self, env: Any, name: str, episode_length: int):
         """Adapts `env`, called `name` in messages and exports; longer episodes are truncated.
 

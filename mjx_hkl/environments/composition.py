@@ -13,6 +13,7 @@ from mjx_hkl.config import Fraction, Positive, from_table
 from mjx_hkl.environments.arenas import ARENAS, Area, Arena
 from mjx_hkl.environments.bodies import Body, ProprioceptionConfig, load_body
 from mjx_hkl.environments.boxes import BoxesConfig, add_boxes
+from mjx_hkl.environments.grid import GridConfig
 from mjx_hkl.environments.physics import PhysicsConfig, set_options
 from mjx_hkl.environments.scene import Stage
 from mjx_hkl.environments.tasks import TASKS, Task
@@ -49,7 +50,7 @@ class Composition:
     task: Task
 
 
-def load_environment(name: str) -> EnvironmentConfig:
+def load_environment(name: str) -> EnvironmentConfig | GridConfig:
     """The environment of that name in `envs/`, or in a .toml file given by path.
 
     A file may extend another one: its fields and tables replace those it names, its tables are merged
@@ -59,7 +60,8 @@ def load_environment(name: str) -> EnvironmentConfig:
       UserError: it does not exist or says something wrong.
     """
     path = resources.find("environment", name, "envs", ".toml")
-    return from_table(EnvironmentConfig, _read(path, ()), str(path))
+    table = _read(path, ())
+    return from_table(GridConfig if "kind" in table else EnvironmentConfig, table, str(path))
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from brax.envs.base import Env, State
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 
 @flax.struct.dataclass
@@ -69,7 +69,7 @@ class VectorEnvironment:
         return VectorState(env_state, jnp.zeros(self.num_envs, int), jnp.zeros(self.num_envs))
 
     def step(
-        self, state: VectorState, action: Float[Array, "envs n"], key: PRNGKeyArray
+        self, state: VectorState, action: Shaped[Array, "envs ..."], key: PRNGKeyArray
     ) -> tuple[VectorState, Timestep]:
         """One control step of every world; those whose episode ended start a new one from `key`."""
         env_state = jax.vmap(self.env.step)(state.env, action)

@@ -36,6 +36,8 @@ class World(Env):
     episode ends and the step must not be learned from). The time limit is the vectorizer's business.
     """
 
+    action_kind = "gaussian"
+
     def __init__(self, config: EnvironmentConfig, engine: str = "auto"):
         self.config = config
         parts = compose(config)

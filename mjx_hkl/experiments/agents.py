@@ -66,7 +66,7 @@ def find_player(given: str, num_envs: int, seed_index: int = 0, engine: str | No
         name = environment_name(given.removeprefix("random:"))
         world = make_world(name, engine or "auto")
         environment = VectorEnvironment(world, num_envs, world.episode_length)
-        return Player(RandomAgent(world.action_size), environment, name)
+        return Player(RandomAgent(world.action_size, world.action_kind), environment, name)
     found = find_agent(given, seed_index)
     if engine is not None:
         recipe = recipe_from_table({**to_table(found.recipe), "engine": engine}, "command line")

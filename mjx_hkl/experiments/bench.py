@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx_hkl.algorithms import replay
-from mjx_hkl.environments import EnvironmentConfig, VectorEnvironment, World
+from mjx_hkl.environments import EnvironmentConfig, GridConfig, GridWorld, VectorEnvironment, World
 from mjx_hkl.environments.engines.mjx import mjx  # imported there without its messages
 from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.recipe import Recipe
@@ -20,6 +20,23 @@ from mjx_hkl.training.step import TrainStep, init_seeds, run_seeds
 _ROUNDS = 5
 _CONTROL_STEPS = 20  # per timed call of an environment
 _LARGER = 10  # times the capacity, to show that an insert does not cost more
+
+
+def bench_grid(config: GridConfig, num_envs: int) -> dict[str, Any]:
+    """Our vectorized grid world under random actions, resets included."""
+    environment = VectorEnvironment(GridWorld(config), num_envs, config.episode_length)
+    actions = jax.random.randint(
+        jax.random.key(0), (_CONTROL_STEPS, num_envs), 0, environment.env.action_size
+    )
+    carry = (jax.jit(environment.reset)(jax.random.key(1)), jax.random.key(2))
+    run, compile_seconds = _compile(_steps_of(environment, actions), carry)
+    (seconds,) = _in_turn(_continued(run, carry))
+    return {
+        "device": devices.describe(),
+        "num_envs": num_envs,
+        "environment_steps_per_second": num_envs * _CONTROL_STEPS / seconds,
+        "compile_seconds": compile_seconds,
+    }
 
 
 def bench_environment(config: EnvironmentConfig, engines: Sequence[str], num_envs: int) -> dict[str, Any]:

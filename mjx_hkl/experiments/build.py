@@ -22,9 +22,10 @@ def resolve(recipe: Recipe) -> Recipe:
     if recipe.num_envs is None:
         recipe = dataclasses.replace(recipe, num_envs=devices.default_num_envs())
     seen = recipe.information
-    if all(dataclasses.astuple(seen)):
+    if all(dataclasses.astuple(seen)) and recipe.policy.actions != "auto":
         return recipe
     world = make_world(recipe.environment, recipe.engine)
+    policy = dataclasses.replace(recipe.policy, actions=world.action_kind)
     everything, taskless = tuple(world.observation_size), world.low_level_information
     is_flat = recipe.policy.kind == "flat"
     low_level = seen.low_level or (everything if is_flat else taskless)
@@ -34,7 +35,7 @@ def resolve(recipe: Recipe) -> Recipe:
         critic=seen.critic or everything,
         default=seen.default or (taskless if is_flat else low_level),
     )
-    return dataclasses.replace(recipe, information=information)
+    return dataclasses.replace(recipe, information=information, policy=policy)
 
 
 def environment_name(given: str) -> str:
@@ -52,6 +53,16 @@ def make_environment(recipe: Recipe, num_envs: int | None = None) -> VectorEnvir
     """
     world = make_world(recipe.environment, recipe.engine)
     recipe.information.check(world.observation_size)
+    if recipe.policy.actions not in ("auto", world.action_kind):
+        raise UserError(
+            f"policy.actions is {recipe.policy.actions!r}, but those of {recipe.environment} are"
+            f" {world.action_kind}"
+        )
+    if world.action_kind == "categorical" and recipe.algorithm.kind == "svg":
+        raise UserError(
+            f'algorithm.kind "svg" follows a gradient through actions, and those of {recipe.environment} are'
+            ' discrete; set it to "v_trace"'
+        )
     if world.episode_length < recipe.algorithm.unroll_length:
         raise UserError(
             f"algorithm.unroll_length {recipe.algorithm.unroll_length} exceeds the environment's"

@@ -12,9 +12,8 @@ from brax.envs.base import State
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.environments import VectorEnvironment
-from mjx_hkl.math import gaussian
-from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.networks import Distribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +45,19 @@ class _Progress:
 
 @flax.struct.dataclass
 class RandomAgent:
-    """Every action uniform in [-1, 1], independent of everything: the floor of every claim to have learned.
+    """Every action uniform, independent of everything: the floor of every claim to have learned.
 
     It has no latent, and its action no mean worth taking.
     """
 
     action_size: int = flax.struct.field(pytree_node=False)
+    action_kind: str = flax.struct.field(pytree_node=False)
 
     def sample(self, observation: dict, key: PRNGKeyArray) -> Array:
         """Actions of all worlds."""
         num_envs = len(next(iter(observation.values())))
+        if self.action_kind == "categorical":
+            return jax.random.randint(key, (num_envs,), 0, self.action_size)
         return jax.random.uniform(key, (num_envs, self.action_size), minval=-1.0, maxval=1.0)
 
 
@@ -144,10 +146,8 @@ def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
 def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Callable, Callable]:
     """How episodes begin, and one step of all of them."""
 
-    def draw(distribution: Gaussian, key: PRNGKeyArray) -> Array:
-        if deterministic:
-            return distribution.mean
-        return gaussian.sample(distribution, jax.random.normal(key, distribution.mean.shape))
+    def draw(distribution: Distribution, key: PRNGKeyArray) -> Array:
+        return distribution.mode if deterministic else distribution.sample(key)
 
     def begin(agent: Agent | RandomAgent, key: PRNGKeyArray) -> _Progress:
         start_key, latent_key, key = jax.random.split(key, 3)

@@ -217,7 +217,8 @@ def sees(agent: Agent, name: str) -> list[str]:
     if name == "policy.low_level":
         return [*agent.policy.low_level.inputs.groups, *latent]
     if name == "critic":
-        return [*agent.critic.inputs.groups, *latent, "action"]
+        action = ["action"] if agent.critic.sees_action else []
+        return [*agent.critic.inputs.groups, *latent, *action]
     if name == "default_policy.high_level":
         return ["previous latent"]
     own = agent.default_policy.low_level

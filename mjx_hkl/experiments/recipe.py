@@ -93,7 +93,14 @@ class Recipe:
     @property
     def model(self) -> ModelConfig:
         """What shapes the agent's parameters."""
-        return ModelConfig(self.information, self.policy, self.default_policy, self.critic, self.encoder)
+        return ModelConfig(
+            self.information,
+            self.policy,
+            self.default_policy,
+            self.critic,
+            self.encoder,
+            state_values=self.algorithm.kind == "v_trace",
+        )
 
 
 def load_recipe(given: str) -> Recipe:

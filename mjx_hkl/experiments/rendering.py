@@ -85,9 +85,7 @@ def render_picture(player: Player, out: Path, seed: int, size: tuple[int, int]) 
 def _world(player: Player) -> World:
     world = player.environment.env
     if not isinstance(world, World):
-        raise UserError(
-            f"{player.environment_name} brings its own simulator; only our worlds can be rendered"
-        )
+        raise UserError(f"{player.environment_name} is no MuJoCo world of ours; only those can be rendered")
     return world
 
 

@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 _LOG_2PI = 1.8378770664093453
 
@@ -14,25 +15,30 @@ class Gaussian(NamedTuple):
     mean: Float[Array, "*batch n"]
     scale: Float[Array, "*batch n"]
 
+    @property
+    def mode(self) -> Float[Array, "*batch n"]:
+        """The likeliest event, which is the mean."""
+        return self.mean
 
-def sample(gaussian: Gaussian, noise: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """Reparameterized sample f(x, ε) = μ + σ ε (B.1); `noise` is standard normal."""
-    return gaussian.mean + gaussian.scale * noise
+    def reparameterized(self, noise: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+        """Sample f(x, ε) = μ + σ ε (B.1); `noise` is standard normal."""
+        return self.mean + self.scale * noise
 
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch n"]:
+        """A reparameterized sample with fresh noise."""
+        return self.reparameterized(jax.random.normal(key, self.mean.shape))
 
-def log_prob(gaussian: Gaussian, value: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
-    """Log N(value; μ, σ²), summed over the event."""
-    normalized = (value - gaussian.mean) / gaussian.scale
-    return -(0.5 * normalized**2 + jnp.log(gaussian.scale) + 0.5 * _LOG_2PI).sum(-1)
+    def log_prob(self, value: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+        """Log N(value; μ, σ²), summed over the event."""
+        normalized = (value - self.mean) / self.scale
+        return -(0.5 * normalized**2 + jnp.log(self.scale) + 0.5 * _LOG_2PI).sum(-1)
 
+    def entropy(self) -> Float[Array, "*batch"]:
+        """H = Σ ½ (1 + log 2π) + log σ, in closed form so that its gradient is real."""
+        return (0.5 * (1.0 + _LOG_2PI) + jnp.log(self.scale)).sum(-1)
 
-def entropy(gaussian: Gaussian) -> Float[Array, "*batch"]:
-    """H = Σ ½ (1 + log 2π) + log σ, in closed form so that its gradient is real."""
-    return (0.5 * (1.0 + _LOG_2PI) + jnp.log(gaussian.scale)).sum(-1)
-
-
-def kl_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "*batch"]:
-    """KL(p‖q) = Σ log σq/σp + (σp² + (μp − μq)²) / 2σq² − ½."""
-    ratio = jnp.square(p.scale / q.scale)
-    distance = jnp.square((p.mean - q.mean) / q.scale)
-    return 0.5 * (ratio + distance - 1.0 - jnp.log(ratio)).sum(-1)
+    def kl_divergence(self, other: "Gaussian") -> Float[Array, "*batch"]:
+        """KL(p‖q) = Σ log σq/σp + (σp² + (μp − μq)²) / 2σq² − ½."""
+        ratio = jnp.square(self.scale / other.scale)
+        distance = jnp.square((self.mean - other.mean) / other.scale)
+        return 0.5 * (ratio + distance - 1.0 - jnp.log(ratio)).sum(-1)

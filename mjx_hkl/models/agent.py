@@ -8,11 +8,10 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.config import ModelConfig
 from mjx_hkl.models.critic import Critic
 from mjx_hkl.models.default_policy import DefaultPolicy
-from mjx_hkl.models.networks import Observation
+from mjx_hkl.models.networks import Distribution, Observation
 from mjx_hkl.models.policy import Policy
 
 
@@ -27,7 +26,7 @@ class Agent(nnx.Module):
         self.default_policy = DefaultPolicy(observation_size, action_size, self.policy, config, rngs=rngs)
         self.critic = Critic(observation_size, action_size, config, rngs=rngs)
 
-    def action(self, observation: Observation, latent: Float[Array, "*batch latent"]) -> Gaussian:
+    def action(self, observation: Observation, latent: Float[Array, "*batch latent"]) -> Distribution:
         """π^L(a_t | z_t, x_t); of two columns (F.2) the default policy's is added to the policy's own."""
         low_level = self.policy.low_level
         column = self.default_policy.column(observation, latent)

@@ -61,6 +61,8 @@ class PolicyConfig:
     """Least and greatest standard deviation of a latent."""
     action_scale: tuple[PositiveFloat, PositiveFloat] = (0.05, 1.0)
     """Least and greatest standard deviation of an action, before clipping to [-1, 1]."""
+    actions: Literal["auto", "gaussian", "categorical"] = "auto"
+    """Distribution of actions; auto is what suits the environment."""
 
     def __post_init__(self):
         for name in ("latent_scale", "action_scale"):
@@ -124,6 +126,7 @@ class ModelConfig:
     default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
     critic: CriticConfig = CriticConfig()
     encoder: EncoderConfig = EncoderConfig()
+    state_values: bool = False  # the critic is V(z, x) instead of Q(a, z, x); the algorithm says
 
     def __post_init__(self):
         high, low = self.default_policy.high_level, self.default_policy.low_level

@@ -1,4 +1,4 @@
-"""The critic: action values that also depend on the latent."""
+"""The critic: values of actions, or of states, that also depend on the latent."""
 
 from collections.abc import Mapping
 
@@ -11,36 +11,37 @@ from mjx_hkl.models.networks import MLP, Inputs, Observation
 
 
 class Critic(nnx.Module):
-    """Q(a, z, x), or several of them learned side by side."""
+    """Q(a, z, x), or V(z, x) where the algorithm asks for state values; or several of them side by side."""
 
     def __init__(self, sizes: Mapping[str, int], action_size: int, config: ModelConfig, *, rngs: nnx.Rngs):
         self.inputs = Inputs(sizes, config.information.critic, config, rngs=rngs)
-        inputs = self.inputs.size + config.policy.latent_size + action_size
+        self.sees_action = not config.state_values
+        inputs = self.inputs.size + config.policy.latent_size + self.sees_action * action_size
         self.members = nnx.List(
-            ActionValue(inputs, config.critic.sizes, rngs=rngs) for _ in range(config.critic.num_critics)
+            ValueNetwork(inputs, config.critic.sizes, rngs=rngs) for _ in range(config.critic.num_critics)
         )
 
     def __call__(
         self,
         observation: Observation,
         latent: Float[Array, "*batch latent"],
-        action: Float[Array, "*batch action"],
+        *action: Float[Array, "*batch action"],
     ) -> Float[Array, "*batch"]:
-        """The action value; of several critics the least (Fujimoto et al. 2018)."""
-        return self.each(observation, latent, action).min(0)
+        """The value, of an action where there is one; of several critics the least (Fujimoto et al. 2018)."""
+        return self.each(observation, latent, *action).min(0)
 
     def each(
         self,
         observation: Observation,
         latent: Float[Array, "*batch latent"],
-        action: Float[Array, "*batch action"],
+        *action: Float[Array, "*batch action"],
     ) -> Float[Array, "critics *batch"]:
-        """Every critic's action value."""
-        inputs = self.inputs(observation, latent, action)
+        """Every critic's value."""
+        inputs = self.inputs(observation, latent, *action)
         return jnp.stack([member(inputs) for member in self.members])
 
 
-class ActionValue(nnx.Module):
+class ValueNetwork(nnx.Module):
     """One network; its first layer is followed by LayerNorm and tanh."""
 
     def __init__(self, inputs: int, sizes: tuple[int, ...], *, rngs: nnx.Rngs):

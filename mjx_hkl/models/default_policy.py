@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 from mjx_hkl.math.autoregressive import ar1
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.config import DefaultPolicyConfig, ModelConfig
-from mjx_hkl.models.networks import MLP, GaussianHead, Observation
-from mjx_hkl.models.policy import ActionHead, LowLevel, Policy
+from mjx_hkl.models.networks import MLP, Distribution, GaussianHead, Observation
+from mjx_hkl.models.policy import ActionHead, LowLevel, Policy, action_head
 
 
 class LearnedPrior(nnx.Module):
@@ -59,7 +59,7 @@ class DefaultPolicy(nnx.Module):
 
     def action(
         self, policy: Policy, observation: Observation, latent: Float[Array, "*batch latent"]
-    ) -> Gaussian | None:
+    ) -> Distribution | None:
         """π0^L(a_t | z_t, x_t); None where it is the policy's own, or there is none."""
         if isinstance(self.low_level, ActionHead):
             return self.low_level(lax.stop_gradient(policy.low_level.features(observation, latent)))
@@ -83,5 +83,5 @@ def _low_level(
         return None
     if kind == "distral_shared":
         features = policy.low_level.head.linear.in_features
-        return ActionHead(features, action_size, config.policy.action_scale, rngs=rngs)
+        return action_head(features, action_size, config, rngs=rngs)
     return LowLevel(sizes, config.information.default, hidden, action_size, config, rngs=rngs)

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from mjx_hkl.math.categorical import Categorical
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.config import ModelConfig
 
 Observation = Mapping[str, Float[Array, "*batch _n"]]
+Distribution = Gaussian | Categorical
 
 
 class MLP(nnx.Module):
@@ -46,6 +48,9 @@ class Inputs(nnx.Module):
         return jnp.concatenate([*({**observation, **encode}[name] for name in self.groups), *more], axis=-1)
 
 
+small_kernel = nnx.initializers.variance_scaling(1e-2, "fan_in", "truncated_normal")
+
+
 class GaussianHead(nnx.Module):
     """A linear map to a mean and a standard deviation inside fixed bounds.
 
@@ -55,8 +60,7 @@ class GaussianHead(nnx.Module):
 
     def __init__(self, inputs: int, size: int, scale_range: tuple[float, float], *, rngs: nnx.Rngs):
         self._scale_range = scale_range
-        small = nnx.initializers.variance_scaling(1e-2, "fan_in", "truncated_normal")
-        self.linear = nnx.Linear(inputs, 2 * size, kernel_init=small, rngs=rngs)
+        self.linear = nnx.Linear(inputs, 2 * size, kernel_init=small_kernel, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch n"]) -> Gaussian:
         """The distribution for each input."""

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from mjx_hkl.math.categorical import Categorical
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.config import ModelConfig
-from mjx_hkl.models.networks import MLP, GaussianHead, Inputs, Observation
+from mjx_hkl.models.networks import MLP, Distribution, GaussianHead, Inputs, Observation, small_kernel
 
 
 class HighLevel(nnx.Module):
@@ -37,7 +38,7 @@ class HighLevel(nnx.Module):
 
 
 class LowLevel(nnx.Module):
-    """A distribution of a_t given z_t and x_t, its mean squashed by tanh: π^L, or a π0^L of its own."""
+    """A distribution of a_t given z_t and x_t: π^L, or a π0^L of its own."""
 
     def __init__(
         self,
@@ -52,11 +53,9 @@ class LowLevel(nnx.Module):
         self.inputs = Inputs(sizes, groups, config, rngs=rngs)
         inputs = self.inputs.size + config.policy.latent_size
         self.torso = MLP(inputs, hidden, rngs=rngs)
-        self.head = ActionHead(
-            hidden[-1] if hidden else inputs, action_size, config.policy.action_scale, rngs=rngs
-        )
+        self.head = action_head(hidden[-1] if hidden else inputs, action_size, config, rngs=rngs)
 
-    def __call__(self, observation: Observation, latent: Float[Array, "*batch latent"]) -> Gaussian:
+    def __call__(self, observation: Observation, latent: Float[Array, "*batch latent"]) -> Distribution:
         """The distribution of a_t, before clipping."""
         return self.head(self.features(observation, latent))
 
@@ -67,13 +66,38 @@ class LowLevel(nnx.Module):
         return self.torso(self.inputs(observation, latent))
 
 
-class ActionHead(GaussianHead):
+class SquashedHead(GaussianHead):
     """A Gaussian head whose mean is squashed by tanh."""
 
     def bounded(self, raw: Float[Array, "*batch raw"]) -> Gaussian:
         """The distribution that outputs of the linear map stand for."""
         action = super().bounded(raw)
         return Gaussian(jnp.tanh(action.mean), action.scale)
+
+
+class CategoricalHead(nnx.Module):
+    """A linear map to the logits of discrete actions; it starts near the uniform distribution."""
+
+    def __init__(self, inputs: int, size: int, *, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(inputs, size, kernel_init=small_kernel, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*batch n"]) -> Categorical:
+        """The distribution for each input."""
+        return self.bounded(self.linear(x))
+
+    def bounded(self, raw: Float[Array, "*batch raw"]) -> Categorical:
+        """The distribution that outputs of the linear map stand for."""
+        return Categorical(raw)
+
+
+ActionHead = SquashedHead | CategoricalHead
+
+
+def action_head(inputs: int, size: int, config: ModelConfig, *, rngs: nnx.Rngs) -> ActionHead:
+    """The head that suits the environment's actions."""
+    if config.policy.actions == "categorical":
+        return CategoricalHead(inputs, size, rngs=rngs)
+    return SquashedHead(inputs, size, config.policy.action_scale, rngs=rngs)
 
 
 class Policy(nnx.Module):

@@ -7,7 +7,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import Window
 from mjx_hkl.environments import Timestep, VectorEnvironment, VectorState
-from mjx_hkl.math import gaussian
 from mjx_hkl.models.agent import Agent
 
 Metrics = dict[str, Float[Array, ""]]
@@ -42,12 +41,10 @@ def unroll(
         actor, _, cut_observation = carry
         latent_key, action_key, start_key, env_key = jax.random.split(key, 4)
         observation = actor.env.observation
-        latent = gaussian.sample(
-            policy.latent(observation, actor.latent), jax.random.normal(latent_key, actor.latent.shape)
-        )
+        latent = policy.latent(observation, actor.latent).sample(latent_key)
         latent = jnp.where(policy.draws(actor.env.steps), latent, actor.latent)
         distribution = agent.action(observation, latent)
-        action = gaussian.sample(distribution, jax.random.normal(action_key, distribution.mean.shape))
+        action = distribution.sample(action_key)
         env, timestep = environment.step(actor.env, action, env_key)
         ended = timestep.is_last[:, None] > 0
         next_latent = jnp.where(ended, jax.random.normal(start_key, latent.shape), latent)
@@ -60,7 +57,7 @@ def unroll(
             latent_tm1=actor.latent,
             episode_step=actor.env.steps,
             action=action,
-            behaviour_log_prob=gaussian.log_prob(distribution, action),
+            behaviour_log_prob=distribution.log_prob(action),
             reward=timestep.reward,
             discount=timestep.discount,
             is_last=timestep.is_last,

@@ -1,4 +1,4 @@
-"""One update, from Algorithm 2 as it is written: plain loops over windows and steps, and Adam by hand.
+"""One update, from Algorithm 2 and B.3 as they are written: plain loops over steps, and Adam by hand.
 
 Three losses as functions of the parameters they move, with nothing else differentiated, so that no
 gradient has to be stopped but that of z as history and as Q's own input.
@@ -11,7 +11,10 @@ from small import at, next_index
 
 
 def kl(p, q):
-    """KL(p‖q) of diagonal Gaussians."""
+    """KL(p‖q) of diagonal Gaussians, or of categorical distributions."""
+    if hasattr(p, "logits"):
+        p, q = jax.nn.softmax(p.logits), jax.nn.softmax(q.logits)
+        return sum(p[i] * jnp.log(p[i] / q[i]) for i in range(len(p)))
     return jnp.sum(
         jnp.log(q.scale / p.scale) + (p.scale**2 + (p.mean - q.mean) ** 2) / (2 * q.scale**2) - 0.5
     )
@@ -143,6 +146,88 @@ class SlowReference:
                 reward, discount, value, penalty = step(s)
                 total += product * (reward + discount * (value - penalty) - q(s))
         return total
+
+
+class SlowActorCritic(SlowReference):
+    """Losses of B.3, eq. 21 to 25; `self.latents` and the default policy's loss are Algorithm 2's."""
+
+    def __init__(self, target, window, noise, starts, config):
+        super().__init__(target, window, noise, starts, None, config)
+
+    def policy_loss(self, agent):
+        """−Σ ρ_t log π(a_t|z_t, x_t) δ̂_t v + α 1_p KL_t − α_H H."""
+        total = 0.0
+        for b in range(self.batch):
+            latents = self.latents(agent.policy, b)
+            for t in [t for t, column in self.cells if column == b]:
+                x, pi = at(self.window.observation, t, b), self.pi(agent, latents, t, b)
+                advantage = jax.lax.stop_gradient(self.advantage(agent, latents, t, b))
+                total -= jnp.log(pi[self.window.action[t, b]]) * advantage
+                total += self.config.kl_cost * self.divergence(
+                    agent, self.target.default_policy, x, latents[t]
+                )
+                total -= self.config.entropy_cost * sum(-p * jnp.log(p) for p in pi)
+        return total / len(self.cells)
+
+    def critic_loss(self, agent, critic):
+        """Σ ½ (v_t − V_ψ)²."""
+        total = 0.0
+        for b in range(self.batch):
+            latents = self.latents(agent.policy, b)
+            for t in [t for t, column in self.cells if column == b]:
+                value = critic(at(self.window.observation, t, b), latents[t][1])
+                total += 0.5 * (self.v(agent, latents, t, b) - value) ** 2
+        return total / len(self.cells)
+
+    def pi(self, agent, latents, t, b):
+        """Probabilities π(·|z_t, x_t)."""
+        return jax.nn.softmax(agent.action(at(self.window.observation, t, b), latents[t][1]).logits)
+
+    def ratio(self, agent, latents, t, b):
+        """w_t = π(a_t|z_t, x_t) / μ(a_t|x_t)."""
+        pi = self.pi(agent, latents, t, b)[self.window.action[t, b]]
+        return pi / jnp.exp(self.window.behaviour_log_prob[t, b])
+
+    def value(self, latents, index, b):
+        """V of the target critic."""
+        z = jax.lax.stop_gradient(latents[index][1])
+        return self.target.critic(at(self.window.observation, index, b), z)
+
+    def backup(self, agent, latents, t, b, after):
+        """r_t + γ (after(s_{t+1}) − α KL_{t+1}) − V_t."""
+        w, config = self.window, self.config
+        total = config.reward_scale * w.reward[t, b] - self.value(latents, t, b)
+        if w.discount[t, b] == 0:
+            return total
+        n = next_index(w, t, b)
+        x = at(w.observation, n, b)
+        penalty = config.kl_cost * self.divergence(agent, self.target.default_policy, x, latents[n])
+        return total + config.discount * (after(n) - penalty)
+
+    def v(self, agent, latents, s, b):
+        """v_s, eq. 21, as a sum of products."""
+        total, product = self.value(latents, s, b), 1.0
+        for t in range(s, self.steps):
+            if not self.window.valid[t, b]:
+                break
+            rho = jnp.minimum(self.config.rho_clip, self.ratio(agent, latents, t, b))
+            delta = rho * self.backup(agent, latents, t, b, lambda n: self.value(latents, n, b))
+            total += product * delta
+            if self.window.is_last[t, b]:
+                break
+            ratio = self.ratio(agent, latents, t, b)
+            product *= self.config.discount * jnp.minimum(self.config.trace_clip, ratio)
+        return total
+
+    def advantage(self, agent, latents, t, b):
+        """ρ_t δ̂_t v, eq. 22: the next state's v where it belongs to the window, else its V."""
+        goes_on = t < self.steps - 1 and not self.window.is_last[t, b]
+
+        def after(n):
+            return self.v(agent, latents, n, b) if goes_on else self.value(latents, n, b)
+
+        rho = jnp.minimum(self.config.rho_clip, self.ratio(agent, latents, t, b))
+        return rho * self.backup(agent, latents, t, b, after)
 
 
 def adam_first_step(gradient, rate, max_norm):

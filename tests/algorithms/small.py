@@ -12,7 +12,16 @@ SIZES, ACTIONS, LATENT = {"proprioception": 3, "targets": 2}, 2, 2
 FLAT = ("none", "distral", "distral_two_column", "distral_shared")
 
 
-def make_agent(high_level="isotropic", low_level="shared", *, seed=0, period=1, num_critics=1):
+def make_agent(
+    high_level="isotropic",
+    low_level="shared",
+    *,
+    seed=0,
+    period=1,
+    num_critics=1,
+    actions="gaussian",
+    state_values=False,
+):
     """An agent away from the small initial heads, so that everything depends on everything."""
     flat = low_level in FLAT
     hidden = ("proprioception",)
@@ -23,6 +32,7 @@ def make_agent(high_level="isotropic", low_level="shared", *, seed=0, period=1, 
             high_level=(8, LATENT),
             low_level=(8,),
             latent_period=period,
+            actions=actions,
         ),
         default_policy=DefaultPolicyConfig(
             high_level="none" if flat else high_level,
@@ -31,6 +41,7 @@ def make_agent(high_level="isotropic", low_level="shared", *, seed=0, period=1, 
             low_level_sizes=(8,),
         ),
         critic=CriticConfig((8, 8), num_critics),
+        state_values=state_values,
     )
     leaves, structure = jax.tree.flatten(Agent(SIZES, ACTIONS, config, jax.random.key(seed)))
     keys = jax.random.split(jax.random.key(seed + 7), len(leaves))

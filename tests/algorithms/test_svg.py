@@ -8,11 +8,11 @@ from flax import nnx
 from scipy import integrate, stats
 from small import ACTIONS, SIZES, at, make_agent, make_window, next_index
 
-from mjx_hkl.algorithms import svg
+from mjx_hkl.algorithms import hierarchy, svg
 from mjx_hkl.algorithms.config import AlgorithmConfig
 
 STEPS, BATCH = 5, 6
-redraw_latents, divergence = jax.jit(svg.redraw_latents), jax.jit(svg.divergence)
+redraw_latents, divergence = jax.jit(hierarchy.redraw_latents), jax.jit(hierarchy.divergence)
 loss = jax.jit(svg.loss, static_argnames="config")
 gradients = jax.jit(jax.grad(svg.loss, has_aux=True), static_argnames="config")
 CONFIG = AlgorithmConfig(discount=0.9, retrace_lambda=0.8, kl_cost=0.3, entropy_cost=0.2, reward_scale=0.5)
@@ -71,7 +71,7 @@ def test_the_policy_gradient_flows_through_a_and_not_through_qs_own_z(kind):
     """With a critic blind to actions nothing is left of the policy gradient, though Q depends on z."""
     agent, window = make_agent("isotropic", kind), make_window()
     config = dataclasses.replace(CONFIG, kl_cost=0.0, entropy_cost=0.0)
-    target = svg.Target(make_agent("isotropic", kind, seed=1))
+    target = hierarchy.Target(make_agent("isotropic", kind, seed=1))
     assert _norm(_gradients(agent, target, window, config).policy.high_level) > 1e-3  # by z into a
     kernel = target.critic.members[0].first.kernel
     target.critic.members[0].first.kernel = nnx.Param(kernel[...].at[-ACTIONS:].set(0.0))
@@ -88,7 +88,7 @@ def test_distillation_moves_the_default_policy_and_not_the_policy(prior, kind):
         return make_agent(prior, kind, seed=seed)
 
     agent, window = make(), make_window(latent_size=make().policy.latent_size)
-    target = svg.Target(make(1))
+    target = hierarchy.Target(make(1))
     before = _gradients(agent, target, window)
     agent.default_policy = make(5).default_policy  # what is distilled into changes; its target does not
     after = _gradients(agent, target, window)
@@ -99,7 +99,7 @@ def test_distillation_moves_the_default_policy_and_not_the_policy(prior, kind):
 
 def test_what_is_invalid_does_not_matter():
     agent, window = make_agent("isotropic"), make_window()
-    target = svg.Target(make_agent("isotropic", seed=1))
+    target = hierarchy.Target(make_agent("isotropic", seed=1))
     assert (window.valid == 0).any()
     garbage = jnp.where(window.valid > 0, window.reward, 1e6)
     before, _ = loss(agent, target, window, jax.random.key(0), CONFIG)
@@ -152,8 +152,8 @@ def test_the_kl_of_both_levels_bounds_that_of_the_actions(seed):
         return np.logaddexp.reduce(each, axis=1) - np.log(draws)
 
     kl_of_actions = (log_marginal(low) - log_marginal(marginal_default)).mean()
-    kl_high = svg.gaussian.kl_divergence(high, agent.default_policy.latent(jnp.zeros(2)))
-    kl_low = svg.gaussian.kl_divergence(low, low_default).mean()
+    kl_high = high.kl_divergence(agent.default_policy.latent(jnp.zeros(2)))
+    kl_low = low.kl_divergence(low_default).mean()
     assert 0.05 < kl_of_actions < kl_high + kl_low
 
 
@@ -168,11 +168,11 @@ def test_separate_with_tied_weights_is_shared():
     plain_target = make_agent("ar1", "shared", seed=1)
     plain_target.critic = target.critic
     window = make_window()
-    one, metrics = loss(separate, svg.Target(target), window, jax.random.key(0), CONFIG)
-    other, _ = loss(shared, svg.Target(plain_target), window, jax.random.key(0), CONFIG)
+    one, metrics = loss(separate, hierarchy.Target(target), window, jax.random.key(0), CONFIG)
+    other, _ = loss(shared, hierarchy.Target(plain_target), window, jax.random.key(0), CONFIG)
     np.testing.assert_allclose(metrics["kl_low"], 0.0, atol=1e-6)
     np.testing.assert_allclose(one, other, rtol=1e-5)
-    actual = _gradients(separate, svg.Target(target), window).policy
-    expected = _gradients(shared, svg.Target(plain_target), window).policy
+    actual = _gradients(separate, hierarchy.Target(target), window).policy
+    expected = _gradients(shared, hierarchy.Target(plain_target), window).policy
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 from slow_reference import SlowReference, adam_first_step
 from small import ACTIONS, make_agent, make_window
 
-from mjx_hkl.algorithms import learner, svg
+from mjx_hkl.algorithms import hierarchy, learner, svg
 from mjx_hkl.algorithms.config import AlgorithmConfig
 from mjx_hkl.errors import UserError
 
@@ -48,7 +48,7 @@ def test_one_update_is_that_of_the_paper(kind, config):
     steps, batch = 3, 3
     agent = make_agent(**AGENTS[kind])
     latent_size = agent.policy.latent_size
-    target = svg.Target(make_agent(**AGENTS[kind], seed=1))
+    target = hierarchy.Target(make_agent(**AGENTS[kind], seed=1))
     window = make_window(5, steps=steps, batch=batch, latent_size=latent_size)
     key = jax.random.key(3)
 
@@ -99,7 +99,7 @@ def test_the_target_moves_every_period(rate):
         old = state.target
         state, _ = update(state, make_window(count), jax.random.key(count), jnp.int32(count), config=config)
         share = rate if count % 3 == 0 else 0.0
-        new = jax.tree.leaves(svg.Target(state.agent))
+        new = jax.tree.leaves(hierarchy.Target(state.agent))
         for a, b, c in zip(jax.tree.leaves(state.target), jax.tree.leaves(old), new, strict=True):
             np.testing.assert_allclose(a, (1 - share) * b + share * c, rtol=1e-6, atol=1e-7)
 

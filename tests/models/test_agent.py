@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from mjx_hkl.errors import UserError
-from mjx_hkl.math import gaussian
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import (
     CriticConfig,
@@ -109,7 +108,7 @@ def test_a_flat_policy_has_no_latent_and_no_kl():
     observation, latent_tm1 = observe(), jnp.zeros((6, 0))
     latent = agent.policy.latent(observation, latent_tm1)
     assert latent.mean.shape == (6, 0)
-    kl = gaussian.kl_divergence(latent, agent.default_policy.latent(latent_tm1))
+    kl = latent.kl_divergence(agent.default_policy.latent(latent_tm1))
     np.testing.assert_array_equal(kl, jnp.zeros(6))
     assert agent.action(observation, latent.mean).mean.shape == (6, ACTIONS)
 

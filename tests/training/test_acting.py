@@ -6,7 +6,6 @@ import pytest
 from scipy import stats
 
 from mjx_hkl.environments import VectorEnvironment
-from mjx_hkl.math import gaussian
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import Information, ModelConfig, PolicyConfig
 from mjx_hkl.training import acting
@@ -64,10 +63,7 @@ def test_log_probs_are_those_of_scipy_at_the_latents_that_were_drawn(windows):
         step_key = jax.random.split(jax.random.key(2 + i), LENGTH)[0]
         latent_key, action_key, _, _ = jax.random.split(step_key, 4)
         observation = jax.tree.map(lambda x: x[:, 0], window.observation)
-        latent = gaussian.sample(
-            agent.policy.latent(observation, before.latent),
-            jax.random.normal(latent_key, before.latent.shape),
-        )
+        latent = agent.policy.latent(observation, before.latent).sample(latent_key)
         action = agent.action(observation, latent)
         drawn = action.mean + action.scale * jax.random.normal(action_key, action.mean.shape)
         np.testing.assert_allclose(window.action[:, 0], drawn, atol=1e-5)

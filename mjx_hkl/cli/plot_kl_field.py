@@ -1,0 +1,61 @@
+"""`mjx-hkl plot-kl-field AGENT --out FILE`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mjx_hkl.cli.arguments import parse
+from mjx_hkl.cli.plot import require_picture
+from mjx_hkl.config import NonNegative, from_table, to_table
+from mjx_hkl.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class PlotKLFieldCommand:
+    """Draw what each move in the grid world costs in KL of the high level (figure 12, right)."""
+
+    agent: Annotated[str, tyro.conf.Positional]
+    """An exported agent or a run of a grid world, or a name from `mjx-hkl list checkpoints`."""
+    out: str = "kl_field.png"
+    """Picture to write: .png, .svg or .pdf."""
+    goal: tuple[NonNegative, NonNegative] = (4, 4)
+    """Column and row of the goal."""
+    seed_index: NonNegative = 0
+    """Which agent of a run of several seeds."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    command = parse(PlotKLFieldCommand, "plot-kl-field", arguments)
+    command = from_table(PlotKLFieldCommand, to_table(command), "command line")
+    out = Path(command.out)
+    require_picture(out)
+
+    from mjx_hkl.environments import GridWorld
+    from mjx_hkl.experiments.agents import evaluation_environment, find_agent
+    from mjx_hkl.experiments.kl_field import draw, kl_field
+
+    found = find_agent(command.agent, command.seed_index)
+    world = evaluation_environment(found, 1).env
+    if not isinstance(world, GridWorld):
+        raise UserError(f"{command.agent} is an agent of {found.recipe.environment}, not of a grid world")
+    if not found.agent.policy.latent_size:
+        raise UserError(f"{command.agent} has a flat policy: there is no high level, and no KL of it")
+    if max(command.goal) >= world.config.size:
+        raise UserError(f"goal {command.goal} lies outside a grid of {world.config.size} cells a side")
+    field = kl_field(found.agent, world, command.goal)
+    draw(field, out)
+    shares = {"towards_goal": field.share_towards_goal, "by_chance": field.share_by_chance}
+    if command.json:
+        print(json.dumps({"agent": command.agent, "goal": command.goal, **shares}))
+    else:
+        print(
+            f"{out}: in {shares['towards_goal']:.0%} of the cells the move of least KL nears the goal;"
+            f" a random move does in {shares['by_chance']:.0%}"
+        )
+    return 0

@@ -1,0 +1,129 @@
+"""The 2D grid world of E.1: an agent walks to a goal, with a body that needs n actions for one step."""
+
+import dataclasses
+from typing import Annotated, Any, Literal, cast
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from annotated_types import Ge
+from brax.envs.base import Env, State
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from mjx_hkl.config import NonNegativeFloat, Positive, PositiveFloat, to_table
+
+MOVES = ((0, 1), (0, -1), (-1, 0), (1, 0))
+"""Cells each action leads to, or pushes the internal coordinates to: up, down, left, right."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GridConfig:
+    """An environment file of `kind = "grid"`."""
+
+    kind: Literal["grid"]
+    step_size: Positive = 1  # n: actions in one direction that move the body by one cell
+    size: Annotated[int, Ge(2)] = 8  # cells along each side
+    reward_at_goal: PositiveFloat = 1.0
+    step_cost: NonNegativeFloat = 0.1  # of every action
+    wall_cost: NonNegativeFloat = 0.2  # of running into a wall
+    low_level_information: tuple[str, ...] = ("proprioception",)  # where a recipe does not say
+    episode_length: Positive = 400  # actions until truncation
+
+
+@flax.struct.dataclass
+class GridState:
+    """Cells of agent and goal, and the body's internal coordinates in [−n+1, n−1]²."""
+
+    agent: Int[Array, " 2"]
+    goal: Int[Array, " 2"]
+    internal: Int[Array, " 2"]
+
+
+class GridWorld(Env):
+    """One grid; actions are the indices of `MOVES`.
+
+    Observation groups: `coordinates` of agent and goal, the same for every body, and `proprioception`, the
+    internal coordinates; both in [-1, 1].
+    """
+
+    action_kind = "categorical"
+
+    def __init__(self, config: GridConfig):
+        self.config = config
+
+    def reset(self, rng: PRNGKeyArray) -> State:
+        """Agent and goal at two random cells, the body at rest."""
+        cells = self.config.size**2
+        agent, offset = jax.random.randint(rng, (2,), jnp.array([0, 1]), cells)
+        goal = (agent + offset) % cells
+        grid = GridState(self._point(agent), self._point(goal), jnp.zeros(2, jnp.int32))
+        zero = jnp.zeros(())
+        metrics = {"success": zero, "fault": zero}
+        return State(grid, self.observe(grid), zero, zero, metrics)  # pyright: ignore - Brax means its own
+
+    def step(self, state: State, action: Int[Array, ""]) -> State:
+        """One action: it moves the internal coordinates, and the agent where they overflow.
+
+        The internal coordinate of that direction is then 0 again, also before a wall.
+        """
+        grid = cast(GridState, state.pipeline_state)
+        internal = grid.internal + jnp.asarray(MOVES)[action]
+        overflow = self._overflow(internal)
+        wanted = grid.agent + jnp.where(overflow, jnp.sign(internal), 0)
+        agent = jnp.clip(wanted, 0, self.config.size - 1)
+        at_wall = jnp.any(agent != wanted)
+        grid = GridState(agent, grid.goal, jnp.where(overflow, 0, internal))
+        success = jnp.all(agent == grid.goal).astype(jnp.float32)
+        config = self.config
+        reward = config.reward_at_goal * success - config.step_cost - config.wall_cost * at_wall
+        return state.replace(
+            pipeline_state=grid,
+            obs=self.observe(grid),
+            reward=reward,
+            done=success,
+            metrics=state.metrics | {"success": success},
+        )
+
+    def observe(self, grid: GridState) -> dict[str, Float[Array, " n"]]:
+        """Observation groups of a state."""
+        cells = jnp.concatenate([grid.agent, grid.goal]).astype(jnp.float32)
+        return {
+            "coordinates": 2.0 * cells / (self.config.size - 1) - 1.0,
+            "proprioception": grid.internal.astype(jnp.float32) / self.config.step_size,
+        }
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What an export keeps of it."""
+        return {"body": f"{self.config.step_size}-step", **to_table(self.config)}
+
+    @property
+    def episode_length(self) -> int:
+        """Actions until truncation."""
+        return self.config.episode_length
+
+    @property
+    def low_level_information(self) -> tuple[str, ...]:
+        """Observation groups of the low level where a recipe does not say."""
+        return self.config.low_level_information
+
+    @property
+    def observation_size(self) -> dict[str, int]:
+        """Size of each observation group by name."""
+        return {"coordinates": 4, "proprioception": 2}
+
+    @property
+    def action_size(self) -> int:
+        """Number of actions to choose from."""
+        return len(MOVES)
+
+    @property
+    def backend(self) -> str:
+        """It has no physics."""
+        return "grid"
+
+    def _point(self, cell: Int[Array, ""]) -> Int[Array, " 2"]:
+        return jnp.stack(jnp.divmod(cell, self.config.size))
+
+    def _overflow(self, internal: Int[Array, " 2"]) -> Bool[Array, " 2"]:
+        return jnp.abs(internal) >= self.config.step_size

@@ -1,0 +1,38 @@
+"""Categorical distributions over discrete actions; the last axis of the logits is the choices."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+class Categorical(NamedTuple):
+    """Unnormalized log-probabilities of each choice."""
+
+    logits: Float[Array, "*batch choices"]
+
+    @property
+    def mode(self) -> Int[Array, "*batch"]:
+        """The likeliest choice, the first of equals."""
+        return jnp.argmax(self.logits, -1)
+
+    def sample(self, key: PRNGKeyArray) -> Int[Array, "*batch"]:
+        """A choice; no gradient flows through it."""
+        return jax.random.categorical(key, self.logits)
+
+    def log_prob(self, value: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """Log p(value)."""
+        return jnp.take_along_axis(self._log_probs, value[..., None], -1)[..., 0]
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """H = −Σ p log p."""
+        return -(jnp.exp(self._log_probs) * self._log_probs).sum(-1)
+
+    def kl_divergence(self, other: "Categorical") -> Float[Array, "*batch"]:
+        """KL(p‖q) = Σ p (log p − log q)."""
+        return (jnp.exp(self._log_probs) * (self._log_probs - other._log_probs)).sum(-1)
+
+    @property
+    def _log_probs(self) -> Float[Array, "*batch choices"]:
+        return jax.nn.log_softmax(self.logits)

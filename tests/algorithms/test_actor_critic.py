@@ -1,0 +1,96 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from slow_reference import SlowActorCritic
+from small import ACTIONS, LATENT, make_agent, make_window
+
+from mjx_hkl.algorithms import actor_critic, hierarchy, learner
+from mjx_hkl.algorithms.config import AlgorithmConfig
+
+CONFIG = AlgorithmConfig(
+    kind="v_trace",
+    discount=0.9,
+    kl_cost=0.3,
+    entropy_cost=0.2,
+    reward_scale=0.5,
+    rho_clip=1.5,
+    trace_clip=0.8,
+)
+AGENTS = {
+    "ar_learned": {"high_level": "ar_learned"},
+    "separate, period 2": {"high_level": "ar1", "low_level": "separate", "period": 2},
+    "distral": {"low_level": "distral"},
+}
+gradients = jax.jit(jax.grad(actor_critic.loss, has_aux=True), static_argnames="config")
+
+
+def make(seed=0, **kind):
+    return make_agent(seed=seed, actions="categorical", state_values=True, **kind)
+
+
+def make_discrete_window(seed, steps, batch, latent_size=LATENT):
+    window = make_window(seed, steps=steps, batch=batch, latent_size=latent_size)
+    rng = np.random.default_rng(seed)
+    return window.replace(
+        action=jnp.asarray(rng.integers(0, ACTIONS, (steps, batch))),
+        behaviour_log_prob=jnp.log(jnp.asarray(rng.uniform(0.2, 0.9, (steps, batch)), jnp.float32)),
+    )
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_losses_and_gradients_are_those_of_b3(kind):
+    """Against eq. 21 to 25 in loops, with the indicator of infrequent latents counted step by step."""
+    steps, batch = 4, 3
+    agent, target = make(**AGENTS[kind]), hierarchy.Target(make(1, **AGENTS[kind]))
+    latent_size = agent.policy.latent_size
+    window = make_discrete_window(5, steps, batch, latent_size)
+    key = jax.random.key(3)
+    noise_key, start_key = jax.random.split(key)
+    slow = SlowActorCritic(
+        target,
+        window,
+        noise=jax.random.normal(noise_key, (steps + 2, batch, latent_size)),
+        starts=jax.random.normal(start_key, (steps + 1, batch, latent_size)),
+        config=CONFIG,
+    )
+    actual, metrics = gradients(agent, target, window, key, CONFIG)
+    policy_loss, by_policy = jax.value_and_grad(slow.policy_loss)(agent)
+    critic_loss, by_critic = jax.value_and_grad(slow.critic_loss, argnums=1)(agent, agent.critic)
+    default_loss, by_default = jax.value_and_grad(slow.default_policy_loss, argnums=1)(
+        agent, agent.default_policy
+    )
+    np.testing.assert_allclose(metrics["policy_loss"], policy_loss, rtol=2e-4)
+    np.testing.assert_allclose(metrics["critic_loss"], critic_loss, rtol=2e-4)
+    np.testing.assert_allclose(metrics["default_policy_loss"], default_loss, rtol=2e-4)
+    expected = {"policy": by_policy.policy, "critic": by_critic, "default_policy": by_default}
+    for name, gradient in expected.items():
+        for a, b in zip(*map(jax.tree.leaves, (getattr(actual, name), gradient)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+def test_the_policy_gradient_reaches_the_high_level_through_z():
+    agent, window = make(), make_discrete_window(0, 5, 6)
+    config = dataclasses.replace(CONFIG, kl_cost=0.0, entropy_cost=0.0)
+    target = hierarchy.Target(agent)
+    found, _ = gradients(agent, target, window, jax.random.key(0), config)
+    assert sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(found.policy.high_level)) > 1e-3
+
+
+def test_a_period_of_one_makes_the_targets_the_online_networks():
+    """The paper has no targets here."""
+    config = dataclasses.replace(CONFIG, target_update_period=1)
+    state = learner.init(make(high_level="ar_learned"), config)
+    window = make_discrete_window(0, 5, 6)
+    after, _ = learner.update(state, window, jax.random.key(0), jnp.int32(1), config)
+    new, target = jax.tree.leaves(hierarchy.Target(after.agent)), jax.tree.leaves(after.target)
+    for a, b in zip(new, target, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_it_also_takes_continuous_actions():
+    agent, window = make_agent(state_values=True), make_window()
+    found, metrics = gradients(agent, hierarchy.Target(agent), window, jax.random.key(0), CONFIG)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((found, metrics)))
