@@ -25,7 +25,9 @@ def resolve(recipe: Recipe) -> Recipe:
     if all(dataclasses.astuple(seen)) and recipe.policy.actions != "auto":
         return recipe
     world = make_world(recipe.environment, recipe.engine)
-    policy = dataclasses.replace(recipe.policy, actions=world.action_kind)
+    policy = recipe.policy
+    if policy.actions == "auto":
+        policy = dataclasses.replace(policy, actions=world.action_kind)
     everything, taskless = tuple(world.observation_size), world.low_level_information
     is_flat = recipe.policy.kind == "flat"
     low_level = seen.low_level or (everything if is_flat else taskless)

@@ -1,7 +1,8 @@
 """Exports: an agent's parameters by module, with all that is needed to use them without the run.
 
-Layout: `agent.json` (recipe, specs, versions, evaluation) beside `parameters/` (Orbax), a dict from
-module name to nested dicts of arrays. Written to a temporary folder and renamed, so never half there.
+Layout: `agent.json` (recipe, specs, versions, evaluation), `README.md` (the same for people), and
+`parameters/` (Orbax), a dict from module name to nested dicts of arrays. Written to a temporary folder and
+renamed, so never half there.
 """
 
 import dataclasses
@@ -85,9 +86,46 @@ def save_export(
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(part / "parameters", jax.device_get(modules))
     (part / "agent.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    (part / "README.md").write_text(_card(recipe, about), encoding="utf-8")
     if folder.exists():
         shutil.rmtree(folder)
     part.rename(folder)
+
+
+def _card(recipe: Recipe, about: dict[str, Any]) -> str:
+    """What a person wants to know of an exported agent."""
+    evaluation, default_policy = about["evaluation"], recipe.default_policy
+    facts = {
+        "recipe": recipe.name,
+        "environment": recipe.environment,
+        "policy": recipe.policy.kind,
+        "default policy": f"high level {default_policy.high_level}, low level {default_policy.low_level}",
+        "budget": f"{recipe.total_env_steps:,} environment steps",
+        "command": f"`mjx-hkl train {recipe.name} --num-seeds {recipe.num_seeds} --seed {recipe.seed}`",
+        "evaluation": "none"
+        if evaluation is None
+        else f"success {evaluation['success_rate']:.1%}, return {evaluation['episode_return']:.1f} over"
+        f" {evaluation['episodes']} episodes, seed {evaluation['seed']}",
+        "written with": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+    }
+    modules = [
+        f"| `{name}` | {', '.join(module['sees'])} | {module['parameters']:,} |"
+        for name, module in about["modules"].items()
+    ]
+    lines = [
+        f"# {recipe.name}",
+        "",
+        "An agent of mjx-hkl; `agent.json` holds its whole recipe.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in facts.items()),
+        "",
+        "| module | sees | parameters |",
+        "|---|---|---|",
+        *modules,
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def require_free(folder: Path) -> None:

@@ -12,7 +12,7 @@ from mjx_hkl.environments import GridWorld
 from mjx_hkl.environments.grid import MOVES, GridState
 from mjx_hkl.models.agent import Agent
 
-_SAMPLES = 256  # of the latents before a move
+_SAMPLES = 1024  # of the latents before a move
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,6 +94,9 @@ def test_an_export_is_plain_orbax(finished):
     assert about["shared"] == {"default_policy.low_level": "policy.low_level"}
     assert {"jax", "flax", "mujoco", "mujoco-mjx"} <= about["versions"].keys()
     assert about["environment"]["task"]["num_targets"] == 3
+    card = (finished / "export" / "README.md").read_text()
+    assert "ball-go-to-target" in card
+    assert f"success {about['evaluation']['success_rate']:.1%}" in card
 
 
 def test_a_damaged_export_is_refused(finished, tmp_path):

@@ -1,0 +1,118 @@
+"""The grid world from the command line: train, transfer to another body, draw the KL."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_hkl.cli.main import run
+from mjx_hkl.environments import make_world
+from mjx_hkl.experiments import kl_field
+from mjx_hkl.experiments.export import load_export, module_parameters
+
+SHORT = ("--num-envs", "4", "--total-env-steps", "160", "--log-interval", "80", "--evaluation-episodes", "4")
+HIGH_LEVEL = ("policy.high_level", "default_policy.high_level")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "grid"
+    assert run(["train", "grid-1-step", "--out", str(out), *SHORT]) == 0
+    return out
+
+
+def test_the_high_level_moves_to_another_body(trained, tmp_path):
+    out = tmp_path / "transferred"
+    taken = ["--transfer.checkpoint", str(trained), "--transfer.frozen", *HIGH_LEVEL]
+    longer = ["--environment", "grid-2-step", "--policy.latent-period", "2"]
+    assert run(["train", "grid-1-step", "--out", str(out), *SHORT, *taken, *longer]) == 0
+    before, after = (module_parameters(load_export(path / "export").agent) for path in (trained, out))
+    for name in before:
+        pairs = zip(*map(jax.tree.leaves, (before[name], after[name])), strict=True)
+        assert all((a == b).all() for a, b in pairs) == (name in HIGH_LEVEL), name
+
+
+def test_the_low_level_does_not(trained, tmp_path, capsys):
+    taken = ["--transfer.checkpoint", str(trained), "--transfer.frozen", "policy.low_level"]
+    arguments = ["train", "grid-1-step", "--environment", "grid-2-step", "--out", str(tmp_path / "no")]
+    assert run([*arguments, *SHORT, *taken]) == 2
+    assert "body is 1-step there and 2-step here" in capsys.readouterr().err
+
+
+def test_an_export_keeps_what_its_actions_are(trained):
+    about = json.loads((trained / "export" / "agent.json").read_text())
+    assert about["recipe"]["policy"]["actions"] == "categorical"
+    assert about["modules"]["critic"]["sees"] == ["coordinates", "proprioception", "latent"]
+
+
+def test_the_kl_of_a_move_is_that_of_a_loop(trained):
+    """KL after each move of each cell, sample by sample, without vmap over cells."""
+    agent, world, goal = load_export(trained / "export").agent, make_world("grid-1-step"), (2, 5)
+    field = kl_field.kl_field(agent, world, goal)
+    assert np.isnan(field.kl[0, 0]).tolist() == [False, True, True, False]  # walls below and to the left
+    assert np.isnan(field.kl[2, 5]).all()  # the episode is over
+    assert np.isnan(field.kl[2, 4]).tolist() == [True, False, False, False]  # and this move ends it
+
+    def see(column, row):
+        cells = jnp.array([column, row, *goal]) * 2 / 7 - 1
+        return {"coordinates": cells, "proprioception": jnp.zeros(2)}
+
+    samples = 20_000
+    keys = jax.random.split(jax.random.key(1), 2)
+    start, noise = (jax.random.normal(key, (samples, agent.policy.latent_size)) for key in keys)
+    many = {name: jnp.broadcast_to(x, (samples, *x.shape)) for name, x in see(6, 1).items()}
+    z = agent.policy.latent(many, start).reparameterized(noise)
+    moved = {name: jnp.broadcast_to(x, (samples, *x.shape)) for name, x in see(5, 1).items()}
+    total = agent.policy.latent(moved, z).kl_divergence(agent.default_policy.latent(z)).mean()
+    np.testing.assert_allclose(field.kl[6, 1, 2], total, rtol=0.15)
+
+
+def test_nearing_the_goal_counts(trained):
+    """A field made by hand that is least where a move nears the goal, and one that is most."""
+    agent, world = load_export(trained / "export").agent, make_world("grid-1-step")
+    field = kl_field.kl_field(agent, world, (4, 4))
+    known = ~np.isnan(field.kl)
+    towards = np.where(known, np.where(field.nears, 0.0, 1.0), np.nan)
+    assert kl_field.KLField((4, 4), towards, field.nears).share_towards_goal == 1.0
+    in_corners = 4 / (64 - 5)  # where both moves near the goal; it and its neighbours do not count
+    assert kl_field.KLField((4, 4), -towards, field.nears).share_towards_goal == pytest.approx(in_corners)
+    assert 0.5 < field.share_by_chance < 0.6
+
+
+def test_the_field_is_drawn(trained, tmp_path, capsys):
+    out = tmp_path / "field.png"
+    assert run(["plot-kl-field", str(trained), "--out", str(out), "--goal", "1", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["goal"] == [1, 1]
+    assert 0 <= found["towards_goal"] <= 1
+    assert out.stat().st_size > 10_000
+
+
+def test_a_random_agent_chooses_among_the_actions(capsys):
+    assert run(["evaluate", "random:grid-1-step", "--episodes", "64", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0.5 < found["success_rate"] <= 1.0
+    assert found["episode_return"] < -1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "grid-1-step", *SHORT, "--algorithm.kind", "svg"], 'set it to "v_trace"'),
+        (["train", "grid-1-step", *SHORT, "--policy.actions", "gaussian"], "are categorical"),
+        (["train", "ball-go-to-target", *SHORT, "--policy.actions", "categorical"], "are gaussian"),
+        (["plot-kl-field", "RUN", "--goal", "8", "0"], "outside a grid of 8 cells"),
+        (["plot-kl-field", "RUN", "--out", "field.gif"], "must end in .png"),
+        (["plot-kl-field", "nobody"], "unknown agent 'nobody'"),
+        (["render", "RUN", "video.mp4"], "no MuJoCo world of ours"),
+    ],
+)
+def test_mistakes(trained, arguments, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run([str(trained) if x == "RUN" else x for x in arguments]) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
