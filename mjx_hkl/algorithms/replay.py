@@ -1,7 +1,7 @@
-"""Replay: a ring of windows on the device, written in place.
+"""Replay: a ring of windows on the device, written in place, each world's windows beside each other.
 
-All environments' windows of one unroll form a slot, so an insert is one contiguous copy whose cost does
-not depend on the capacity.
+An insert writes one window of every world, whatever the capacity. Several devices hold a part of the worlds
+each, and a batch takes as many windows from every part, so that none travels.
 """
 
 import jax
@@ -12,39 +12,55 @@ from mjx_hkl.algorithms.window import Window
 
 
 def num_slots(capacity: int, num_envs: int, unroll_length: int) -> int:
-    """Slots that hold at least `capacity` transitions; one for a capacity of 0."""
+    """Windows to keep of each world to hold at least `capacity` transitions; one for a capacity of 0."""
     return max(1, -(-capacity // (num_envs * unroll_length)))
 
 
 def empty(windows: Window, slots: int) -> Window:
-    """A ring of `slots` slots for windows like these (only their shapes are read)."""
-    return jax.tree.map(lambda x: jnp.zeros((slots * x.shape[0], *x.shape[1:]), x.dtype), windows)
+    """A ring of `slots` windows of each world like these (only their shapes are read): worlds, then slots."""
+    return jax.tree.map(lambda x: jnp.zeros((x.shape[0], slots, *x.shape[1:]), x.dtype), windows)
 
 
 def insert(ring: Window, windows: Window, count: Int[Array, ""]) -> Window:
-    """Writes one slot over the oldest.
+    """Writes a window of each world over its oldest.
 
     Args:
       ring: of `empty`, donated.
-      windows: of all environments, batch first.
+      windows: of all worlds, batch first.
       count: inserts made before this one.
     """
-    num_envs = windows.reward.shape[0]
-    slots = ring.reward.shape[0] // num_envs
-    start = (count % slots) * num_envs
+    slot = count % ring.reward.shape[1]
     return jax.tree.map(
-        lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, start, 0), ring, windows
+        lambda whole, part: jax.lax.dynamic_update_index_in_dim(whole, part, slot, 1), ring, windows
     )
 
 
 def sample(ring: Window, key: PRNGKeyArray, batch_size: int, filled: Int[Array, ""]) -> Window:
-    """`batch_size` windows, batch first: one at random of each of as many parts of the first `filled`.
+    """`batch_size` windows, batch first: one at random of each of as many parts of replay.
 
     Every window is as likely as any other, and a batch as large as replay is each window once.
+
+    Args:
+      ring: of `empty`.
+      key: consumed.
+      batch_size: B.
+      filled: slots that have been written.
     """
+    num_envs = ring.reward.shape[0]
+    if num_envs % batch_size == 0:  # a part is some worlds, and stays on their device
+        world_key, slot_key = jax.random.split(key)
+        worlds = num_envs // batch_size
+        world = jax.random.randint(world_key, (batch_size,), 0, worlds)
+        slot = jax.random.randint(slot_key, (batch_size,), 0, filled)
+        parts = jax.tree.map(lambda x: x.reshape(batch_size, worlds, *x.shape[1:]), ring)
+        return jax.vmap(lambda part, world, slot: jax.tree.map(lambda x: x[world, slot], part))(
+            parts, world, slot
+        )
     turn_key, part_key = jax.random.split(key)
+    total = num_envs * filled
     edge = jnp.arange(batch_size + 1)
-    edge = edge * (filled // batch_size) + edge * (filled % batch_size) // batch_size
+    edge = edge * (total // batch_size) + edge * (total % batch_size) // batch_size
     index = jax.random.randint(part_key, (batch_size,), edge[:-1], jnp.maximum(edge[1:], edge[:-1] + 1))
-    index = (index + jax.random.randint(turn_key, (), 0, filled)) % filled
-    return jax.tree.map(lambda x: x[index], ring)
+    # Parts cannot all be equally large: that they begin anywhere makes up for it.
+    index = (index + jax.random.randint(turn_key, (), 0, total)) % total
+    return jax.tree.map(lambda x: x[index // filled, index % filled], ring)

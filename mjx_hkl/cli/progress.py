@@ -29,10 +29,10 @@ class _Console(Console):
 
 
 class Display:
-    """A `Reporter` on the console."""
+    """A `Reporter` on the console, or a quiet one."""
 
-    def __init__(self, console: Console | None = None):
-        self._console = console or _Console(highlight=False, soft_wrap=True)
+    def __init__(self, console: Console | None = None, quiet: bool = False):
+        self._console = console or _Console(highlight=False, soft_wrap=True, quiet=quiet)
         self._progress = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=24),

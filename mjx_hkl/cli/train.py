@@ -22,6 +22,8 @@ class TrainCommand(Recipe):
     """Run directory to write; by default runs/NAME-SEED-DATE-TIME."""
     resume: bool = False
     """Continue the run in --out (or in the run directory given as RECIPE) from its newest checkpoint."""
+    distributed: bool = False
+    """Train together with other processes, on this and other machines, that run the same command."""
 
 
 def main(arguments: list[str]) -> int:
@@ -36,25 +38,29 @@ def main(arguments: list[str]) -> int:
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
     command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields))
     table = to_table(command)
-    out, resume = table.pop("out", None), table.pop("resume")
+    out, resume, distributed = table.pop("out", None), table.pop("resume"), table.pop("distributed")
     recipe = recipe_from_table(table, "command line")
     if out is None and resume:
         if not (Path(given) / "recipe.toml").is_file():
             raise UserError("--resume needs the run directory: mjx-hkl train RUN --resume, or --out RUN")
         out = given
+    if out is None and distributed:
+        raise UserError("--distributed needs --out, the same folder for all processes")
     name = recipe.name.replace(":", "-")
     out = Path(out or f"runs/{name}-seed{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
-    return _train(recipe, out, resume)
+    return _train(recipe, out, resume, distributed)
 
 
-def _train(recipe: Recipe, out: Path, resume: bool) -> int:
+def _train(recipe: Recipe, out: Path, resume: bool, distributed: bool) -> int:
     # Imported only once the arguments are known to be right: a mistake is told at once.
     from mjx_hkl.cli.progress import Display
     from mjx_hkl.experiments.training_run import train
-    from mjx_hkl.training import devices
+    from mjx_hkl.training import devices, processes
 
+    if distributed:
+        processes.join()
     devices.use_compilation_cache()
-    display = Display()
+    display = Display(quiet=not processes.is_first())
     result = train(recipe, out, resume, display)
     if not result.finished:
         display.say(f"stopped and saved at {result.environment_steps:,} environment steps")

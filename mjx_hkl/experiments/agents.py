@@ -37,7 +37,7 @@ def agent_of_run(run: RunDirectory, seed_index: int = 0) -> Export:
     recipe = load_recipe(str(run.path))
     if not 0 <= seed_index < recipe.num_seeds:
         raise UserError(f"{run.path} has {recipe.num_seeds} seeds; there is no number {seed_index}")
-    loop = make_loop(recipe)
+    loop = make_loop(dataclasses.replace(recipe, num_devices=1))  # wherever it was trained
     state = checkpoint.restore(run.checkpoints, loop.abstract)
     return Export(agent_of_seed(state, seed_index), recipe, checkpoint.about(run.checkpoints))
 

@@ -174,9 +174,7 @@ def _side_by_side(step: TrainStep, seed: int, num_seeds: int, warm: int) -> Call
 def _insert_seconds(step: TrainStep, capacity: int) -> dict[str, Any]:
     """Seconds of one replay insert at the recipe's capacity and at ten times it, where that fits."""
     abstract = jax.eval_shape(step.init, jax.random.key(0))
-    windows = jax.tree.map(
-        lambda x: jnp.ones((step.environment.num_envs, *x.shape[1:]), x.dtype), abstract.replay
-    )
+    windows = jax.tree.map(lambda x: jnp.ones((x.shape[0], *x.shape[2:]), x.dtype), abstract.replay)
     insert = jax.jit(replay.insert, donate_argnums=0)
     seconds: dict[str, Any] = {"insert_seconds": None, "insert_seconds_at_10x_capacity": None}
     for name, times in zip(seconds, (1, _LARGER), strict=True):

@@ -21,6 +21,8 @@ def resolve(recipe: Recipe) -> Recipe:
     """
     if recipe.num_envs is None:
         recipe = dataclasses.replace(recipe, num_envs=devices.default_num_envs())
+    if recipe.num_devices is None:
+        recipe = dataclasses.replace(recipe, num_devices=devices.default_num_devices())
     seen = recipe.information
     if all(dataclasses.astuple(seen)) and recipe.policy.actions != "auto":
         return recipe
@@ -90,4 +92,10 @@ def make_train_step(recipe: Recipe) -> TrainStep:
 def make_loop(recipe: Recipe) -> Loop:
     """The recipe's training loop, nothing compiled yet."""
     schedule = Schedule(make_train_step(recipe), recipe.total_env_steps, recipe.log_interval)
-    return Loop(schedule, range(recipe.seed, recipe.seed + recipe.num_seeds))
+    world = schedule.train_step.environment.env
+    num_devices = recipe.num_devices or devices.default_num_devices()
+    if num_devices > 1 and world.backend == "mujoco":
+        raise UserError(
+            "engine mujoco runs on the host and cannot be shared by devices: use --engine mjx, or one device"
+        )
+    return Loop(schedule, range(recipe.seed, recipe.seed + recipe.num_seeds), num_devices)

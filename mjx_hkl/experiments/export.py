@@ -83,7 +83,8 @@ def save_export(
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    with ocp.StandardCheckpointer() as checkpointer:
+    alone = ocp.options.MultiprocessingOptions(active_processes={jax.process_index()})
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save(part / "parameters", jax.device_get(modules))
     (part / "agent.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (part / "README.md").write_text(_card(recipe, about), encoding="utf-8")

@@ -58,6 +58,9 @@ class Recipe:
     """Of the first agent; the others count up from it."""
     num_seeds: Positive = 1
     """Agents trained side by side in one program, independent but for their time."""
+    num_devices: Positive | None = None
+    """Devices that share the work: whole seeds each where they divide evenly, else a part of every seed's
+    environments. By default one, or all that several processes have."""
     num_envs: Positive | None = None
     """Worlds of each agent; by default what fits the device: 256 on a CPU, 4096 on an accelerator."""
     total_env_steps: Positive = 10_000_000
@@ -176,7 +179,14 @@ def essence(recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in to_table(recipe).items() if name not in _MAY_CHANGE}
 
 
-_MAY_CHANGE = ("total_env_steps", "log_interval", "checkpoint_interval", "evaluation_episodes", "name")
+_MAY_CHANGE = (
+    "total_env_steps",
+    "log_interval",
+    "checkpoint_interval",
+    "evaluation_episodes",
+    "name",
+    "num_devices",
+)
 
 
 def recipe_to_toml(recipe: Recipe) -> str:

@@ -21,8 +21,9 @@ from mjx_hkl.experiments.recipe import Recipe, essence
 from mjx_hkl.experiments.run_directory import MetricsWriter, Row, RunDirectory
 from mjx_hkl.experiments.transfer import load_sources, transferred
 from mjx_hkl.models.agent import Agent
-from mjx_hkl.training import checkpoint, devices
+from mjx_hkl.training import checkpoint, devices, processes
 from mjx_hkl.training.loop import Loop
+from mjx_hkl.training.sharding import replicated
 from mjx_hkl.training.step import TrainState
 
 
@@ -77,18 +78,23 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
     _announce(recipe, loop, reporter)
     if resume:
         state = checkpoint.restore(run.checkpoints, loop.abstract)
-        seconds = run.rewind_metrics(_environment_steps(loop, state))
+        seconds = run.rewind_metrics(_environment_steps(loop, state)) if processes.is_first() else 0.0
     else:
         state, seconds = None, 0.0
     reporter.say(f"compiled in {loop.compile():.1f} s")
     if state is None:
-        state = transferred(loop.init(), sources, recipe.transfer)
-    run.create(recipe)
+        state = loop.place(transferred(loop.init(), sources, recipe.transfer))
+    processes.wait_for_all("compiled")  # all have seen the folder as it was
+    if processes.is_first():
+        run.create(recipe)
     stopped, state, seconds = _train(recipe, run, loop, about, state, seconds, reporter)
     done = _environment_steps(loop, state)
     if stopped:
         return Result(out, False, done, seconds, [])
-    return Result(out, True, done, seconds, _finish(recipe, run, state))
+    agents = [agent_of_seed(state, index) for index in range(recipe.num_seeds)]
+    evaluations = _finish(recipe, run, agents) if processes.is_first() else []
+    processes.wait_for_all("finished")
+    return Result(out, True, done, seconds, evaluations)
 
 
 def _train(
@@ -103,26 +109,29 @@ def _train(
     """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
     seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
     done = saved = _environment_steps(loop, state)
-    total = loop.schedule.environment_steps
-    with _stop_on_signal() as stop, MetricsWriter(run, seeds) as writer, reporter.training(done, total):
+    total, stopped = loop.schedule.environment_steps, False
+    metrics = MetricsWriter(run, seeds) if processes.is_first() else contextlib.nullcontext()
+    with _stop_on_signal() as stop, metrics as writer, reporter.training(done, total):
         for state, rows in loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
             done = int(rows[0]["environment_steps"] or 0)
             seconds += float(rows[0].pop("interval_seconds") or 0.0)
             for row in rows:
                 row.pop("interval_seconds", None)
                 row["seconds"] = round(seconds, 3)
-            writer.write(rows)
+            if writer:
+                writer.write(rows)
             reporter.interval(rows)
             _require_finite(rows)
             if recipe.checkpoint_interval and done - saved >= recipe.checkpoint_interval:
                 checkpoint.save(run.checkpoints, state, done, about)
                 saved = done
-            if stop:
+            stopped = processes.any_of(bool(stop))
+            if stopped:
                 reporter.say("stopping: saving the state after this interval")
                 break
         if done > saved or not run.checkpoints.exists():
             checkpoint.save(run.checkpoints, state, done, about)
-        return bool(stop), state, seconds
+        return stopped, state, seconds
 
 
 def _require_same(run: RunDirectory, about: dict[str, Any]) -> None:
@@ -148,12 +157,11 @@ def _require_finite(rows: list[Row]) -> None:
         )
 
 
-def _finish(recipe: Recipe, run: RunDirectory, state: TrainState) -> list[Evaluation]:
+def _finish(recipe: Recipe, run: RunDirectory, agents: list[Agent]) -> list[Evaluation]:
     """Evaluates and exports the agent of every seed."""
     environment = make_environment(recipe, recipe.evaluation_episodes)
     evaluations = []
-    for index in range(recipe.num_seeds):
-        agent = agent_of_seed(state, index)
+    for index, agent in enumerate(agents):
         result = evaluate(environment, agent, recipe.seed + index, deterministic=True)
         evaluations.append(result)
         folder = run.export(recipe.seed + index, recipe.num_seeds)
@@ -164,8 +172,14 @@ def _finish(recipe: Recipe, run: RunDirectory, state: TrainState) -> list[Evalua
 
 
 def agent_of_seed(state: TrainState, index: int) -> Agent:
-    """One agent of a state of several seeds."""
-    return jax.tree.map(lambda x: x[index], state.learner.agent)
+    """One agent of a state of several seeds, on this process's first device."""
+
+    def pick(agents: Agent) -> Agent:
+        return jax.tree.map(lambda x: x[index], agents)
+
+    everywhere = replicated(jax.tree.leaves(state.learner.agent)[0].sharding)
+    picked = jax.jit(pick, out_shardings=everywhere)(state.learner.agent)
+    return jax.device_put(jax.device_get(picked))
 
 
 def specs(world: Any) -> dict[str, Any]:
@@ -187,8 +201,9 @@ def _announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
     state, step = loop.abstract, loop.schedule.train_step
     replay, whole = devices.tree_bytes(state.replay), devices.tree_bytes(state)
     transitions = state.replay.reward.size // recipe.num_seeds
+    num_devices = recipe.num_devices or 1
     devices.require_fits(
-        whole,
+        whole // num_devices,
         f"replay of {transitions:,} transitions with the rest of the training state",
         "lower replay_capacity, num_envs or num_seeds",
     )
@@ -196,7 +211,7 @@ def _announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
     reporter.say(
         f"{recipe.name}: {recipe.environment}, {recipe.num_envs} environments"
         + (f" x {recipe.num_seeds} seeds" if recipe.num_seeds > 1 else f", seed {recipe.seed}")
-        + f", replay ratio {ratio:g}, on {devices.describe()}"
+        + f", replay ratio {ratio:g}, on {devices.describe(num_devices)}"
     )
     each = " for each seed" if recipe.num_seeds > 1 else ""
     reporter.say(

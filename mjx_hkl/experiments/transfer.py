@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from mjx_hkl.algorithms import learner
 from mjx_hkl.errors import UserError, unknown_name
@@ -60,7 +60,7 @@ def transferred(state: TrainState, sources: list[Export], config: TransferConfig
         taken = [jax.tree.leaves(_module(found, source)) for found in sources]
         each = [taken[i % len(taken)] for i in range(num_seeds)]
         structure = jax.tree.structure(module_at(state.learner.agent, target))
-        stacked = [jnp.stack(leaves) for leaves in zip(*each, strict=True)]
+        stacked = [np.stack(leaves) for leaves in zip(*each, strict=True)]
         modules[target] = jax.tree.unflatten(structure, stacked)
     return state.replace(learner=learner.with_parameters(state.learner, modules))
 

@@ -84,7 +84,7 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
 
     def array(name: str, leaf: Any) -> jax.Array:
         if not leaf.size:
-            return jnp.zeros(leaf.shape, leaf.dtype)
+            return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
         return jax.random.wrap_key_data(restored[name]) if _is_key(leaf) else restored[name]
 
     arrays = [array(name, leaf) for name, leaf in zip(names, flat, strict=True)]
@@ -92,8 +92,8 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
 
 
 def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The shape to restore: here, wherever it was saved."""
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    """The shape to restore: where it says, else on the first device, wherever it was saved."""
+    here = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
@@ -111,12 +111,16 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
     """
     named = {}
     for name, leaf in zip(_names(tree), jax.tree.leaves(tree), strict=True):
-        data = jax.random.key_data
         if _is_key(leaf):
-            leaf = jax.eval_shape(data, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else data(leaf)
+            leaf = _key_data(leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else jax.random.key_data(leaf)
         if leaf.size:
             named[name] = leaf
     return named
+
+
+def _key_data(key: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    data = jax.eval_shape(jax.random.key_data, key)
+    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=key.sharding)
 
 
 def _names(tree: Any) -> list[str]:

@@ -18,17 +18,24 @@ def default_num_envs() -> int:
     return _DEFAULT_ENVS.get(jax.default_backend(), _DEFAULT_ENVS_ACCELERATOR)
 
 
-def describe() -> str:
-    """The device in words."""
+def default_num_devices() -> int:
+    """One, or all that several processes have: each must have work."""
+    return 1 if jax.process_count() == 1 else jax.device_count()
+
+
+def describe(count: int = 1) -> str:
+    """The device, or several of them, in words."""
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return f"CPU, {os.cpu_count()} cores"
-    return f"{device.device_kind} ({device.platform})"
+        name = f"CPU, {os.cpu_count()} cores"
+        return name if count == 1 else f"{name} as {count} devices"
+    name = f"{device.device_kind} ({device.platform})"
+    return name if count == 1 else f"{count} x {name}"
 
 
 def available_bytes() -> int:
     """Memory that a run may take on the device now."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     return psutil.virtual_memory().available

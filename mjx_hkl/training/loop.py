@@ -4,10 +4,13 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
+from mjx_hkl.training.sharding import make_layout, replicated
 from mjx_hkl.training.step import TrainState, TrainStep, init_seeds, run_seeds
 
 Row = dict[str, float | int | None]
@@ -36,21 +39,34 @@ class Schedule:
 
 
 class Loop:
-    """Trains several seeds; holds the two compiled programs, `init` and the interval."""
+    """Trains several seeds; holds the two compiled programs, `init` and the interval.
 
-    def __init__(self, schedule: Schedule, seeds: range):
+    Raises:
+      UserError: there are not so many devices, or nothing divides evenly among them.
+    """
+
+    def __init__(self, schedule: Schedule, seeds: range, num_devices: int = 1):
         self.schedule = schedule
         self._train_step = schedule.train_step
         self._seeds = seeds
+        self._layout = make_layout(num_devices, len(seeds), schedule.train_step.environment.num_envs)
 
     def init(self) -> TrainState:
         """A fresh state; seed i is the same whether it is trained alone or beside others."""
-        return jax.jit(self._init)()
+        return jax.jit(self._init, out_shardings=self._layout)()
+
+    def place(self, state: TrainState) -> TrainState:
+        """The state with every part on the devices it belongs to."""
+        return jax.jit(lambda state: state, out_shardings=self._layout)(state)
 
     @functools.cached_property
     def abstract(self) -> TrainState:
-        """Shapes and types of the state, without computing it."""
-        return jax.eval_shape(self._init)
+        """Shapes, types and places of the state, without computing it."""
+
+        def place(sharding: NamedSharding, part: Any) -> Any:
+            return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), part)
+
+        return jax.tree.map(place, self._layout, jax.eval_shape(self._init))
 
     def compile(self) -> float:
         """Compiles the interval; later calls of it cannot recompile. Returns seconds."""
@@ -85,7 +101,9 @@ class Loop:
         def interval(state: TrainState) -> tuple[TrainState, dict]:
             return run_seeds(self._train_step, state, self.schedule.interval)
 
-        return jax.jit(interval, donate_argnums=0).lower(self.abstract).compile()
+        shardings = (self._layout, replicated(self._layout.iteration))
+        program = jax.jit(interval, donate_argnums=0, out_shardings=shardings)
+        return program.lower(self.abstract).compile()
 
     def _init(self) -> TrainState:
         keys = jax.vmap(jax.random.key)(np.asarray(self._seeds, np.uint32))

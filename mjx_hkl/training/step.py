@@ -87,8 +87,7 @@ class TrainStep:
     ) -> tuple[Learner, Metrics, Float[Array, ""]]:
         """Updates on windows from replay; none before `min_replay`. Metrics are sums over updates."""
         config = self.algorithm
-        num_envs = self.environment.num_envs
-        filled = jnp.minimum(iteration + 1, ring.reward.shape[0] // num_envs) * num_envs
+        filled = jnp.minimum(iteration + 1, ring.reward.shape[1])
 
         def update(state: Learner, step: tuple[PRNGKeyArray, Array]) -> tuple[Learner, Metrics]:
             key, count = step

@@ -1,0 +1,94 @@
+"""Several devices and several processes compute what one does."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHORT = ("--num-envs", "8", "--log-interval", "320", "--evaluation-episodes", "8")
+
+
+def environment(**more):
+    return {**os.environ, "JAX_PLATFORMS": "cpu", **more}
+
+
+@pytest.fixture(scope="module")
+def compared():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("on_eight_devices.py"))],
+        env=environment(XLA_FLAGS=flags),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("what", ["worlds", "seeds", "physics"])
+def test_eight_devices_compute_what_one_does(compared, what):
+    """Up to the order of float additions, which a contact makes visible in the physics."""
+    found = compared[what]
+    assert found["difference"] < 1e-3 * found["moved"]
+    for one, many in zip(*found["rows"], strict=True):
+        assert one["episodes"] == many["episodes"]
+        np.testing.assert_allclose(one["critic_loss"], many["critic_loss"], rtol=1e-2)
+
+
+def test_of_the_worlds_only_sums_travel(compared):
+    for what in ("worlds", "physics"):
+        assert compared[what]["collectives"] == ["all-reduce"]
+        assert compared[what]["replay"] == [None, "devices"]
+        assert compared[what]["parameters"] == []
+    assert compared["seeds"]["parameters"] == ["devices"]
+
+
+def run(*arguments, processes=1):
+    """The command in so many processes that find each other on the loopback; their output."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    program = "from mjx_hkl.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "train", *map(str, arguments)]
+    if processes > 1:
+        command.append("--distributed")
+    started = [
+        subprocess.Popen(
+            command,
+            env=environment(
+                JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES=str(processes), JAX_PROCESS_ID=str(index)
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(processes)
+    ]
+    found = [process.communicate(timeout=300) for process in started]
+    for process, (_, err) in zip(started, found, strict=True):
+        assert process.returncode == 0, err[-2000:]
+    return [out for out, _ in found]
+
+
+def metrics(out):
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [[row[name] for name in ("episodes", "value", "kl_high", "critic_loss")] for row in rows]
+
+
+def test_two_processes_train_one_agent_and_resume_it(tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    run("grid-1-step", *SHORT, "--total-env-steps", 960, "--out", alone)
+    spoken, silent = run("grid-1-step", *SHORT, "--total-env-steps", 640, "--out", together, processes=2)
+    assert "as 2 devices" in spoken
+    assert "evaluation over" in spoken
+    assert "steps" not in silent
+    run("grid-1-step", *SHORT, "--total-env-steps", 960, "--out", together, "--resume", processes=2)
+    np.testing.assert_allclose(metrics(together), metrics(alone), rtol=1e-3, atol=1e-5)
+    evaluations = [json.loads((out / "evaluation.json").read_text())[0] for out in (alone, together)]
+    assert evaluations[0]["episodes"] == evaluations[1]["episodes"] == 8
+    assert (together / "export" / "agent.json").is_file()
