@@ -8,6 +8,7 @@ import pytest
 from mjx_hkl.cli.main import run
 
 RECIPE = Path("train/ball-go-to-target.toml").absolute()
+GRID = RECIPE.with_name("grid-1-step.toml")
 PRIORS = RECIPE.with_name("ball-go-to-target-priors.toml")
 SHORT = ("--num-envs", "2", "--total-env-steps", "20")  # should a mistake go unnoticed
 
@@ -57,6 +58,10 @@ def fails(capsys, *arguments):
         (["train", RECIPE, "--policy.kind", "flat"], "a flat policy has no latent"),
         (["train", RECIPE, *SHORT, "--default-policy.low-level", "distral"], "a latent needs a prior"),
         (["train", RECIPE, *SHORT, "--algorithm.optimizer", "adamv"], "did you mean adam"),
+        (["train", GRID, *SHORT, "--num-devices", "64"], "num_devices 64 exceeds the 1 of this machine"),
+        (["train", RECIPE, *SHORT, "--num-devices", "2", "--engine", "mujoco"], "runs on the host"),
+        (["train", GRID, *SHORT, "--distributed"], "--distributed needs --out"),
+        (["train", GRID, *SHORT, "--distributed", "--out", "run"], "cannot meet other processes"),
         (["train", RECIPE, *SHORT, "--replay-capacity", "0"], "min_replay 25600 exceeds replay_capacity 0"),
         (["train", PRIORS], "is several recipes; name one"),
         (["train", f"{PRIORS}:ar2"], "unknown variant 'ar2'; did you mean ar1"),
