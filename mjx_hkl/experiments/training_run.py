@@ -81,8 +81,10 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
         seconds = run.rewind_metrics(_environment_steps(loop, state)) if processes.is_first() else 0.0
     else:
         state, seconds = None, 0.0
-    reporter.say(f"compiled in {loop.compile():.1f} s")
+    compile_seconds, memory = loop.compile(), loop.device_bytes()
+    reporter.say(f"compiled in {compile_seconds:.1f} s; takes {devices.format_bytes(memory)} of each device")
     if state is None:
+        devices.require_fits(memory, "the compiled train step", "lower num_envs, batch_size or num_seeds")
         state = loop.place(transferred(loop.init(), sources, recipe.transfer))
     processes.wait_for_all("compiled")  # all have seen the folder as it was
     if processes.is_first():

@@ -1,0 +1,139 @@
+"""What an accelerator does with all of it, in one go: tests, throughput over environments, a training.
+
+    python benchmarks/accelerator.py OUT [--minutes 20] [--quick]
+
+Runs the tests marked `gpu`, `mjx-hkl bench env` and `bench train` for every body, engine and number of
+worlds, and one training, each in a process of its own, the most telling first. What is done is kept in
+OUT/results.json at once: called again it goes on, and what no time is left for is named at the end. Draws
+OUT/throughput.png. --quick takes few worlds and short runs, for a look on a CPU.
+"""
+
+import argparse
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BODIES = ("ball", "ant", "quadruped")
+NUM_ENVS = (4096, 1024, 16384, 256)
+QUICK_NUM_ENVS = (64, 128)
+QUICK_RUN = ("--num-envs", "16", "--total-env-steps", "12800", "--min-replay", "3200")
+MJX_HKL = (sys.executable, "-c", "from mjx_hkl.cli.main import main; main()")
+
+Task = tuple[str, list[str]]  # its name, and the command
+
+
+def main() -> None:
+    """Runs what is not yet done until the time is up."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "results.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    deadline, left = time.monotonic() + 60 * options.minutes, []
+    for name, command in tasks(options.out, options.quick):
+        if name in results:
+            continue
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            left.append(name)
+            continue
+        print(name, flush=True)
+        results[name] = run(command, remaining)
+        if results[name].get("out_of_time"):
+            left.append(name)
+            del results[name]
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(results, indent=1) + "\n")
+        part.replace(file)
+    draw(results, options.out / "throughput.png")
+    failed = [name for name, result in results.items() if "error" in result]
+    print(f"{file}: {len(results)} done; failed: {', '.join(failed) or 'none'}")
+    if left:
+        print(f"no time left for {', '.join(left)}; call it again")
+
+
+def tasks(out: Path, quick: bool) -> Iterator[Task]:
+    """All there is to do, the most telling first."""
+    yield "tests", [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
+    engines = ["mjx", *(["warp"] if importlib.util.find_spec("warp") else [])]
+    recipe, *budget = ["ball-go-to-target", *QUICK_RUN] if quick else ["ant-go-to-target"]
+    for num_envs in QUICK_NUM_ENVS if quick else NUM_ENVS:
+        for body in BODIES:
+            for kind, taken in (("env", engines), ("train", engines[:1])):
+                what = [kind, f"{body}-go-to-target", "--num-envs", str(num_envs), "--engine", *taken]
+                yield f"{kind} {body} {num_envs}", [*MJX_HKL, "bench", *what, "--json"]
+        if num_envs in (NUM_ENVS[0], QUICK_NUM_ENVS[-1]):
+            yield "training", training(recipe, out, budget)
+            picture = str(out / "success_rate.png")
+            yield "curve", [*MJX_HKL, "plot", str(out / "run"), "--out", picture, "--json"]
+
+
+def training(recipe: str, out: Path, budget: list[str]) -> list[str]:
+    """A run that can be gone on with."""
+    run = out / "run"
+    resume = ["--resume"] if (run / "checkpoints").exists() else []
+    return [*MJX_HKL, "train", recipe, "--out", str(run), *resume, *budget]
+
+
+def run(command: list[str], seconds: float) -> dict[str, Any]:
+    """What a command printed as JSON, or its last lines; how long it took."""
+    begin = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # a training saves itself
+        process.communicate()
+        return {"out_of_time": True}
+    took = {"wall_seconds": round(time.monotonic() - begin, 1)}
+    lines = out.strip().splitlines()
+    no_tests = 5  # pytest's code where none was selected
+    if process.returncode not in (0, no_tests):
+        return {"error": (err.strip().splitlines() or lines or ["?"])[-1], **took}
+    if "--json" in command:
+        return {**json.loads(lines[-1]), **took}
+    return {"last_lines": lines[-3:], **took}
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Steps per second over the number of worlds: simulation of each engine, and with learning."""
+    from matplotlib.figure import Figure
+
+    series: dict[str, dict[str, list[tuple[int, float]]]] = {"env": {}, "train": {}}
+    for name, result in results.items():
+        kind, *where = name.split()
+        if kind not in series or "error" in result:
+            continue
+        body, num_envs = where
+        found = (
+            {body: result} if kind == "train" else {f"{body} {e}": x for e, x in result["engines"].items()}
+        )
+        for label, numbers in found.items():
+            point = (int(num_envs), numbers["environment_steps_per_second"])
+            series[kind].setdefault(label, []).append(point)
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    titles = {"env": "simulation", "train": "simulation and learning"}
+    for plot, (kind, lines) in zip(figure.subplots(1, 2), series.items(), strict=True):
+        for label, points in lines.items():
+            plot.plot(*zip(*sorted(points), strict=True), marker="o", label=label)
+        plot.set(xscale="log", yscale="log", xlabel="environments", ylabel="environment steps / s")
+        plot.set_title(titles[kind])
+        plot.grid(alpha=0.3)
+        if lines:
+            plot.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
