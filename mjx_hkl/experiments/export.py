@@ -86,6 +86,8 @@ def save_export(
     alone = ocp.options.MultiprocessingOptions(active_processes={jax.process_index()})
     with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save(part / "parameters", jax.device_get(modules))
+    # It names a folder of this machine, one that is about to be renamed.
+    (part / "parameters" / "commit_success.txt").unlink(missing_ok=True)
     (part / "agent.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (part / "README.md").write_text(_card(recipe, about), encoding="utf-8")
     if folder.exists():
