@@ -116,9 +116,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
         if kind not in series or "error" in result:
             continue
         body, num_envs = where
-        found = (
-            {body: result} if kind == "train" else {f"{body} {e}": x for e, x in result["engines"].items()}
-        )
+        by_engine = {f"{body} {engine}": x for engine, x in result.get("engines", {}).items()}
+        found = by_engine or {body: result}
         for label, numbers in found.items():
             point = (int(num_envs), numbers["environment_steps_per_second"])
             series[kind].setdefault(label, []).append(point)

@@ -80,24 +80,15 @@ def run(peer: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
 def train_ours(name: str, seed: int, steps: int | None) -> list[Point]:
     """`mjx-hkl train`, its success smoothed over the episodes of a few log intervals."""
     from mjx_hkl.cli.main import run as command
+    from mjx_hkl.experiments.curves import read_curves
 
     recipe = load(name, steps)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         budget = ["--total-env-steps", str(recipe.total_env_steps)]
         assert command(["train", name, "--seed", str(seed), "--out", str(out), *budget]) == 0
-        rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    points = []
-    ended = 0
-    for i, row in enumerate(rows):
-        ended += row["episodes"]
-        window = rows[max(0, i - SMOOTH + 1) : i + 1]
-        episodes = sum(r["episodes"] for r in window)
-        solved = sum(r["episodes"] * (r["success_rate"] or 0) for r in window)
-        # worlds begin together: until each has ended an episode, only the short ones have
-        success = solved / episodes if episodes and ended >= recipe.num_envs else 0.0
-        points.append((row["environment_steps"], row["seconds"], success))
-    return points
+        (curve,) = read_curves([out], "success_rate", SMOOTH)[recipe.name]
+    return list(zip(curve.axes["environment_steps"], curve.axes["seconds"], curve.value, strict=True))
 
 
 def train_sac(name: str, seed: int, steps: int | None) -> list[Point]:
@@ -114,9 +105,7 @@ def train_sac(name: str, seed: int, steps: int | None) -> list[Point]:
         sac.train,
         recipe,
         seed,
-        batch_size=round(
-            ratio * recipe.num_envs / updates
-        ),  # as near as whole updates allow, the ratio the same
+        batch_size=round(ratio * recipe.num_envs / updates),  # the nearest of the same ratio
         grad_updates_per_step=updates,
         learning_rate=algorithm.policy_learning_rate,
         min_replay_size=recipe.min_replay,

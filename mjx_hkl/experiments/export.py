@@ -148,7 +148,7 @@ def load_export(folder: Path) -> Export:
     abstract = abstract_agent(recipe, about)
     target = jax.tree.map(checkpoint.on_this_device, module_parameters(abstract))
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with checkpoint.reading(), ocp.StandardCheckpointer() as checkpointer:
             modules = checkpointer.restore((folder / "parameters").absolute(), target)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -85,7 +85,9 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
     reporter.say(f"compiled in {compile_seconds:.1f} s; takes {devices.format_bytes(memory)} of each device")
     if state is None:
         devices.require_fits(memory, "the compiled train step", "lower num_envs, batch_size or num_seeds")
-        state = loop.place(transferred(loop.init(), sources, recipe.transfer))
+        state = loop.init()
+        if sources:
+            state = loop.place(transferred(state, sources, recipe.transfer))
     processes.wait_for_all("compiled")  # all have seen the folder as it was
     if processes.is_first():
         run.create(recipe)

@@ -53,7 +53,7 @@ def load_sources(recipe: Recipe, specs: dict[str, Any]) -> list[Export]:
 
 
 def transferred(state: TrainState, sources: list[Export], config: TransferConfig) -> TrainState:
-    """A fresh state of several seeds whose modules are those of the sources, in turn."""
+    """A fresh state of several seeds whose modules are those of the sources, in turn; see `Loop.place`."""
     num_seeds = len(jax.tree.leaves(state.learner.agent)[0])
     modules = {}
     for target, source in _entries((*config.frozen, *config.initial)):

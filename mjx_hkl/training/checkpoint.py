@@ -1,5 +1,8 @@
 """Checkpoints of the full training state, by Orbax: written atomically, restored bit for bit."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ def about(folder: Path) -> dict[str, Any]:
     """
     step = newest(folder)
     try:
-        with _manager(folder) as manager:
+        with reading(), _manager(folder) as manager:
             return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
     except Exception as error:
         raise _damaged(folder, step, error) from error
@@ -74,7 +77,7 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
             f"checkpoint {folder / str(step)} does not fit this run: {_difference(saved, expected)}"
         )
     try:
-        with _manager(folder) as manager:
+        with reading(), _manager(folder) as manager:
             restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(leaves)))
     except Exception as error:
         raise _damaged(folder, step, error) from error
@@ -89,6 +92,24 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
 
     arrays = [array(name, leaf) for name, leaf in zip(names, flat, strict=True)]
     return jax.tree.unflatten(structure, arrays)
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Around Orbax's restore: the error it raises is all that is told of what cannot be read.
+
+    Reads of other arrays may end after it, find their event loop closed, and print a traceback each; so the
+    hook stays where the restore fails.
+    """
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
+            before(found)
+
+    sys.unraisablehook = hook
+    yield
+    sys.unraisablehook = before
 
 
 def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import sys
+import types
 
 import jax
 import numpy as np
@@ -120,3 +122,21 @@ def test_keys_survive(loop, tmp_path):
     checkpoint.save(tmp_path, state, 1, {})
     restored = checkpoint.restore(tmp_path, loop.abstract)
     np.testing.assert_array_equal(jax.random.key_data(restored.key), expected)
+
+
+def test_reads_that_end_after_a_failed_restore_print_nothing(monkeypatch):
+    """What Orbax's other reads raise then reaches nobody, whenever it comes; anything else still does."""
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with pytest.raises(ValueError, match="damaged"), checkpoint.reading():
+        raise ValueError("damaged")
+    late = types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed"))
+    other = types.SimpleNamespace(exc_value=RuntimeError("something else"))
+    sys.unraisablehook(late)
+    sys.unraisablehook(other)
+    assert told == [other]
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with checkpoint.reading():
+        pass
+    sys.unraisablehook(late)
+    assert told == [other, late]
