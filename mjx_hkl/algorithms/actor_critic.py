@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.config import AlgorithmConfig
-from mjx_hkl.algorithms.hierarchy import Target, divergence, redraw_latents, window_mean
+from mjx_hkl.algorithms.hierarchy import Target, divergence, redraw_latents, total_loss, window_mean
 from mjx_hkl.algorithms.window import Window, following
 from mjx_hkl.math.v_trace import v_trace
 from mjx_hkl.models.agent import Agent
@@ -54,23 +54,18 @@ def loss(
         )
     )
     value = agent.critic.each(jax.tree.map(lambda x: x[:steps], observation), stop(latent[:steps]))
-    kl_distilled = divergence(stop(agent), agent.default_policy, observation, *stop((latents, action)))
 
     mean = functools.partial(window_mean, window=window)
     policy_gradient = mean(log_prob_t * corrected.advantage)
     policy_loss = -policy_gradient + config.kl_cost * mean(kl) - config.entropy_cost * mean(entropy)
     critic_loss = 0.5 * mean(jnp.square(corrected.target - value).sum(0))
-    default_policy_loss = mean(kl_distilled[0] + kl_distilled[1])
-    metrics = {
-        "policy_loss": policy_loss,
-        "critic_loss": critic_loss,
-        "default_policy_loss": default_policy_loss,
+    total, metrics = total_loss(
+        agent, window, latents, action, policy_loss, critic_loss, config.distillation_cost
+    )
+    return total, metrics | {
         "kl_high": mean(kl_high),
         "kl_low": mean(kl_low),
-        "entropy": mean(entropy),
         "value": mean(value.mean(0)),
         "value_target": mean(corrected.target),
         "ratio": mean(jnp.minimum(config.rho_clip, ratio_t)),
-        "latent_scale": mean(latents.distribution.scale.mean(-1)) if latent.shape[-1] else jnp.zeros(()),
     }
-    return policy_loss + critic_loss + config.distillation_cost * default_policy_loss, metrics

@@ -99,3 +99,33 @@ def window_mean(x: Float[Array, "_ batch"], window: Window) -> Float[Array, ""]:
     """Mean of values at observations, or at steps, over the steps that may be learned from."""
     steps = window.reward.shape[0]
     return (x[:steps] * window.valid).sum() / jnp.maximum(window.valid.sum(), 1.0)
+
+
+def total_loss(
+    agent: Agent,
+    window: Window,
+    latents: Latents,
+    action: Distribution,
+    policy_loss: Float[Array, ""],
+    critic_loss: Float[Array, ""],
+    distillation_cost: float,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The losses of policy and critic with that of distillation: φ follows the policy, which does not follow.
+
+    Returns:
+      The sum, and the metrics every algorithm has.
+    """
+    stop = jax.lax.stop_gradient
+    kl_high, kl_low = divergence(
+        stop(agent), agent.default_policy, window.observation, *stop((latents, action))
+    )
+    default_policy_loss = window_mean(kl_high + kl_low, window)
+    scale = latents.distribution.scale
+    metrics = {
+        "policy_loss": policy_loss,
+        "critic_loss": critic_loss,
+        "default_policy_loss": default_policy_loss,
+        "entropy": window_mean(action.entropy(), window),
+        "latent_scale": window_mean(scale.mean(-1), window) if scale.shape[-1] else jnp.zeros(()),
+    }
+    return policy_loss + critic_loss + distillation_cost * default_policy_loss, metrics

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.config import AlgorithmConfig
-from mjx_hkl.algorithms.hierarchy import Target, divergence, redraw_latents, window_mean
+from mjx_hkl.algorithms.hierarchy import Target, divergence, redraw_latents, total_loss, window_mean
 from mjx_hkl.algorithms.window import Window, following
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.math.retrace import retrace, traces
@@ -74,25 +74,17 @@ def loss(
     q_target = stop(q_target)
     q = agent.critic.each(observation_t, stop(latent[:steps]), window.action)
 
-    # Distillation: φ follows the policy; the policy does not follow back.
-    kl_distilled = divergence(stop(agent), agent.default_policy, observation, *stop((latents, action)))
-
     mean = functools.partial(window_mean, window=window)
-
     policy_loss = -mean(q_policy - config.kl_cost * kl + config.entropy_cost * entropy)
     critic_loss = mean(jnp.square(q_target - q).sum(0))
-    default_policy_loss = mean(kl_distilled[0] + kl_distilled[1])
-    metrics = {
-        "policy_loss": policy_loss,
-        "critic_loss": critic_loss,
-        "default_policy_loss": default_policy_loss,
+    total, metrics = total_loss(
+        agent, window, latents, action, policy_loss, critic_loss, config.distillation_cost
+    )
+    return total, metrics | {
         "kl_high": mean(kl_high),
         "kl_low": mean(kl_low),
-        "entropy": mean(entropy),
         "q": mean(q.mean(0)),
         "q_target": mean(q_target),
         "trace": mean(trace_t),
         "action_scale": mean(action.scale.mean(-1)),
-        "latent_scale": mean(latents.distribution.scale.mean(-1)) if latent.shape[-1] else jnp.zeros(()),
     }
-    return policy_loss + critic_loss + config.distillation_cost * default_policy_loss, metrics
