@@ -1,12 +1,15 @@
-"""Brax's SAC and PPO beside mjx-hkl, on the same world, in turn on one machine.
+"""Other trainers beside mjx-hkl, on the same world, in turn on one machine.
 
+    pip install "mjx-hkl[benchmarks]"
     python benchmarks/peers.py ball-go-to-target --out peers.json
+    python benchmarks/peers.py grid-1-step --out grid.json
 
-Each trains in a process of its own with as many worlds, the physics engine and the budget of the recipe;
-SAC also with its batch, replay, replay ratio and critic sizes. Of each: environment steps per second with
-learning (evaluations and compilation apart), and training seconds until 50 and 80 % success. Brax measures
-success by 128 evaluation episodes of the mean policy, mjx-hkl by the episodes it trains on. One JSON object,
-and a table.
+Continuous actions: Brax's SAC and PPO. Discrete actions: rejax, whose PPO follows PureJaxRL's, and the same
+with one pass over its data (A2C). Each trains in a process of its own with as many worlds, the physics
+engine, the budget and the network sizes of the recipe; SAC also with its batch, replay and replay ratio. Of
+each: environment steps per second with learning (evaluations and compilation apart), and training seconds
+until 50 and 80 % success. Peers measure success by 128 evaluation episodes (Brax: of the mean policy),
+mjx-hkl by the episodes it trains on. One JSON object, and a table.
 """
 
 import argparse
@@ -15,10 +18,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 THRESHOLDS = (0.5, 0.8)
 EVALUATIONS = 40
@@ -35,7 +40,9 @@ def main() -> None:
     )
     parser.add_argument("recipe")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument(
+        "--peers", nargs="+", choices=PEERS, help="all that have the recipe's kind of actions"
+    )
     parser.add_argument("--repeats", type=int, default=1, help="seeds, each peer in turn")
     parser.add_argument("--total-env-steps", type=int)
     parser.add_argument("--only-run", choices=PEERS, help=argparse.SUPPRESS)
@@ -45,7 +52,8 @@ def main() -> None:
         points = PEERS[options.only_run](options.recipe, options.seed, options.total_env_steps)
         print(json.dumps(points))
         return
-    runs = [run(peer, seed, options) for seed in range(options.repeats) for peer in options.peers]
+    peers = options.peers or ["mjx-hkl", *PEERS_BY_ACTIONS[load(options.recipe, None).policy.actions]]
+    runs = [run(peer, seed, options) for seed in range(options.repeats) for peer in peers]
     result = {"recipe": options.recipe, "cores": os.cpu_count(), "versions": versions(), "runs": runs}
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -181,6 +189,118 @@ def train_brax(train: Any, recipe: Any, seed: int, **settings: Any) -> list[Poin
     return points[1:]  # the first is before training
 
 
+def train_rejax(name: str, seed: int, steps: int | None, passes: int) -> list[Point]:
+    """PPO of rejax with PureJaxRL's settings, or with one pass over the data of each unroll."""
+    import jax
+    from flax import linen
+    from rejax import PPO
+    from rejax.evaluate import evaluate
+    from rejax.networks import VNetwork
+
+    from mjx_hkl.training import devices
+
+    devices.use_compilation_cache()
+    recipe = load(name, steps)
+    algorithm = recipe.algorithm
+    world = GymnaxWorld(recipe.environment)
+    interval = -(-recipe.total_env_steps // EVALUATIONS)
+    agent = PPO.create(
+        env=world,
+        agent_kwargs={"hidden_layer_sizes": recipe.policy.low_level, "activation": "elu"},
+        total_timesteps=interval,
+        eval_freq=interval,
+        skip_initial_evaluation=True,
+        num_envs=recipe.num_envs,
+        num_steps=algorithm.unroll_length,
+        num_epochs=passes,
+        num_minibatches=passes,
+        gamma=algorithm.discount,
+        learning_rate=algorithm.policy_learning_rate,
+        ent_coef=algorithm.entropy_cost,
+        max_grad_norm=0.5,
+    ).replace(
+        eval_callback=lambda agent, state, rng: (),
+        critic=VNetwork(hidden_layer_sizes=recipe.critic.sizes, activation=linen.elu),
+    )
+    train = jax.jit(lambda state: agent.train(train_state=state)[0])
+    play = jax.jit(
+        lambda state, key: evaluate(
+            agent.make_act(state), key, world, world.default_params, EVALUATION_EPISODES
+        )[0]
+    )
+    state = train(agent.init_state(jax.random.key(seed)))  # the first has compilation in it
+    points: list[Point] = []
+    seconds = 0.0
+    while int(state.global_step) < recipe.total_env_steps:
+        start = time.perf_counter()
+        state = jax.block_until_ready(train(state))
+        seconds += time.perf_counter() - start
+        lengths = play(state, jax.random.key(len(points)))
+        success = float((lengths < world.episode_length).mean())
+        points.append((int(state.global_step), seconds, success))
+    return points
+
+
+class GymnaxParameters(NamedTuple):
+    """What rejax reads of an environment's parameters."""
+
+    max_steps_in_episode: int
+
+
+class GymnaxWorld:
+    """One of our grids behind the functions of gymnax that rejax calls."""
+
+    def __init__(self, name: str):
+        from mjx_hkl.environments import make_world
+
+        self.world: Any = make_world(name)
+        self.default_params = GymnaxParameters(self.episode_length)
+
+    @property
+    def episode_length(self) -> int:
+        """Actions until truncation."""
+        return self.world.episode_length
+
+    def reset(self, key: Any, params: Any) -> tuple[Any, Any]:
+        """A first observation and a state, with the actions since its reset."""
+        import jax.numpy as jnp
+
+        state = self.world.reset(key)
+        return self.flat(state), (state, jnp.zeros((), jnp.int32))
+
+    def step(self, key: Any, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
+        """One action; where the episode is over, the first observation of the next."""
+        import jax
+        import jax.numpy as jnp
+
+        inner, age = state
+        after = self.world.step(inner, action)
+        done = (after.done > 0) | (age + 1 >= self.episode_length)
+        first_seen, first = self.reset(key, params)
+        seen, state = jax.tree.map(
+            lambda x, y: jnp.where(done, x, y), (first_seen, first), (self.flat(after), (after, age + 1))
+        )
+        return seen, state, after.reward, done, {}
+
+    def flat(self, state: Any) -> Any:
+        """All observation groups in one vector."""
+        import jax.numpy as jnp
+
+        return jnp.concatenate([state.obs[name] for name in self.world.observation_size])
+
+    def action_space(self, params: Any) -> Any:
+        """The moves."""
+        from gymnax.environments.spaces import Discrete
+
+        return Discrete(self.world.action_size)
+
+    def observation_space(self, params: Any) -> Any:
+        """Of one vector."""
+        from gymnax.environments.spaces import Box
+
+        return Box(-1.0, 1.0, (sum(self.world.observation_size.values()),))
+
+
 def load(name: str, steps: int | None) -> Any:
     """The recipe, resolved, with another budget where one is given."""
     import dataclasses
@@ -215,7 +335,14 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-PEERS = {"mjx-hkl": train_ours, "brax-sac": train_sac, "brax-ppo": train_ppo}
+PEERS = {
+    "mjx-hkl": train_ours,
+    "brax-sac": train_sac,
+    "brax-ppo": train_ppo,
+    "rejax-ppo": partial(train_rejax, passes=4),
+    "rejax-a2c": partial(train_rejax, passes=1),
+}
+PEERS_BY_ACTIONS = {"gaussian": ["brax-sac", "brax-ppo"], "categorical": ["rejax-ppo", "rejax-a2c"]}
 
 
 if __name__ == "__main__":

@@ -31,14 +31,16 @@ def loss(
 
     latents = redraw_latents(agent.policy, window, key)
     latent = latents.latent
-    action = agent.action(observation, latent)
-    kl_high, kl_low = divergence(agent, target.default_policy, observation, latents, action)
+    with jax.named_scope("policy_loss"):
+        action = agent.action(observation, latent)
+        kl_high, kl_low = divergence(agent, target.default_policy, observation, latents, action)
     kl = kl_high + kl_low
     entropy = action.entropy()
 
     log_prob_t = jax.tree.map(lambda x: x[:steps], action).log_prob(window.action)
     ratio_t = jnp.exp(stop(log_prob_t) - window.behaviour_log_prob)
-    value_target = target.critic(observation, stop(latent))
+    with jax.named_scope("critic_loss"):
+        value_target = target.critic(observation, stop(latent))
     corrected = stop(
         v_trace(
             value_t=value_target[:steps],
@@ -53,7 +55,8 @@ def loss(
             trace_clip=config.trace_clip,
         )
     )
-    value = agent.critic.each(jax.tree.map(lambda x: x[:steps], observation), stop(latent[:steps]))
+    with jax.named_scope("critic_loss"):
+        value = agent.critic.each(jax.tree.map(lambda x: x[:steps], observation), stop(latent[:steps]))
 
     mean = functools.partial(window_mean, window=window)
     policy_gradient = mean(log_prob_t * corrected.advantage)

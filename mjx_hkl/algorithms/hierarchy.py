@@ -33,6 +33,7 @@ class Latents(NamedTuple):
     drawn: Bool[Array, "time batch 1"]
 
 
+@jax.named_scope("latents")
 def redraw_latents(policy: Policy, window: Window, key: PRNGKeyArray) -> Latents:
     """z_t = f^H(x_t, ε_t) along the window, not the behaviour's (Algorithm 2, B.2).
 
@@ -116,9 +117,10 @@ def total_loss(
       The sum, and the metrics every algorithm has.
     """
     stop = jax.lax.stop_gradient
-    kl_high, kl_low = divergence(
-        stop(agent), agent.default_policy, window.observation, *stop((latents, action))
-    )
+    with jax.named_scope("default_policy_loss"):
+        kl_high, kl_low = divergence(
+            stop(agent), agent.default_policy, window.observation, *stop((latents, action))
+        )
     default_policy_loss = window_mean(kl_high + kl_low, window)
     scale = latents.distribution.scale
     metrics = {

@@ -90,18 +90,19 @@ def update(
     """
     loss = _LOSSES[config.kind]
     gradients, metrics = jax.grad(loss, has_aux=True)(learner.agent, learner.target, window, key, config)
-    nothing = {name: jax.tree.map(jnp.zeros_like, module_at(gradients, name)) for name in frozen}
-    gradients = with_modules(gradients, nothing)
-    modules, optimizer_state = {}, {}
-    for name, optimizer in optimizers(config).items():
-        gradient, module = getattr(gradients, name), getattr(learner.agent, name)
-        change, optimizer_state[name] = optimizer.update(gradient, learner.optimizer_state[name], module)
-        modules[name] = optax.apply_updates(module, change)
-        metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradient)
-    agent = with_modules(learner.agent, modules)
-    agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
-    rate = jnp.where(count % config.target_update_period == 0, config.target_update_rate, 0.0)
-    target = jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, Target(agent), learner.target)
+    with jax.named_scope("optimizer"):
+        nothing = {name: jax.tree.map(jnp.zeros_like, module_at(gradients, name)) for name in frozen}
+        gradients = with_modules(gradients, nothing)
+        modules, optimizer_state = {}, {}
+        for name, optimizer in optimizers(config).items():
+            gradient, module = getattr(gradients, name), getattr(learner.agent, name)
+            change, optimizer_state[name] = optimizer.update(gradient, learner.optimizer_state[name], module)
+            modules[name] = optax.apply_updates(module, change)
+            metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradient)
+        agent = with_modules(learner.agent, modules)
+        agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
+        rate = jnp.where(count % config.target_update_period == 0, config.target_update_rate, 0.0)
+        target = jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, Target(agent), learner.target)
     return Learner(agent, target, optimizer_state), metrics
 
 

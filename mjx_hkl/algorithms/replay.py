@@ -21,6 +21,7 @@ def empty(windows: Window, slots: int) -> Window:
     return jax.tree.map(lambda x: jnp.zeros((x.shape[0], slots, *x.shape[1:]), x.dtype), windows)
 
 
+@jax.named_scope("replay")
 def insert(ring: Window, windows: Window, count: Int[Array, ""]) -> Window:
     """Writes a window of each world over its oldest.
 
@@ -35,6 +36,7 @@ def insert(ring: Window, windows: Window, count: Int[Array, ""]) -> Window:
     )
 
 
+@jax.named_scope("replay")
 def sample(ring: Window, key: PRNGKeyArray, batch_size: int, filled: Int[Array, ""]) -> Window:
     """`batch_size` windows, batch first: one at random of each of as many parts of replay.
 

@@ -43,17 +43,17 @@ def loss(
 
     latents = redraw_latents(agent.policy, window, latent_key)
     latent = latents.latent
-    action = agent.action(observation, latent)
-    assert isinstance(action, Gaussian), "the gradient flows through a"
-    kl_high, kl_low = divergence(agent, target.default_policy, observation, latents, action)
+    with jax.named_scope("policy_loss"):
+        action = agent.action(observation, latent)
+        assert isinstance(action, Gaussian), "the gradient flows through a"
+        kl_high, kl_low = divergence(agent, target.default_policy, observation, latents, action)
+        # E_π Q_ψ'(a, z, x), eq. 18: the gradient flows through a, and through z into a, not through Q's z.
+        noise = jax.random.normal(action_key, (config.action_samples, *action.mean.shape))
+        q_policy = jax.vmap(
+            lambda noise: target.critic(observation, stop(latent), action.reparameterized(noise))
+        )(noise).mean(0)
     kl = kl_high + kl_low
     entropy = action.entropy()
-
-    # E_π Q_ψ'(a, z, x), eq. 18: the gradient flows through a, and through z into a, not through Q's own z.
-    noise = jax.random.normal(action_key, (config.action_samples, *action.mean.shape))
-    q_policy = jax.vmap(
-        lambda noise: target.critic(observation, stop(latent), action.reparameterized(noise))
-    )(noise).mean(0)
 
     action_t = jax.tree.map(lambda x: x[:steps], action)
     trace_t = traces(action_t.log_prob(window.action), window.behaviour_log_prob, config.retrace_lambda)
@@ -62,8 +62,10 @@ def loss(
     if config.returns == "n_step":  # Algorithm 1
         q_target = n_step_returns(reward_t, discount_t, value_tp1, cost_tp1, window.is_last, window.valid)
     else:  # eq. 19: V̂_{s+1} − α KL_{s+1} at the state that truly followed
+        with jax.named_scope("critic_loss"):
+            q_t = target.critic(observation_t, latent[:steps], window.action)
         q_target = retrace(
-            q_t=target.critic(observation_t, latent[:steps], window.action),
+            q_t=q_t,
             reward_t=reward_t,
             discount_t=discount_t,
             value_tp1=value_tp1 - cost_tp1,
@@ -72,7 +74,8 @@ def loss(
             valid_t=window.valid,
         )
     q_target = stop(q_target)
-    q = agent.critic.each(observation_t, stop(latent[:steps]), window.action)
+    with jax.named_scope("critic_loss"):
+        q = agent.critic.each(observation_t, stop(latent[:steps]), window.action)
 
     mean = functools.partial(window_mean, window=window)
     policy_loss = -mean(q_policy - config.kl_cost * kl + config.entropy_cost * entropy)

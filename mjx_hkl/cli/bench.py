@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -26,6 +27,8 @@ class BenchCommand:
     """For train: agents side by side in one program, timed in turn with a single one."""
     engine: tuple[str, ...] = ()
     """Physics engines, several for env, timed in turn; by default the recipe's, or what fits the device."""
+    profile: str = ""
+    """For train: a folder for the profiler's trace of one step; the shares of time are part of the result."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -67,7 +70,12 @@ def _train(command: BenchCommand) -> dict[str, Any]:
     if command.engine:
         recipe = recipe_from_table({**to_table(recipe), "engine": command.engine[0]}, "command line")
     given = {"num_envs": command.num_envs, "num_seeds": command.num_seeds}
-    return bench_train(dataclasses.replace(recipe, **{k: v for k, v in given.items() if v}))
+    recipe = dataclasses.replace(recipe, **{k: v for k, v in given.items() if v})
+    if not command.profile:
+        return bench_train(recipe)
+    trace = Path(command.profile)
+    trace.mkdir(parents=True, exist_ok=True)  # where nothing can be written, before minutes of work
+    return bench_train(recipe, trace)
 
 
 def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:

@@ -72,7 +72,8 @@ class VectorEnvironment:
         self, state: VectorState, action: Shaped[Array, "envs ..."], key: PRNGKeyArray
     ) -> tuple[VectorState, Timestep]:
         """One control step of every world; those whose episode ended start a new one from `key`."""
-        env_state = jax.vmap(self.env.step)(state.env, action)
+        with jax.named_scope("task"):
+            env_state = jax.vmap(self.env.step)(state.env, action)
         steps = state.steps + 1
         terminated = env_state.done
         continued = VectorState(env_state, steps, state.episode_return + env_state.reward)
@@ -87,7 +88,8 @@ class VectorEnvironment:
             episode_return=continued.episode_return,
             episode_length=steps,
         )
-        return where(is_last, self.reset(key), continued), timestep
+        with jax.named_scope("reset"):
+            return where(is_last, self.reset(key), continued), timestep
 
 
 def where(condition: Float[Array, " envs"], yes: VectorState, no: VectorState) -> VectorState:

@@ -83,7 +83,8 @@ class World(Env):
 
     def _step(self, state: State, action: Float[Array, " nu"]) -> State:
         world = cast(WorldState, state.pipeline_state)
-        physics, qpos_during = self.engine.step(world.physics, jnp.clip(action, -1.0, 1.0))
+        with jax.named_scope("physics"):
+            physics, qpos_during = self.engine.step(world.physics, jnp.clip(action, -1.0, 1.0))
         scene = self.scene(physics, qpos_during)
         outcome = self.task.reward(world.task, scene)
         task = world.task if outcome.state is None else outcome.state

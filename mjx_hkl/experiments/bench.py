@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -13,6 +14,7 @@ from mjx_hkl.algorithms import replay
 from mjx_hkl.environments import EnvironmentConfig, GridConfig, GridWorld, VectorEnvironment, World
 from mjx_hkl.environments.engines.mjx import mjx  # imported there without its messages
 from mjx_hkl.experiments.build import make_loop, resolve
+from mjx_hkl.experiments.profile import profile
 from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.training import devices
 from mjx_hkl.training.step import TrainStep, init_seeds, run_seeds
@@ -105,10 +107,11 @@ def _steps_of(environment: VectorEnvironment, actions: jax.Array) -> Callable:
     return lambda carry: jax.lax.scan(step, carry, actions)
 
 
-def bench_train(recipe: Recipe) -> dict[str, Any]:
+def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     """The train step as a whole, its two halves alone, and replay inserts at two capacities.
 
     Where the recipe has several seeds, also the train step of all of them side by side, in turn with one.
+    With a folder for the `trace`, also a profile of the train step.
     """
     num_seeds = recipe.num_seeds
     recipe = dataclasses.replace(resolve(recipe), num_seeds=1)
@@ -132,6 +135,7 @@ def bench_train(recipe: Recipe) -> dict[str, Any]:
         programs.append(_side_by_side(step, recipe.seed, num_seeds, warm))
     whole_seconds, *seeds_seconds = _in_turn(*programs)
     inserts = _insert_seconds(step, recipe.replay_capacity)
+    shares = profile(whole, programs[0], trace) if trace else {}
     return {
         "device": devices.describe(),
         "recipe": recipe.name,
@@ -149,6 +153,7 @@ def bench_train(recipe: Recipe) -> dict[str, Any]:
         "state_bytes": state_bytes,
         "replay_bytes": devices.tree_bytes(abstract.replay),
         **inserts,
+        **({"profile": shares} if trace else {}),
         **{
             f"{num_seeds}_seeds": {
                 "environment_steps_per_second": num_seeds * step.environment_steps / seconds,

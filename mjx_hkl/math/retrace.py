@@ -14,6 +14,7 @@ def traces(
     return lambda_ * jnp.minimum(1.0, jnp.exp(log_prob_t - behaviour_log_prob_t))
 
 
+@jax.named_scope("targets")
 def retrace(
     q_t: Float[Array, "time *batch"],
     reward_t: Float[Array, "time *batch"],

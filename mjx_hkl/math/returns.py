@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+@jax.named_scope("targets")
 def n_step_returns(
     reward_t: Float[Array, "time *batch"],
     discount_t: Float[Array, "time *batch"],

@@ -14,6 +14,7 @@ class VTrace(NamedTuple):
     advantage: Float[Array, "time *batch"]
 
 
+@jax.named_scope("targets")
 def v_trace(
     value_t: Float[Array, "time *batch"],
     reward_t: Float[Array, "time *batch"],

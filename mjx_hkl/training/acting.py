@@ -41,10 +41,11 @@ def unroll(
         actor, _, cut_observation = carry
         latent_key, action_key, start_key, env_key = jax.random.split(key, 4)
         observation = actor.env.observation
-        latent = policy.latent(observation, actor.latent).sample(latent_key)
-        latent = jnp.where(policy.draws(actor.env.steps), latent, actor.latent)
-        distribution = agent.action(observation, latent)
-        action = distribution.sample(action_key)
+        with jax.named_scope("act"):
+            latent = policy.latent(observation, actor.latent).sample(latent_key)
+            latent = jnp.where(policy.draws(actor.env.steps), latent, actor.latent)
+            distribution = agent.action(observation, latent)
+            action = distribution.sample(action_key)
         env, timestep = environment.step(actor.env, action, env_key)
         ended = timestep.is_last[:, None] > 0
         next_latent = jnp.where(ended, jax.random.normal(start_key, latent.shape), latent)

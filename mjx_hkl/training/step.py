@@ -57,12 +57,18 @@ class TrainStep:
     frozen: tuple[str, ...] = ()  # modules that stay as they are
 
     def init(self, key: PRNGKeyArray) -> TrainState:
-        """A state before its first train step, replay empty."""
-        agent_key, actor_key, key = jax.random.split(key, 3)
+        """A state before its first train step, replay empty.
+
+        The worlds are as if each had begun at another time. Else time limits end all episodes at once, and
+        until the first limit only successes and falls would count.
+        """
+        agent_key, actor_key, age_key, key = jax.random.split(key, 4)
         env, config = self.environment, self.algorithm
         sizes = cast(Mapping, env.env.observation_size)
         agent = Agent(sizes, env.env.action_size, self.model, agent_key)
         actor = acting.init(env, agent.policy.latent_size, actor_key)
+        ages = jax.random.randint(age_key, (env.num_envs,), 0, env.episode_length)
+        actor = actor.replace(env=actor.env.replace(steps=ages))
         _, windows, _ = jax.eval_shape(lambda: self.act(agent, actor, key))
         slots = replay.num_slots(self.replay_capacity, env.num_envs, config.unroll_length)
         return TrainState(

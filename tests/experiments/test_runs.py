@@ -209,8 +209,10 @@ def test_list_names_what_is_there(capsys):
         assert name in shown, shown
 
 
-def test_bench_train_reports_what_it_promises(recipe_file, capfd):
-    assert run(["bench", "train", str(recipe_file), "--num-seeds", "2", "--json"]) == 0
+def test_bench_train_reports_what_it_promises(recipe_file, tmp_path, capfd):
+    trace = tmp_path / "trace"
+    told = ["--num-seeds", "2", "--profile", str(trace), "--json"]
+    assert run(["bench", "train", str(recipe_file), *told]) == 0
     found = json.loads(capfd.readouterr().out)
     for name in (
         "environment_steps_per_second",
@@ -226,6 +228,10 @@ def test_bench_train_reports_what_it_promises(recipe_file, capfd):
     assert found["2_seeds"]["ratio_to_one_seed"] == pytest.approx(
         found["2_seeds"]["environment_steps_per_second"] / found["environment_steps_per_second"]
     )
+    shares = found["profile"]
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert {"physics", "task", "reset", "replay", "policy_loss", "critic_loss", "optimizer"} < set(shares)
+    assert list(trace.rglob("*.xplane.pb"))
 
 
 def test_bench_env_reports_the_ratio_to_raw_physics(capfd):

@@ -5,7 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from mjx_hkl.experiments.build import make_loop, make_train_step
+from mjx_hkl.experiments.build import make_loop, make_train_step, resolve
+from mjx_hkl.experiments.recipe import load_recipe
 from mjx_hkl.training import checkpoint, devices
 
 
@@ -50,6 +51,14 @@ def test_the_state_keeps_its_types_so_that_jit_compiles_once(tiny_recipe):
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
     assert jax.tree.structure(before) == jax.tree.structure(after)
+
+
+def test_time_limits_end_episodes_as_often_at_the_start_as_later():
+    """A tenth of the worlds reach the time limit in a tenth of it: 256 · 40 / 400 ± 4.8, successes apart."""
+    recipe = resolve(load_recipe("grid-8-step"))
+    step = make_train_step(recipe)
+    _, metrics = jax.jit(lambda key: step.step(step.init(key)))(jax.random.key(0))
+    assert 256 * 40 / 400 - 3 * 4.8 < metrics["episodes"] - metrics["success"] < 256 * 40 / 400 + 3 * 4.8
 
 
 def test_no_update_before_min_replay(loop, tiny_recipe):

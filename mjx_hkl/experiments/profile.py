@@ -1,0 +1,67 @@
+"""Where the time of a compiled program goes, from JAX's profiler: shares by the named scopes of the code."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PARTS = (
+    "act",
+    "physics",
+    "task",
+    "reset",
+    "replay",
+    "latents",
+    "policy_loss",
+    "targets",
+    "critic_loss",
+    "default_policy_loss",
+    "optimizer",
+)
+"""Scopes of the train step: the unroll's (`task` is scene, rewards, observations; `reset` fresh starts),
+replay, and the update's, gradients included (`targets`: the sums of Retrace, V-trace or n steps)."""
+
+_OPERATION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = ")
+_SCOPES = re.compile(r'op_name="([^"]*)"')
+_CONTAINERS = ("while", "conditional", "call.")  # their time is that of what they run
+
+
+def profile(program: jax.stages.Compiled, call: Callable[[], Any], folder: Path) -> dict[str, float]:
+    """Runs `call`, which runs the program, under the profiler.
+
+    Args:
+      program: compiled.
+      call: runs it once, warm.
+      folder: where the trace is left, for TensorBoard, XProf or Perfetto.
+
+    Returns:
+      The share of all busy time of each of `PARTS`, by the innermost scope an operation lies in, gradients
+      included, and of `other`; largest first. Empty where the profiler saw no operation.
+    """
+    with jax.profiler.trace(folder):
+        jax.block_until_ready(call())
+    part_of = _parts(program.as_text() or "")
+    (trace,) = sorted(folder.glob("plugins/profile/*/*.xplane.pb"))[-1:]
+    busy: dict[str, float] = defaultdict(float)
+    for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
+        for line in plane.lines:
+            for event in line.events:
+                name = dict(event.stats).get("hlo_op")
+                if name and not str(name).startswith(_CONTAINERS):
+                    busy[part_of.get(str(name), "other")] += event.duration_ns
+    total = sum(busy.values())
+    return {part: time / total for part, time in sorted(busy.items(), key=lambda item: -item[1])}
+
+
+def _parts(text: str) -> dict[str, str]:
+    """The part each operation of a compiled program belongs to."""
+    found = {}
+    for line in text.splitlines():
+        operation, scopes = _OPERATION.match(line), _SCOPES.search(line)
+        if operation and scopes:
+            known = [scope for scope in re.findall(r"\w+", scopes[1]) if scope in PARTS]
+            found[operation[1]] = known[-1] if known else "other"
+    return found
