@@ -1,11 +1,11 @@
 """What an accelerator does with all of it, in one go: tests, throughput over environments, a training.
 
-    python benchmarks/accelerator.py OUT [--minutes 20] [--quick]
+    python benchmarks/accelerator.py OUT [--minutes 20] [--quick] [--bodies ball] [--num-envs 64 256]
 
 Runs the tests marked `gpu`, `mjx-hkl bench env` and `bench train` for every body, engine and number of
 worlds, and one training, each in a process of its own, the most telling first. What is done is kept in
 OUT/results.json at once: called again it goes on, and what no time is left for is named at the end. Draws
-OUT/throughput.png. --quick takes few worlds and short runs, for a look on a CPU.
+OUT/throughput.png. --quick takes few worlds, a CPU's engines and a short run.
 """
 
 import argparse
@@ -15,13 +15,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 BODIES = ("ball", "ant", "quadruped")
-NUM_ENVS = (4096, 1024, 16384, 256)
-QUICK_NUM_ENVS = (64, 128)
+NUM_ENVS = (4096, 1024, 16384, 256)  # the run follows the first
+QUICK_NUM_ENVS = (128, 64)
 QUICK_RUN = ("--num-envs", "16", "--total-env-steps", "12800", "--min-replay", "3200")
 MJX_HKL = (sys.executable, "-c", "from mjx_hkl.cli.main import main; main()")
 
@@ -36,12 +36,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--bodies", nargs="+", choices=BODIES, default=BODIES)
+    parser.add_argument("--num-envs", nargs="+", type=int)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     deadline, left = time.monotonic() + 60 * options.minutes, []
-    for name, command in tasks(options.out, options.quick):
+    for name, command in tasks(options):
         if name in results:
             continue
         remaining = deadline - time.monotonic()
@@ -63,20 +65,30 @@ def main() -> None:
         print(f"no time left for {', '.join(left)}; call it again")
 
 
-def tasks(out: Path, quick: bool) -> Iterator[Task]:
+def tasks(options: argparse.Namespace) -> Iterator[Task]:
     """All there is to do, the most telling first."""
     yield "tests", [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
-    engines = ["mjx", *(["warp"] if importlib.util.find_spec("warp") else [])]
-    recipe, *budget = ["ball-go-to-target", *QUICK_RUN] if quick else ["ant-go-to-target"]
-    for num_envs in QUICK_NUM_ENVS if quick else NUM_ENVS:
-        for body in BODIES:
-            for kind, taken in (("env", engines), ("train", engines[:1])):
-                what = [kind, f"{body}-go-to-target", "--num-envs", str(num_envs), "--engine", *taken]
-                yield f"{kind} {body} {num_envs}", [*MJX_HKL, "bench", *what, "--json"]
-        if num_envs in (NUM_ENVS[0], QUICK_NUM_ENVS[-1]):
-            yield "training", training(recipe, out, budget)
-            picture = str(out / "success_rate.png")
-            yield "curve", [*MJX_HKL, "plot", str(out / "run"), "--out", picture, "--json"]
+    engines = ["mujoco", "mjx"] if options.quick else ["mjx", *_if_installed("warp")]
+    recipe, *budget = ["ball-go-to-target", *QUICK_RUN] if options.quick else ["ant-go-to-target"]
+    first, *others = options.num_envs or (QUICK_NUM_ENVS if options.quick else NUM_ENVS)
+    yield from benches(options.bodies, first, engines)
+    yield "training", training(recipe, options.out, budget)
+    picture = str(options.out / "success_rate.png")
+    yield "curve", [*MJX_HKL, "plot", str(options.out / "run"), "--out", picture, "--json"]
+    for num_envs in others:
+        yield from benches(options.bodies, num_envs, engines)
+
+
+def benches(bodies: Sequence[str], num_envs: int, engines: list[str]) -> Iterator[Task]:
+    """Simulation on every engine, and the train step on the first."""
+    for body in bodies:
+        for kind, taken in (("env", engines), ("train", engines[:1])):
+            what = [kind, f"{body}-go-to-target", "--num-envs", str(num_envs), "--engine", *taken]
+            yield f"{kind} {body} {num_envs}", [*MJX_HKL, "bench", *what, "--json"]
+
+
+def _if_installed(module: str) -> list[str]:
+    return [module] if importlib.util.find_spec(module) else []
 
 
 def training(recipe: str, out: Path, budget: list[str]) -> list[str]:

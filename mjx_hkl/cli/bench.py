@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
     benches = {"env": _environment, "train": _train}
     if command.what not in benches:
         raise unknown_name("bench", command.what, benches)
+    if command.profile and command.what != "train":
+        raise UserError("--profile is for bench train")
     # Without the compilation cache: compile seconds are part of the result.
     result = benches[command.what](command)
     print(json.dumps(result) if command.json else "\n".join(_lines(result)))
