@@ -329,7 +329,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         mine = [run for run in runs if run["peer"] == peer]
         speed = median(run["environment_steps_per_second"] for run in mine)
         seconds = [median(run[f"seconds_to_{t:.0%}"] or float("inf") for run in mine) for t in THRESHOLDS]
-        shown = [f"{x:.0f}" if x < float("inf") else "never" for x in seconds]
+        shown = ["never" if x == float("inf") else f"{x:.0f}" if x >= 10 else f"{x:.1f}" for x in seconds]
         final = median(run["final_success_rate"] for run in mine)
         lines.append(f"| {peer} | {len(mine)} | {speed:,.0f} | {shown[0]} | {shown[1]} | {final:.1%} |")
     return "\n".join(lines)
