@@ -17,7 +17,7 @@ Distribution = Gaussian | Categorical
 
 @jax.custom_jvp
 def elu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
-    """ELU, as `jax.nn.elu` to 1e-7 and cheaper: exp(x) − 1 for expm1, and its slope is 1 or the output + 1."""
+    """ELU, as `jax.nn.elu` to 1e-7 and cheaper: exp(x) − 1 for expm1; the slope is 1 or the output + 1."""
     return jnp.where(x > 0, x, jnp.exp(jnp.minimum(x, 0.0)) - 1.0)
 
 
