@@ -1,11 +1,12 @@
-"""What an accelerator does with all of it, in one go: tests, throughput over environments, a training.
+"""What an accelerator does with all of it, in one go: tests, throughput, memory, start-up, a training.
 
     python benchmarks/accelerator.py OUT [--minutes 20] [--quick] [--bodies ball] [--num-envs 64 256]
 
 Runs the tests marked `gpu`, `mjx-hkl bench env` and `bench train` for every body, engine and number of
-worlds, and one training, each in a process of its own, the most telling first. What is done is kept in
-OUT/results.json at once: called again it goes on, and what no time is left for is named at the end. Draws
-OUT/throughput.png. --quick takes few worlds, a CPU's engines and a short run.
+worlds, `bench train` over seeds for the first body, memory.py, startup.py and one training, each in a process
+of its own, the most telling first. What is done is kept in OUT/results.json at once: called again it goes on,
+and what no time is left for is named at the end. Draws OUT/throughput.png. --quick takes few worlds, a CPU's
+engines and a short run.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from typing import Any
 BODIES = ("ball", "ant", "quadruped")
 NUM_ENVS = (4096, 1024, 16384, 256)  # the run follows the first
 QUICK_NUM_ENVS = (128, 64)
+NUM_SEEDS = (2, 4, 8)
 QUICK_RUN = ("--num-envs", "16", "--total-env-steps", "12800", "--min-replay", "3200")
 MJX_HKL = (sys.executable, "-c", "from mjx_hkl.cli.main import main; main()")
 
@@ -38,6 +41,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--bodies", nargs="+", choices=BODIES, default=BODIES)
     parser.add_argument("--num-envs", nargs="+", type=int)
+    parser.add_argument("--num-seeds", nargs="*", type=int, default=NUM_SEEDS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.json"
@@ -75,8 +79,15 @@ def tasks(options: argparse.Namespace) -> Iterator[Task]:
     yield "training", training(recipe, options.out, budget)
     picture = str(options.out / "success_rate.png")
     yield "curve", [*MJX_HKL, "plot", str(options.out / "run"), "--out", picture, "--json"]
+    for what in ("memory", "startup"):
+        script = str(Path(__file__).with_name(f"{what}.py"))
+        yield what, [sys.executable, script, recipe, "--num-envs", str(first)]
     for num_envs in others:
         yield from benches(options.bodies, num_envs, engines)
+    body = options.bodies[0]
+    for num_seeds in options.num_seeds:
+        what = [f"{body}-go-to-target", "--num-envs", str(first), "--num-seeds", str(num_seeds)]
+        yield f"seeds {body} {num_seeds}", [*MJX_HKL, "bench", "train", *what, "--json"]
 
 
 def benches(bodies: Sequence[str], num_envs: int, engines: list[str]) -> Iterator[Task]:
@@ -113,37 +124,51 @@ def run(command: list[str], seconds: float) -> dict[str, Any]:
     no_tests = 5  # pytest's code where none was selected
     if process.returncode not in (0, no_tests):
         return {"error": (err.strip().splitlines() or lines or ["?"])[-1], **took}
-    if "--json" in command:
+    if lines and lines[-1].startswith("{"):
         return {**json.loads(lines[-1]), **took}
     return {"last_lines": lines[-3:], **took}
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Steps per second over the number of worlds: simulation of each engine, and with learning."""
+    """Steps per second over worlds, of each engine's simulation and with learning, and over seeds."""
     from matplotlib.figure import Figure
 
-    series: dict[str, dict[str, list[tuple[int, float]]]] = {"env": {}, "train": {}}
-    for name, result in results.items():
-        kind, *where = name.split()
-        if kind not in series or "error" in result:
-            continue
-        body, num_envs = where
-        by_engine = {f"{body} {engine}": x for engine, x in result.get("engines", {}).items()}
-        found = by_engine or {body: result}
-        for label, numbers in found.items():
-            point = (int(num_envs), numbers["environment_steps_per_second"])
-            series[kind].setdefault(label, []).append(point)
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    titles = {"env": "simulation", "train": "simulation and learning"}
-    for plot, (kind, lines) in zip(figure.subplots(1, 2), series.items(), strict=True):
-        for label, points in lines.items():
-            plot.plot(*zip(*sorted(points), strict=True), marker="o", label=label)
-        plot.set(xscale="log", yscale="log", xlabel="environments", ylabel="environment steps / s")
-        plot.set_title(titles[kind])
+    over_worlds = {"xlabel": "worlds", "ylabel": "environment steps / s", "yscale": "log"}
+    plots = {
+        "env": {"title": "simulation", **over_worlds},
+        "train": {"title": "simulation and learning", **over_worlds},
+        "seeds": {"title": "seeds side by side", "xlabel": "seeds", "ylabel": "steps / s, to one seed's"},
+    }
+    lines: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for kind, label, number, value in points(results):
+        lines[kind, label][number] = value
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
+    for plot, (kind, texts) in zip(figure.subplots(1, len(plots)), plots.items(), strict=True):
+        plot.set(xscale="log", **texts)
         plot.grid(alpha=0.3)
-        if lines:
+        drawn = {label: line for (of, label), line in lines.items() if of == kind}
+        for label, line in drawn.items():
+            plot.plot(*zip(*sorted(line.items()), strict=True), marker="o", label=label)
+            plot.set_xticks(sorted(line), [str(number) for number in sorted(line)], minor=False)
+        if drawn:
             plot.legend(fontsize="small")
     figure.savefig(path, dpi=120)
+
+
+def points(results: dict[str, Any]) -> Iterator[tuple[str, str, int, float]]:
+    """Of each bench its kind, whose it is, how many worlds or seeds, and the steps per second."""
+    for name, result in results.items():
+        kind, *where = name.split()
+        if kind not in ("env", "train", "seeds") or "error" in result:
+            continue
+        body, number = where
+        if kind == "env":
+            for engine, numbers in result["engines"].items():
+                yield kind, f"{body} {engine}", int(number), numbers["environment_steps_per_second"]
+        elif kind == "train":
+            yield kind, body, int(number), result["environment_steps_per_second"]
+        else:
+            yield kind, body, int(number), result[f"{number}_seeds"]["ratio_to_one_seed"]
 
 
 if __name__ == "__main__":

@@ -73,9 +73,7 @@ def save_export(
         "modules": {
             name: {"sees": sees(agent, name), "parameters": _count(tree)} for name, tree in modules.items()
         },
-        "shared": {"default_policy.low_level": "policy.low_level"}
-        if recipe.default_policy.low_level == "shared"
-        else {},
+        "shared": shared_modules(recipe),
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
         "evaluation": evaluation,
     }
@@ -177,6 +175,18 @@ def export_names() -> list[str]:
 
 # Where `mjx-hkl export` writes, then what came with the package.
 _FOLDERS = (Path("checkpoints"), resources.folder("checkpoints"))
+
+
+def abstract_export(recipe: Recipe, specs: Mapping[str, Any]) -> Export:
+    """What an export of the recipe's agent in a world of these specs holds: shapes alone."""
+    about = {**specs, "shared": shared_modules(recipe)}
+    return Export(abstract_agent(recipe, specs), recipe, about)
+
+
+def shared_modules(recipe: Recipe) -> dict[str, str]:
+    """Modules that have no parameters of their own, and those that stand for them."""
+    is_shared = recipe.default_policy.low_level == "shared"
+    return {"default_policy.low_level": "policy.low_level"} if is_shared else {}
 
 
 def abstract_agent(recipe: Recipe, specs: Mapping[str, Any]) -> Agent:

@@ -1,6 +1,7 @@
 """An experiment: the variants of a recipe one after the other, each a run directory of its own."""
 
 import dataclasses
+import functools
 import math
 import shutil
 from collections.abc import Iterable
@@ -8,10 +9,12 @@ from pathlib import Path
 
 from mjx_hkl.config import difference
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.experiments.build import resolve
+from mjx_hkl.experiments.build import make_environment, resolve
+from mjx_hkl.experiments.export import Export, abstract_export
 from mjx_hkl.experiments.recipe import Recipe, essence, load_recipe
 from mjx_hkl.experiments.run_directory import RunDirectory
-from mjx_hkl.experiments.training_run import Reporter, train
+from mjx_hkl.experiments.training_run import Reporter, specs, train
+from mjx_hkl.experiments.transfer import require_fits
 
 
 def scaled(recipe: Recipe, scale: float) -> Recipe:
@@ -55,9 +58,12 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
     A run that was stopped goes on from its newest checkpoint; one without any begins anew.
 
     Raises:
-      UserError: a folder holds a run of another recipe, or training fails; finished runs stay as they are.
+      UserError: a folder holds a run of another recipe, a variant does not fit the one it transfers from, or
+        training fails; finished runs stay as they are.
     """
-    variants = {name: resolve(_with_source(recipe, out)) for name, recipe in variants.items()}
+    variants = {name: resolve(recipe) for name, recipe in variants.items()}
+    _require_fits(variants)
+    variants = {name: _with_source(recipe, out) for name, recipe in variants.items()}
     runs = {name: RunDirectory(out / (name or variants[name].name)) for name in variants}
     for name, run in runs.items():
         _require_same(run, variants[name])
@@ -72,6 +78,19 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
         if not train(recipe, run.path, resume, reporter).finished:
             return False
     return True
+
+
+def _require_fits(variants: dict[str, Recipe]) -> None:
+    """Raises UserError where a variant takes from another what does not fit, before either is trained."""
+
+    @functools.cache
+    def export(name: str) -> Export:
+        return abstract_export(variants[name], specs(make_environment(variants[name]).env))
+
+    for name, recipe in variants.items():
+        source = recipe.transfer.checkpoint
+        if source.startswith(":"):
+            require_fits(export(name), export(source[1:]))
 
 
 def _with_source(recipe: Recipe, out: Path) -> Recipe:

@@ -10,7 +10,7 @@ from mjx_hkl.algorithms import learner
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.export import (
     Export,
-    abstract_agent,
+    abstract_export,
     find_export,
     load_export,
     module_parameters,
@@ -46,10 +46,15 @@ def load_sources(recipe: Recipe, specs: dict[str, Any]) -> list[Export]:
             " trains both; or give --transfer.checkpoint"
         )
     sources = [load_export(folder) for folder in _folders(config.checkpoint)]
-    here = Export(abstract_agent(recipe, specs), recipe, specs)
-    for target, source in _entries((*config.frozen, *config.initial)):
-        _require_fits(here, target, sources[0], source)
+    require_fits(abstract_export(recipe, specs), sources[0])
     return sources
+
+
+def require_fits(here: Export, there: Export) -> None:
+    """Raises UserError where `here` takes a module from `there` that is missing or does not fit."""
+    config = here.recipe.transfer
+    for target, source in _entries((*config.frozen, *config.initial)):
+        _require_fits(here, target, there, source)
 
 
 def transferred(state: TrainState, sources: list[Export], config: TransferConfig) -> TrainState:

@@ -155,12 +155,24 @@ def test_an_export_acts_without_this_package(pretrained):
     np.testing.assert_allclose(example["act"](about, loaded, observation), expected, atol=1e-5)
 
 
-def test_reproduce_chains_pretraining_and_transfer(recipe, tmp_path):
-    table = to_table(recipe)
+def chain(folder, recipe, changes):
+    """A recipe with a variant that transfers from another one."""
     taken = {"checkpoint": ":pretrained", "frozen": [LOW]}
-    table["variants"] = {"transferred": {"transfer": taken}, "pretrained": {}}
-    path = tmp_path / "chain.toml"
-    path.write_text(tomli_w.dumps(table), encoding="utf-8")
+    variants = {"transferred": {"transfer": taken, **changes}, "pretrained": {}}
+    path = folder / "chain.toml"
+    path.write_text(tomli_w.dumps({**to_table(recipe), "variants": variants}), encoding="utf-8")
+    return path
+
+
+def test_reproduce_refuses_what_will_not_fit_before_it_trains(recipe, tmp_path, capsys):
+    path = chain(tmp_path, recipe, {"policy": {"low_level": [5]}})
+    assert run(["reproduce", str(path), "--out", str(tmp_path / "chain")]) == 2
+    assert "policy.low_level does not fit the checkpoint's policy.low_level: shape" in capsys.readouterr().err
+    assert not (tmp_path / "chain").exists()
+
+
+def test_reproduce_chains_pretraining_and_transfer(recipe, tmp_path):
+    path = chain(tmp_path, recipe, {})
     out = tmp_path / "chain"
     assert run(["reproduce", str(path), "--out", str(out), "--only", "transferred"]) == 0
     exports = [out / name / "export" for name in ("pretrained", "transferred")]
