@@ -198,6 +198,7 @@ def _steps(steps: float | None, count: int, seeds: int) -> str:
 def draw(curves: dict[str, list[Curve]], metric: str, path: Path) -> None:
     """Mean ± standard deviation over seeds, over learner steps, environment steps and seconds."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(4.5 * len(AXES), 4), layout="constrained")
     for plot, (axis, label) in zip(figure.subplots(1, len(AXES), sharey=True), AXES.items(), strict=True):
@@ -210,6 +211,7 @@ def draw(curves: dict[str, list[Curve]], metric: str, path: Path) -> None:
             (line,) = plot.plot(grid, mean, label=f"{name} ({len(seeds)})")
             plot.fill_between(grid, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
         plot.set_xlabel(label)
+        plot.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1.2M
         plot.grid(alpha=0.3)
         if metric == "success_rate":
             plot.set_ylim(-0.02, 1.02)
