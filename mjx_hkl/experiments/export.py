@@ -102,7 +102,7 @@ def _card(recipe: Recipe, about: dict[str, Any]) -> str:
         "policy": recipe.policy.kind,
         "default policy": f"high level {default_policy.high_level}, low level {default_policy.low_level}",
         "budget": f"{recipe.total_env_steps:,} environment steps",
-        "command": f"`mjx-hkl train {recipe.name} --num-seeds {recipe.num_seeds} --seed {recipe.seed}`",
+        "command": f"`{_command(recipe)}`",
         "evaluation": "none"
         if evaluation is None
         else f"success {evaluation['success_rate']:.1%}, return {evaluation['episode_return']:.1f} over"
@@ -127,6 +127,14 @@ def _card(recipe: Recipe, about: dict[str, Any]) -> str:
         *modules,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _command(recipe: Recipe) -> str:
+    """What trains the recipe again, and what it transfers from."""
+    name, _, variant = recipe.name.partition(":")
+    if variant:
+        return f"mjx-hkl reproduce {name} --only {variant} --num-seeds {recipe.num_seeds}"
+    return f"mjx-hkl train {name} --num-seeds {recipe.num_seeds} --seed {recipe.seed}"
 
 
 def require_free(folder: Path) -> None:

@@ -177,4 +177,6 @@ def test_reproduce_chains_pretraining_and_transfer(recipe, tmp_path):
     assert run(["reproduce", str(path), "--out", str(out), "--only", "transferred"]) == 0
     exports = [out / name / "export" for name in ("pretrained", "transferred")]
     assert equal(*(parameters(export, LOW) for export in exports))
+    card = (exports[1] / "README.md").read_text()
+    assert "`mjx-hkl reproduce chain --only transferred --num-seeds 1`" in card
     assert run(["train", f"{path}:transferred", "--out", str(tmp_path / "alone")]) == 2
