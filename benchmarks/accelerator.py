@@ -132,8 +132,9 @@ def run(command: list[str], seconds: float) -> dict[str, Any]:
 def draw(results: dict[str, Any], path: Path) -> None:
     """Steps per second over worlds, of each engine's simulation and with learning, and over seeds."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
-    over_worlds = {"xlabel": "worlds", "ylabel": "environment steps / s", "yscale": "log"}
+    over_worlds = {"xlabel": "worlds", "ylabel": "environment steps / s"}
     plots = {
         "env": {"title": "simulation", **over_worlds},
         "train": {"title": "simulation and learning", **over_worlds},
@@ -149,7 +150,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
         drawn = {label: line for (of, label), line in lines.items() if of == kind}
         for label, line in drawn.items():
             plot.plot(*zip(*sorted(line.items()), strict=True), marker="o", label=label)
-            plot.set_xticks(sorted(line), [str(number) for number in sorted(line)], minor=False)
+            plot.set_xticks(sorted(line), map(str, sorted(line)))
+        plot.minorticks_off()
+        plot.set_ylim(bottom=0)
+        if kind != "seeds":
+            plot.yaxis.set_major_formatter(EngFormatter(sep=""))
         if drawn:
             plot.legend(fontsize="small")
     figure.savefig(path, dpi=120)
@@ -167,7 +172,8 @@ def points(results: dict[str, Any]) -> Iterator[tuple[str, str, int, float]]:
                 yield kind, f"{body} {engine}", int(number), numbers["environment_steps_per_second"]
         elif kind == "train":
             yield kind, body, int(number), result["environment_steps_per_second"]
-        else:
+        else:  # timed in turn with one seed
+            yield kind, body, 1, 1.0
             yield kind, body, int(number), result[f"{number}_seeds"]["ratio_to_one_seed"]
 
 
