@@ -44,10 +44,15 @@ def test_what_it_raises_is_told():
         jax.block_until_ready(program(jnp.zeros(1)))
 
 
-def test_another_version_of_the_interface_is_left_to_jax(monkeypatch):
-    monkeypatch.setattr(host_call, "_version", lambda: (1, 0))
+@pytest.mark.parametrize(
+    ("where", "name", "value"), [(host_call, "_version", (1, 0)), (jax, "default_backend", "gpu")]
+)
+def test_another_interface_or_backend_is_left_to_jax(monkeypatch, where, name, value):
     x = jnp.array([1.0, 2.0, 3.0])
-    np.testing.assert_array_equal(jax.jit(lambda x: call("test_other", sums, x, 2))(x), [3, 5])
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, lambda: value)
+        program = jax.jit(lambda x: call("test_other", sums, x, 2)).lower(x)
+    np.testing.assert_array_equal(program.compile()(x), [3, 5])
     assert "test_other" not in host_call._kept
 
 
