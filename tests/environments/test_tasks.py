@@ -19,7 +19,8 @@ def test_all_tasks_are_there_for_all_bodies_they_make_sense_for():
     tasks = "go-to-target move-box-easy move-box-mid move-box-hard move-box-heavy gather-boxes"
     tasks += " move-box-or-go-to-target move-box-and-go-to-target"
     expected = {f"{body}-{task}" for body in ("ball", "ant", "quadruped") for task in tasks.split()}
-    assert set(EVERY) == expected | {"ant-gap", "quadruped-gap"}
+    nearer = {"ball-go-to-near-target", "ant-go-to-near-target", "ant-near-gap"}  # for two CPU cores
+    assert set(EVERY) == expected | {"ant-gap", "quadruped-gap"} | nearer
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -178,5 +178,5 @@ def test_reproduce_chains_pretraining_and_transfer(recipe, tmp_path):
     exports = [out / name / "export" for name in ("pretrained", "transferred")]
     assert equal(*(parameters(export, LOW) for export in exports))
     card = (exports[1] / "README.md").read_text()
-    assert "`mjx-hkl reproduce chain --only transferred --num-seeds 1`" in card
+    assert "`mjx-hkl reproduce tiny --only transferred --num-seeds 1`" in card
     assert run(["train", f"{path}:transferred", "--out", str(tmp_path / "alone")]) == 2
