@@ -8,7 +8,6 @@ held before (Linux). The first of two runs is not counted: it starts threads and
 
 import argparse
 import ctypes
-import dataclasses
 import gc
 import json
 import re
@@ -17,8 +16,10 @@ from pathlib import Path
 
 import jax
 
+from mjx_hkl.config import to_table
+from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_loop, resolve
-from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 
 
 def main() -> None:
@@ -31,10 +32,12 @@ def main() -> None:
     parser.add_argument("--replay-capacity", type=int)
     options = parser.parse_args()
     given = {"num_envs": options.num_envs, "replay_capacity": options.replay_capacity}
-    recipe = dataclasses.replace(
-        load_recipe(options.recipe), **{name: value for name, value in given.items() if value}
-    )
-    loop = make_loop(resolve(recipe))
+    given = {name: value for name, value in given.items() if value is not None}
+    try:
+        recipe = recipe_from_table({**to_table(load_recipe(options.recipe)), **given}, "command line")
+        loop = make_loop(resolve(recipe))
+    except UserError as error:
+        parser.error(str(error))
     loop.compile()
     init = jax.jit(loop.init)  # compiled once
 

@@ -52,7 +52,13 @@ def main() -> None:
         points = PEERS[options.only_run](options.recipe, options.seed, options.total_env_steps)
         print(json.dumps(points))
         return
-    peers = options.peers or ["mjx-hkl", *PEERS_BY_ACTIONS[load(options.recipe, None).policy.actions]]
+    from mjx_hkl.errors import UserError
+
+    try:
+        recipe = load(options.recipe, None)
+    except UserError as error:
+        parser.error(str(error))
+    peers = options.peers or ["mjx-hkl", *PEERS_BY_ACTIONS[recipe.policy.actions]]
     runs = [run(peer, seed, options) for seed in range(options.repeats) for peer in peers]
     result = {"recipe": options.recipe, "cores": os.cpu_count(), "versions": versions(), "runs": runs}
     if options.out:

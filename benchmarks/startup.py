@@ -7,7 +7,6 @@ recipe's, with a first log interval that ends with the first update after `min_r
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import subprocess
@@ -16,8 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from mjx_hkl.config import to_table
+from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_loop, resolve
-from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 
 
 def main() -> None:
@@ -28,9 +29,13 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--num-envs", type=int)
     options = parser.parse_args()
-    recipe = load_recipe(options.recipe)
-    recipe = resolve(dataclasses.replace(recipe, num_envs=options.num_envs or recipe.num_envs))
-    step = make_loop(recipe).schedule.train_step
+    given = {} if options.num_envs is None else {"num_envs": options.num_envs}
+    try:
+        recipe = recipe_from_table({**to_table(load_recipe(options.recipe)), **given}, "command line")
+        recipe = resolve(recipe)
+        step = make_loop(recipe).schedule.train_step
+    except UserError as error:
+        parser.error(str(error))
     interval = (step.warmup + 1) * step.environment_steps
     command = [sys.executable, "-c", "from mjx_hkl.cli.main import main; main()", "train", options.recipe]
     command += ["--num-envs", str(recipe.num_envs), "--log-interval", str(interval)]

@@ -62,9 +62,9 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
         training fails; finished runs stay as they are.
     """
     variants = {name: resolve(recipe) for name, recipe in variants.items()}
-    _require_fits(variants)
-    variants = {name: _with_source(recipe, out) for name, recipe in variants.items()}
     runs = {name: RunDirectory(out / (name or variants[name].name)) for name in variants}
+    _require_fits(variants, [name for name, run in runs.items() if not run.evaluation.is_file()])
+    variants = {name: _with_source(recipe, out) for name, recipe in variants.items()}
     for name, run in runs.items():
         _require_same(run, variants[name])
     for name, recipe in variants.items():
@@ -80,15 +80,15 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
     return True
 
 
-def _require_fits(variants: dict[str, Recipe]) -> None:
-    """Raises UserError where a variant takes from another what does not fit, before either is trained."""
+def _require_fits(variants: dict[str, Recipe], names: Iterable[str]) -> None:
+    """Raises UserError where a variant of `names` takes from another what does not fit, before it trains."""
 
     @functools.cache
     def export(name: str) -> Export:
         return abstract_export(variants[name], specs(make_environment(variants[name]).env))
 
-    for name, recipe in variants.items():
-        source = recipe.transfer.checkpoint
+    for name in names:
+        source = variants[name].transfer.checkpoint
         if source.startswith(":"):
             require_fits(export(name), export(source[1:]))
 

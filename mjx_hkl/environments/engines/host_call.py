@@ -7,6 +7,7 @@ minor versions are compatible.
 """
 
 import ctypes
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -42,9 +43,11 @@ def host_call(name: str, function: HostFunction, x: Float[Array, " n"], size: in
     return jax.ffi.ffi_call(name, result, vmap_method="broadcast_all")(x)
 
 
+@functools.cache
 def _version() -> tuple[int, int]:
-    """Major and minor version of the interface."""
-    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text(encoding="utf-8")
+    """Major and minor version of the interface; -1 where its header is not there or does not say."""
+    path = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h")
+    header = path.read_text(encoding="utf-8") if path.is_file() else ""
     found = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", header) for part in ("MAJOR", "MINOR")]
     major, minor = (int(number[1]) if number else -1 for number in found)
     return major, minor
