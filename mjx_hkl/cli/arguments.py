@@ -1,15 +1,33 @@
 """Arguments by tyro, its errors cut down to one line."""
 
 import contextlib
+import dataclasses
 import io
 import re
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
+from mjx_hkl.config import NonNegative
 from mjx_hkl.errors import UserError
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlayOptions:
+    """What every command asks that plays an agent."""
+
+    agent: Annotated[str, tyro.conf.Positional]
+    """An exported agent, a run directory, a name from `mjx-hkl list checkpoints`, or random:ENVIRONMENT."""
+    seed: NonNegative = 0
+    """Of the starts and of a stochastic policy's samples."""
+    seed_index: NonNegative = 0
+    """Which agent of a run of several seeds."""
+    engine: str | None = None
+    """Physics engine; by default the recipe's."""
+    stochastic: bool = False
+    """Sample latents and actions instead of taking their means."""
 
 
 def parse(cls: type[T], command: str, arguments: list[str], default: T | None = None) -> T:

@@ -2,30 +2,17 @@
 
 import dataclasses
 import json
-from typing import Annotated
 
-import tyro
-
-from mjx_hkl.cli.arguments import parse
-from mjx_hkl.config import NonNegative, Positive, from_table, to_table
+from mjx_hkl.cli.arguments import PlayOptions, parse
+from mjx_hkl.config import Positive, from_table, to_table
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluateCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateCommand(PlayOptions):
     """Measure success and return of an agent, each episode from a fresh random start."""
 
-    agent: Annotated[str, tyro.conf.Positional]
-    """An exported agent, a run directory, a name from `mjx-hkl list checkpoints`, or random:ENVIRONMENT."""
     episodes: Positive = 256
     """Episodes, all at once."""
-    seed: NonNegative = 0
-    """Of the starts and of a stochastic policy's samples."""
-    seed_index: NonNegative = 0
-    """Which agent of a run of several seeds."""
-    engine: str | None = None
-    """Physics engine; by default the recipe's."""
-    stochastic: bool = False
-    """Sample latents and actions instead of taking their means."""
     json: bool = False
     """Print one JSON object and nothing else."""
 

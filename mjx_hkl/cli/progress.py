@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-Row = dict[str, float | int | None]
+from mjx_hkl.training.metrics import Row
 
 
 class _Console(Console):

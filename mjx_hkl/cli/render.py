@@ -9,29 +9,19 @@ from typing import Annotated
 
 import tyro
 
-from mjx_hkl.cli.arguments import parse
-from mjx_hkl.config import NonNegative, Positive, from_table, to_table
+from mjx_hkl.cli.arguments import PlayOptions, parse
+from mjx_hkl.config import Positive, from_table, to_table
 from mjx_hkl.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class RenderCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderCommand(PlayOptions):
     """Write a video of an agent's episodes (.mp4), or a picture of a start (.png)."""
 
-    agent: Annotated[str, tyro.conf.Positional]
-    """An exported agent, a run directory, a name from `mjx-hkl list checkpoints`, or random:ENVIRONMENT."""
     out: Annotated[str, tyro.conf.Positional]
     """File to write: .mp4 or .png."""
     episodes: Positive = 4
     """Episodes, one after the other."""
-    seed: NonNegative = 0
-    """Of the starts and of a stochastic policy's samples."""
-    seed_index: NonNegative = 0
-    """Which agent of a run of several seeds."""
-    engine: str | None = None
-    """Physics engine; by default the recipe's."""
-    stochastic: bool = False
-    """Sample latents and actions instead of taking their means."""
     width: Positive = 640
     """Pixels; even."""
     height: Positive = 480

@@ -12,8 +12,7 @@ from tensorboardX import SummaryWriter
 
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, recipe_to_toml
-
-Row = dict[str, float | int | None]
+from mjx_hkl.training.metrics import Row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +63,17 @@ class RunDirectory:
     def create(self, recipe: Recipe) -> None:
         """Makes the folder and writes the recipe, or renews it on resume."""
         self.path.mkdir(parents=True, exist_ok=True)
-        part = self.path / ".recipe.toml.part"
-        part.write_text(recipe_to_toml(recipe), encoding="utf-8")
-        os.replace(part, self.recipe)
+        _write_whole(self.recipe, recipe_to_toml(recipe))
 
     def rewind_metrics(self, environment_steps: int) -> float:
         """Drops metrics from after a checkpoint; returns the training seconds up to it."""
         rows = [row for row in self.read_metrics() if row["environment_steps"] <= environment_steps]
-        part = self.path / ".metrics.jsonl.part"
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        os.replace(part, self.metrics)
+        _write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
         return float(rows[-1]["seconds"]) if rows else 0.0
+
+    def write_evaluation(self, evaluations: list[dict[str, Any]]) -> None:
+        """One entry per seed."""
+        _write_whole(self.evaluation, json.dumps(evaluations, indent=2) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows; a last line cut short by a crash is left out."""
@@ -89,14 +88,32 @@ class RunDirectory:
         return rows
 
 
-class MetricsWriter:
-    """Appends rows to metrics.jsonl and to TensorBoard, one event folder per seed where there are many."""
+def _write_whole(path: Path, text: str) -> None:
+    """The file is the old one or the new one, never a part."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
 
-    def __init__(self, run: RunDirectory, seeds: range):
+
+class MetricsWriter:
+    """Appends rows to metrics.jsonl and to TensorBoard, one event folder per seed where there are many.
+
+    Args:
+      run: where.
+      seeds: which have rows.
+      done: environment steps before the first row; TensorBoard hides events from after them, which a run
+        left that was killed and goes on from an earlier checkpoint.
+    """
+
+    def __init__(self, run: RunDirectory, seeds: range, done: int):
         self._file = run.metrics.open("a", encoding="utf-8")
         folder = run.path / "tensorboard"
         self._events = {
-            seed: SummaryWriter(str(folder / f"seed_{seed}" if len(seeds) > 1 else folder), flush_secs=10)
+            seed: SummaryWriter(
+                str(folder / f"seed_{seed}" if len(seeds) > 1 else folder),
+                purge_step=done + 1,
+                flush_secs=10,
+            )
             for seed in seeds
         }
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import signal
 from collections.abc import Iterator
@@ -18,11 +17,12 @@ from mjx_hkl.experiments.build import make_environment, make_loop, resolve
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.export import save_export
 from mjx_hkl.experiments.recipe import Recipe, essence
-from mjx_hkl.experiments.run_directory import MetricsWriter, Row, RunDirectory
+from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory
 from mjx_hkl.experiments.transfer import load_sources, transferred
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.training import checkpoint, devices, processes
 from mjx_hkl.training.loop import Loop
+from mjx_hkl.training.metrics import Row
 from mjx_hkl.training.sharding import replicated
 from mjx_hkl.training.step import TrainState
 
@@ -114,7 +114,7 @@ def _train(
     seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
     done = saved = _environment_steps(loop, state)
     total, stopped = loop.schedule.environment_steps, False
-    metrics = MetricsWriter(run, seeds) if processes.is_first() else contextlib.nullcontext()
+    metrics = MetricsWriter(run, seeds, done) if processes.is_first() else contextlib.nullcontext()
     with _stop_on_signal() as stop, metrics as writer, reporter.training(done, total):
         for state, rows in loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
             done = int(rows[0]["environment_steps"] or 0)
@@ -170,8 +170,7 @@ def _finish(recipe: Recipe, run: RunDirectory, agents: list[Agent]) -> list[Eval
         evaluations.append(result)
         folder = run.export(recipe.seed + index, recipe.num_seeds)
         save_export(folder, agent, recipe, specs(environment.env), dataclasses.asdict(result), replace=True)
-    text = json.dumps([dataclasses.asdict(result) for result in evaluations], indent=2)
-    run.evaluation.write_text(text + "\n", encoding="utf-8")
+    run.write_evaluation([dataclasses.asdict(result) for result in evaluations])
     return evaluations
 
 

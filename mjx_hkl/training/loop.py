@@ -10,12 +10,9 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from mjx_hkl.training.metrics import Row, means
 from mjx_hkl.training.sharding import make_layout, replicated
 from mjx_hkl.training.step import TrainState, TrainStep, init_seeds, run_seeds
-
-Row = dict[str, float | int | None]
-
-_EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults", "updates")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,23 +116,6 @@ class Loop:
             "environment_steps_per_second": self.schedule.interval * step.environment_steps / seconds,
         }
         return [
-            {"seed": seed, **common, **_means({name: float(x[i]) for name, x in sums.items()})}
+            {"seed": seed, **common, **means({name: float(x[i]) for name, x in sums.items()})}
             for i, seed in enumerate(self._seeds)
         ]
-
-
-def _means(sums: dict[str, float]) -> Row:
-    """Means over episodes and updates of an interval; None where there were none."""
-    episodes, updates = sums["episodes"], sums["updates"]
-
-    def over(total: float, count: float) -> float | None:
-        return total / count if count else None
-
-    return {
-        "episodes": int(episodes),
-        "episode_return": over(sums["episode_return"], episodes),
-        "success_rate": over(sums["success"], episodes),
-        "episode_length": over(sums["episode_length"], episodes),
-        "faults": int(sums["faults"]),
-        **{name: over(total, updates) for name, total in sums.items() if name not in _EPISODE_SUMS},
-    }

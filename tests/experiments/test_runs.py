@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from mjx_hkl.cli.main import run
 from mjx_hkl.environments import load_environment
@@ -47,6 +49,20 @@ def finished(recipe_file, tmp_path_factory):
 
 def rows(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def session_starts(folder):
+    """Steps from which each file of events, oldest first, replaces those before it."""
+    starts = []
+    for file in sorted(folder.glob("events.*")):
+        data, at = file.read_bytes(), 0
+        while at < len(data):  # a TFRecord: length, its checksum, data, its checksum
+            (length,) = struct.unpack_from("<Q", data, at)
+            event = Event.FromString(data[at + 12 : at + 12 + length])
+            at += length + 16
+            if event.HasField("session_log"):
+                starts.append(event.step)
+    return starts
 
 
 def test_a_run_leaves_what_it_promises(finished, tiny_recipe):
@@ -138,6 +154,7 @@ def test_a_finished_run_goes_on_when_given_more_steps(finished, recipe_file, tmp
     short = ["--total-env-steps", "80"]
     assert run(["train", str(recipe_file), "--out", str(out), *short]) == 0
     assert run(["train", str(out), "--resume", "--total-env-steps", "160"]) == 0
+    assert session_starts(out / "tensorboard") == [1, 81]
     skip = {"seconds", "environment_steps_per_second"}
     for a, b in zip(rows(finished), rows(out), strict=True):
         assert {k: v for k, v in a.items() if k not in skip} == {k: v for k, v in b.items() if k not in skip}

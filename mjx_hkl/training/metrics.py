@@ -1,0 +1,22 @@
+"""Metrics of a log interval, as they are shown and written; no JAX, for plots read them too."""
+
+Row = dict[str, float | int | None]
+
+_EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults", "updates")
+
+
+def means(sums: dict[str, float]) -> Row:
+    """Means over episodes and updates of an interval, from their sums; None where there were none."""
+    episodes, updates = sums["episodes"], sums["updates"]
+
+    def over(total: float, count: float) -> float | None:
+        return total / count if count else None
+
+    return {
+        "episodes": int(episodes),
+        "episode_return": over(sums["episode_return"], episodes),
+        "success_rate": over(sums["success"], episodes),
+        "episode_length": over(sums["episode_length"], episodes),
+        "faults": int(sums["faults"]),
+        **{name: over(total, updates) for name, total in sums.items() if name not in _EPISODE_SUMS},
+    }
