@@ -21,6 +21,9 @@ from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 
+LIBC = ctypes.CDLL(None)
+M_MMAP_THRESHOLD = -3  # malloc.h
+
 
 def main() -> None:
     """Prints one JSON object."""
@@ -38,6 +41,8 @@ def main() -> None:
         loop = make_loop(resolve(recipe))
     except UserError as error:
         parser.error(str(error))
+    if not jax.local_devices()[0].memory_stats():
+        LIBC.mallopt(M_MMAP_THRESHOLD, 65_536)  # fixed; else it grows, and the heap keeps freed buffers
     loop.compile()
     init = jax.jit(loop.init)  # compiled once
 
@@ -57,7 +62,7 @@ def peak_bytes(call: Callable[[], None]) -> int:
         call()
         return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] - stats["bytes_in_use"]
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed is no longer resident
+    LIBC.malloc_trim(0)  # what was freed is no longer resident
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     call()
