@@ -20,7 +20,7 @@ class BenchCommand:
     what: Annotated[str, tyro.conf.Positional]
     """env or train."""
     name: Annotated[str, tyro.conf.Positional]
-    """A recipe; for env an environment's name or file does as well."""
+    """A recipe; for env an environment's name or file, brax:NAME or playground:NAME do as well."""
     num_envs: Positive | None = None
     """Worlds; by default 1024 for env, the recipe's for train."""
     num_seeds: Positive | None = None
@@ -49,16 +49,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _environment(command: BenchCommand) -> dict[str, Any]:
-    from mjx_hkl.environments import GridConfig, load_environment
-    from mjx_hkl.experiments.bench import bench_environment, bench_grid
+    from mjx_hkl.environments import World, make_world
+    from mjx_hkl.experiments.bench import bench_engines, bench_world
     from mjx_hkl.experiments.build import environment_name
 
-    config = load_environment(environment_name(command.name))
-    num_envs = command.num_envs or 1024
-    if isinstance(config, GridConfig):
-        result = bench_grid(config, num_envs)
-    else:
-        result = bench_environment(config, command.engine or ("auto",), num_envs)
+    name, num_envs = environment_name(command.name), command.num_envs or 1024
+    worlds = [make_world(name, engine) for engine in command.engine or ("auto",)]
+    ours = [world for world in worlds if isinstance(world, World)]
+    result = bench_engines(ours, num_envs) if ours else bench_world(worlds[0], num_envs)
     return {"environment": command.name, **result}
 
 

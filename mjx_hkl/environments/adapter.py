@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mjx_hkl.errors import UserError, unknown_name
 
 SOURCES = ("brax", "playground")
+_ENGINES = {"brax": ("auto",), "playground": ("auto", "mjx", "warp")}  # Brax's have their own
 _GROUP = "observation"  # the name of the only group where the environment gives one array
 
 
@@ -119,9 +120,11 @@ def load_foreign(name: str, engine: str) -> AdaptedWorld:
     """The environment `brax:NAME` or `playground:NAME`.
 
     Raises:
-      UserError: there is none, or its package is not installed.
+      UserError: there is none, its package is not installed, or it does not run on the engine.
     """
     source, rest = name.split(":", 1)
+    if engine not in _ENGINES[source]:
+        raise UserError(f"{name!r} does not run on engine {engine!r}, only on {', '.join(_ENGINES[source])}")
     if source == "brax":
         from brax import envs
 

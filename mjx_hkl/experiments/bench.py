@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx_hkl.algorithms import replay
-from mjx_hkl.environments import EnvironmentConfig, GridConfig, GridWorld, VectorEnvironment, World
+from mjx_hkl.environments import AdaptedWorld, GridWorld, VectorEnvironment, World
 from mjx_hkl.environments.engines.mjx import mjx  # imported there without its messages
 from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.profile import profile
@@ -24,12 +24,13 @@ _CONTROL_STEPS = 20  # per timed call of an environment
 _LARGER = 10  # times the capacity, to show that an insert does not cost more
 
 
-def bench_grid(config: GridConfig, num_envs: int) -> dict[str, Any]:
-    """Our vectorized grid world under random actions, resets included."""
-    environment = VectorEnvironment(GridWorld(config), num_envs, config.episode_length)
-    actions = jax.random.randint(
-        jax.random.key(0), (_CONTROL_STEPS, num_envs), 0, environment.env.action_size
-    )
+def bench_world(world: World | GridWorld | AdaptedWorld, num_envs: int) -> dict[str, Any]:
+    """Many of a world under random actions, resets included."""
+    environment = VectorEnvironment(world, num_envs, world.episode_length)
+    if world.action_kind == "categorical":
+        actions = jax.random.randint(jax.random.key(0), (_CONTROL_STEPS, num_envs), 0, world.action_size)
+    else:
+        actions = _uniform_actions(num_envs, world.action_size)
     carry = (jax.jit(environment.reset)(jax.random.key(1)), jax.random.key(2))
     run, compile_seconds = _compile(_steps_of(environment, actions), carry)
     (seconds,) = _in_turn(_continued(run, carry))
@@ -41,19 +42,17 @@ def bench_grid(config: GridConfig, num_envs: int) -> dict[str, Any]:
     }
 
 
-def bench_environment(config: EnvironmentConfig, engines: Sequence[str], num_envs: int) -> dict[str, Any]:
-    """Our vectorized environment on each engine, resets included, against bare `mjx.step` on the same model.
+def bench_engines(worlds: Sequence[World], num_envs: int) -> dict[str, Any]:
+    """Our vectorized world on each engine, resets included, against bare `mjx.step` on the same model.
 
-    All take the same random actions in one scan; all are timed in turn, medians are reported.
+    The worlds differ in their engines alone. All take the same random actions in one scan; all are timed in
+    turn, medians are reported.
     `contacts` and `constraint_rows` are those MJX computes in every step, touching or not.
     """
-    worlds = [World(config, engine) for engine in engines]
-    model, substeps = worlds[0].engine.model, config.physics.substeps
-    actions = jax.random.uniform(
-        jax.random.key(0), (_CONTROL_STEPS, num_envs, model.nu), minval=-1.0, maxval=1.0
-    )
+    model, substeps = worlds[0].engine.model, worlds[0].config.physics.substeps
+    actions = _uniform_actions(num_envs, model.nu)
     mjx_model, template = mjx.put_model(model, impl="jax"), mjx.make_data(model, impl="jax")
-    environments = [VectorEnvironment(world, num_envs, config.episode_length) for world in worlds]
+    environments = [VectorEnvironment(world, num_envs, world.episode_length) for world in worlds]
     start = jax.jit(environments[0].reset)(jax.random.key(1))
     programs, compile_seconds = [], []
     for ours in environments:
@@ -93,6 +92,11 @@ def bench_environment(config: EnvironmentConfig, engines: Sequence[str], num_env
             for world, took, compiled in zip(worlds, seconds, compile_seconds, strict=True)
         },
     }
+
+
+def _uniform_actions(num_envs: int, action_size: int) -> jax.Array:
+    shape = (_CONTROL_STEPS, num_envs, action_size)
+    return jax.random.uniform(jax.random.key(0), shape, minval=-1.0, maxval=1.0)
 
 
 def _steps_of(environment: VectorEnvironment, actions: jax.Array) -> Callable:

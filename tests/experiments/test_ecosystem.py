@@ -65,6 +65,11 @@ def test_our_agent_trains_on_a_playground_environment(tiny_recipe, tmp_path):
     assert str(evaluation).count("episode_return")
 
 
+def test_bench_env_measures_a_brax_environment(capfd):
+    assert run(["bench", "env", "brax:fast", "--num-envs", "4", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["environment_steps_per_second"] > 0
+
+
 def test_an_adapted_environment_is_the_original_step_for_step():
     from brax import envs
 
