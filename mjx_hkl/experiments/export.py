@@ -157,8 +157,7 @@ def load_export(folder: Path) -> Export:
         with checkpoint.reading(), ocp.StandardCheckpointer() as checkpointer:
             modules = checkpointer.restore((folder / "parameters").absolute(), target)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"export {folder} is incomplete or damaged ({reason})") from error
+        raise UserError(f"export {folder} is incomplete or damaged; copy or export it again") from error
     return Export(_with_parameters(abstract, modules), recipe, about)
 
 

@@ -1,6 +1,7 @@
 """Checkpoints of the full training state, by Orbax: written atomically, restored bit for bit."""
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,13 +99,13 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
 def reading() -> Iterator[None]:
     """Around Orbax's restore: the error it raises is all that is told of what cannot be read.
 
-    Reads of other arrays may end after it, find their event loop closed, and print a traceback each; so the
-    hook stays where the restore fails.
+    Reads of other arrays, coroutines all, may end after it and print a traceback each; so the hook stays
+    where the restore fails.
     """
     before = sys.unraisablehook
 
     def hook(found: Any) -> None:
-        if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
+        if not inspect.iscoroutine(found.object):
             before(found)
 
     sys.unraisablehook = hook
