@@ -69,5 +69,6 @@ def _one_line(box: str, command: str) -> str:
     near = dict.fromkeys(re.findall(r"(?<!\S)--[\w.-]+", " ".join(suggestions)))
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; see mjx-hkl {command} --help"
     message = re.sub(r"^Error parsing (\w+Command: )?", "", paragraphs[0] or "cannot parse the arguments")
-    message = re.sub(r"no type matching (\S+) could be instantiated from \[(.*?)\]\..*", r"\2 is no \1", message)
+    unfit = r"no type matching (\S+) could be instantiated from \[(.*?)\]\..*"
+    message = re.sub(unfit, r"\2 is no \1", message)
     return message[:1].lower() + message[1:].rstrip(".") + hint
