@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
     require_free(out)
     environment = evaluation_environment(found, command.episodes)
     result = evaluate(environment, found.agent, seed=0, deterministic=True)
-    save_export(out, found.agent, found.recipe, specs(environment.env), dataclasses.asdict(result))
+    seed = found.recipe.seed + command.seed_index
+    save_export(out, found.agent, found.recipe, seed, specs(environment.env), dataclasses.asdict(result))
     print(f"{out}: success {result.success_rate:.1%} over {result.episodes} episodes")
     return 0

@@ -6,6 +6,7 @@ renamed, so never half there.
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -19,7 +20,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from mjx_hkl import __version__, resources
-from mjx_hkl.config import to_table
+from mjx_hkl.config import NonNegative, Positive, from_table, to_table
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.recipe import Recipe, recipe_from_table
 from mjx_hkl.models.agent import Agent
@@ -40,10 +41,31 @@ class Export:
     about: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Module:
+    sees: tuple[str, ...]
+    parameters: NonNegative
+    sha256: str = ""  # of its arrays, by `_digest`; not in exports of old
+
+
+@dataclasses.dataclass(frozen=True)
+class _About:
+    """What is read again of `agent.json`."""
+
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    observation_size: dict[str, Positive]
+    action_size: Positive
+    modules: dict[str, _Module]
+    shared: dict[str, str] = dataclasses.field(default_factory=dict)
+    evaluation: dict[str, Any] | None = None
+
+
 def save_export(
     folder: Path,
     agent: Agent,
     recipe: Recipe,
+    seed: int,
     specs: dict[str, Any],
     evaluation: Mapping[str, Any] | None,
     replace: bool = False,
@@ -54,6 +76,7 @@ def save_export(
       folder: where to.
       agent: of one seed.
       recipe: resolved, that trained it.
+      seed: which of the recipe's.
       specs: of its world, by `training_run.specs`.
       evaluation: what it achieved, if it was evaluated.
       replace: an export that is there already, once the new one is whole.
@@ -69,9 +92,11 @@ def save_export(
         "format_version": FORMAT_VERSION,
         "program_version": __version__,
         "recipe": to_table(recipe),
+        "seed": seed,
         **specs,
         "modules": {
-            name: {"sees": sees(agent, name), "parameters": _count(tree)} for name, tree in modules.items()
+            name: {"sees": sees(agent, name), "parameters": _count(tree), "sha256": _digest(tree)}
+            for name, tree in modules.items()
         },
         "shared": shared_modules(recipe),
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
@@ -88,9 +113,12 @@ def save_export(
     (part / "parameters" / "commit_success.txt").unlink(missing_ok=True)
     (part / "agent.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (part / "README.md").write_text(_card(recipe, about), encoding="utf-8")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(old)
     part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _card(recipe: Recipe, about: dict[str, Any]) -> str:
@@ -103,6 +131,7 @@ def _card(recipe: Recipe, about: dict[str, Any]) -> str:
         "default policy": f"high level {default_policy.high_level}, low level {default_policy.low_level}",
         "budget": f"{recipe.total_env_steps:,} environment steps",
         "command": f"`{_command(recipe)}`",
+        "seed": about["seed"],
         "evaluation": "none"
         if evaluation is None
         else f"success {evaluation['success_rate']:.1%}, return {evaluation['episode_return']:.1f} over"
@@ -151,6 +180,10 @@ def load_export(folder: Path) -> Export:
     """
     about = read_about(folder)
     recipe = recipe_from_table(about["recipe"], f"{folder}/agent.json: recipe")
+    try:
+        recipe.information.check(about["observation_size"])
+    except UserError as error:
+        raise UserError(f"{folder}/agent.json: {error}") from error
     abstract = abstract_agent(recipe, about)
     target = jax.tree.map(checkpoint.on_this_device, module_parameters(abstract))
     try:
@@ -158,6 +191,10 @@ def load_export(folder: Path) -> Export:
             modules = checkpointer.restore((folder / "parameters").absolute(), target)
     except Exception as error:
         raise UserError(f"export {folder} is incomplete or damaged; copy or export it again") from error
+    for name, tree in modules.items():
+        stated = about["modules"].get(name, {}).get("sha256")
+        if stated and stated != _digest(tree):
+            raise UserError(f"export {folder} is damaged: {name} has changed; copy or export it again")
     return Export(_with_parameters(abstract, modules), recipe, about)
 
 
@@ -206,7 +243,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """What `agent.json` of an export says.
 
     Raises:
-      UserError: it is missing, not ours, or of a newer format.
+      UserError: it is missing, not ours, of a newer format, or a field is missing or of a wrong type.
     """
     path = folder / "agent.json"
     try:
@@ -219,13 +256,11 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} does not describe an exported agent of this program")
     if about.get("format_version") != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {about.get('format_version')}; this program reads {FORMAT_VERSION}"
+            f"{path} has format version {about.get('format_version')!r}; this mjx-hkl {__version__} reads"
+            f" {FORMAT_VERSION}: install the one that wrote it"
         )
-    missing = {"recipe", "environment", "observation_size", "action_size", "modules"} - about.keys()
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}")
-    if not isinstance(about["recipe"], dict):
-        raise UserError(f"{path}: recipe is not a table")
+    fields = dataclasses.fields(_About)
+    from_table(_About, {field.name: about[field.name] for field in fields if field.name in about}, str(path))
     return about
 
 
@@ -259,6 +294,15 @@ def _text_keys(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {str(key): _text_keys(value) for key, value in tree.items()}
     return tree
+
+
+def _digest(tree: Any) -> str:
+    """SHA-256 of arrays with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+        digest.update(f"{_path(path)} {leaf.dtype} {leaf.shape} ".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def _count(tree: Any) -> int:

@@ -166,10 +166,11 @@ def _finish(recipe: Recipe, run: RunDirectory, agents: list[Agent]) -> list[Eval
     environment = make_environment(recipe, recipe.evaluation_episodes)
     evaluations = []
     for index, agent in enumerate(agents):
-        result = evaluate(environment, agent, recipe.seed + index, deterministic=True)
+        seed = recipe.seed + index
+        result = evaluate(environment, agent, seed, deterministic=True)
         evaluations.append(result)
-        folder = run.export(recipe.seed + index, recipe.num_seeds)
-        save_export(folder, agent, recipe, specs(environment.env), dataclasses.asdict(result), replace=True)
+        folder, world = run.export(seed, recipe.num_seeds), specs(environment.env)
+        save_export(folder, agent, recipe, seed, world, dataclasses.asdict(result), replace=True)
     run.write_evaluation([dataclasses.asdict(result) for result in evaluations])
     return evaluations
 

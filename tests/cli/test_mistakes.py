@@ -238,10 +238,13 @@ def test_a_folder_that_holds_something_else(capsys, tmp_path):
     [
         ("{", "cannot be read"),
         ("{}", "does not describe an exported agent"),
-        (json.dumps({"format": "mjx-hkl agent", "format_version": 99}), "has format version 99"),
+        (
+            json.dumps({"format": "mjx-hkl agent", "format_version": 99}),
+            "has format version 99; this mjx-hkl",
+        ),
         (
             json.dumps({"format": "mjx-hkl agent", "format_version": 1}),
-            "lacks action_size, environment, modules",
+            "agent.json: recipe: field required",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """The agents under checkpoints/ load, are small, and do what their cards say."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,13 +8,26 @@ import pytest
 
 from mjx_hkl import resources
 from mjx_hkl.cli.main import run
+from mjx_hkl.experiments.build import resolve
 from mjx_hkl.experiments.export import read_about
+from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 
 NAMES = sorted(path.parent.name for path in resources.folder("checkpoints").glob("*/agent.json"))
 
 
 def test_those_promised_are_there():
-    assert {"ball-go-to-target", "ball-move-box-easy", "grid-1-step"} <= set(NAMES)
+    promised = {"ball-go-to-target", "ball-move-box-easy", "grid-1-step", "ball-to-ant"}
+    promised |= {"ball-go-to-near-target", "ant-go-to-near-target"}
+    assert promised <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_on_a_card_trains_such_an_agent(name):
+    about = read_about(resources.folder("checkpoints") / name)
+    recipe = recipe_from_table(about["recipe"], name)
+    assert recipe.seed <= about["seed"] < recipe.seed + recipe.num_seeds
+    today = dataclasses.replace(load_recipe(recipe.name), num_seeds=recipe.num_seeds)
+    assert resolve(today) == recipe
 
 
 @pytest.mark.parametrize("name", NAMES)

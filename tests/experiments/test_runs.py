@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import struct
 import subprocess
@@ -119,6 +120,48 @@ def test_a_damaged_export_is_refused(finished, tmp_path):
     assert run(["export", str(finished), str(tmp_path / "agent"), "--episodes", "4"]) == 0
     data = max((p for p in (tmp_path / "agent").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(UserError, match="incomplete or damaged"):
+        load_export(tmp_path / "agent")
+
+
+def test_an_export_with_a_changed_number_is_refused(finished, tmp_path):
+    """As after a bit has turned on a disk, of which Orbax does not always tell."""
+    shutil.copytree(finished / "export", tmp_path / "agent")
+    parameters = (tmp_path / "agent" / "parameters").absolute()
+    with ocp.StandardCheckpointer() as checkpointer:
+        modules = checkpointer.restore(parameters)
+        modules["policy.low_level"]["head"]["linear"]["kernel"][0, 0] += 1e-3
+        checkpointer.save(parameters, modules, force=True)
+    with pytest.raises(UserError, match=r"is damaged: policy\.low_level has changed"):
+        load_export(tmp_path / "agent")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"observation_size": 3}, "agent.json: observation_size: input should be"),
+        ({"observation_size": {"targets": "x"}}, "observation_size.targets: input should be a valid integer"),
+        (
+            {"observation_size": {"targets": 6}},
+            "json: information.high_level: unknown observation",
+        ),
+        ({"action_size": "two"}, "agent.json: action_size: input should be a valid integer, not 'two'"),
+        ({"modules": {"critic": 3}}, "agent.json: modules.critic: input should be"),
+        ({"format_version": "1"}, "has format version '1'"),
+    ],
+)
+def test_an_export_that_says_something_wrong_is_refused(finished, tmp_path, change, expected):
+    shutil.copytree(finished / "export", tmp_path / "agent")
+    about = json.loads((tmp_path / "agent" / "agent.json").read_text())
+    (tmp_path / "agent" / "agent.json").write_text(json.dumps({**about, **change}))
+    with pytest.raises(UserError) as told:
+        load_export(tmp_path / "agent")
+    assert expected in str(told.value)
+
+
+def test_an_export_without_parameters_is_refused(finished, tmp_path):
+    shutil.copytree(finished / "export", tmp_path / "agent")
+    shutil.rmtree(tmp_path / "agent" / "parameters")
     with pytest.raises(UserError, match="incomplete or damaged"):
         load_export(tmp_path / "agent")
 
