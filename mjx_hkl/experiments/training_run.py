@@ -76,15 +76,15 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
         _require_same(run, about)
     sources = [] if resume else load_sources(recipe, about)
     _announce(recipe, loop, reporter)
-    if resume:
-        state = checkpoint.restore(run.checkpoints, loop.abstract)
-        seconds = run.rewind_metrics(_environment_steps(loop, state)) if processes.is_first() else 0.0
-    else:
-        state, seconds = None, 0.0
     compile_seconds, memory = loop.compile(), loop.device_bytes()
     reporter.say(f"compiled in {compile_seconds:.1f} s; takes {devices.format_bytes(memory)} of each device")
-    if state is None:
-        devices.require_fits(memory, "the compiled train step", "lower num_envs, batch_size or num_seeds")
+    devices.require_fits(memory, "the compiled train step", "lower num_envs, batch_size or num_seeds")
+    seconds = 0.0
+    if resume:
+        state = checkpoint.restore(run.checkpoints, loop.abstract)
+        if processes.is_first():
+            seconds = run.rewind_metrics(_environment_steps(loop, state))
+    else:
         state = loop.init()
         if sources:
             state = loop.place(transferred(state, sources, recipe.transfer))

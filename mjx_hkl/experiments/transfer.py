@@ -113,6 +113,7 @@ _HINTS = {
     "input": _GROUPS,
     "body": "what moves or sees a body cannot change it; a high level without proprioception can",
     "input size": _GROUPS,
+    "unit of distance": "give both environments the same task.distance_unit, or leave this module out",
     "latent size": "give both recipes the same last size of policy.high_level",
     "shape": "give both recipes the same layer sizes",
     "range of scales": "give both recipes the same policy.latent_scale and policy.action_scale",
@@ -129,10 +130,20 @@ def _signature(found: Export, name: str) -> dict[str, Any]:
         "input": seen,
         "body": found.about["environment"].get("body", "its own") if bodily else "any",
         "input size": [f"{group} {sizes[group]}" for group in seen if group in sizes],
+        "unit of distance": _unit(found) if set(seen) - _WITHOUT_UNIT else "any",
         "latent size": found.agent.policy.latent_size,
         "shape": [list(x.shape) for x in jax.tree.leaves(module)],
         "range of scales": (found.recipe.policy.latent_scale, found.recipe.policy.action_scale),
     }
+
+
+_WITHOUT_UNIT = {"proprioception", "instruction", "latent", "previous latent", "action"}
+
+
+def _unit(found: Export) -> str:
+    """Of coordinates in observations: a target at 1 is a metre away in one world and four in another."""
+    unit = found.about["environment"].get("task", {}).get("distance_unit")
+    return f"{unit} m" if unit else "its own"
 
 
 def _shown(value: Any) -> str:

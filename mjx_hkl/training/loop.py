@@ -53,8 +53,9 @@ class Loop:
         return jax.jit(self._init, out_shardings=self._layout)()
 
     def place(self, state: TrainState) -> TrainState:
-        """The state with every part on the devices it belongs to."""
-        return jax.jit(lambda state: state, out_shardings=self._layout)(state)
+        """The state with its learner, some of it on the host, on the devices it belongs to; replay stays."""
+        move = jax.jit(lambda learner: learner, out_shardings=self._layout.learner)
+        return state.replace(learner=move(state.learner))
 
     @functools.cached_property
     def abstract(self) -> TrainState:

@@ -13,8 +13,10 @@ import tomli_w
 
 from mjx_hkl.cli.main import run
 from mjx_hkl.config import to_table
+from mjx_hkl.experiments.build import make_loop
 from mjx_hkl.experiments.export import load_export
-from mjx_hkl.experiments.recipe import recipe_to_toml
+from mjx_hkl.experiments.recipe import TransferConfig, recipe_to_toml
+from mjx_hkl.experiments.transfer import transferred
 from mjx_hkl.models.agent import module_at
 
 HIGH, LOW, PRIOR = "policy.high_level", "policy.low_level", "default_policy.high_level"
@@ -72,6 +74,18 @@ def test_what_is_taken_is_equal_at_the_start(recipe, pretrained, tmp_path):
     assert run(["train", written(tmp_path, untrained), "--out", str(out), *options]) == 0
     for name, taken in ((LOW, True), ("critic", True), (HIGH, False), (PRIOR, False)):
         assert equal(parameters(source, name), parameters(out / "export", name)) == taken
+
+
+def test_a_transfer_moves_the_learner_alone(recipe, pretrained):
+    """A second replay beside the first would not fit where one does."""
+    loop = make_loop(recipe)
+    state = loop.init()
+    sources = [load_export(pretrained / "export" / "seed_0")]
+    placed = loop.place(transferred(state, sources, TransferConfig("there", initial=("critic",))))
+    assert all(a is b for a, b in zip(*map(jax.tree.leaves, (placed.replay, state.replay)), strict=True))
+    taken, there = placed.learner.agent.critic, sources[0].agent.critic
+    for a, b in zip(jax.tree.leaves(taken), jax.tree.leaves(there), strict=True):
+        np.testing.assert_array_equal(a[0], b)
 
 
 def test_a_shared_low_level_starts_a_separate_one_beside_its_frozen_self(recipe, pretrained, tmp_path):
@@ -136,6 +150,16 @@ def test_what_does_not_fit_is_refused_in_one_line(recipe, pretrained, tmp_path, 
     assert expected in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_coordinates_in_another_unit_do_not_fit(recipe, pretrained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("other.toml").write_text('extends = "ball-go-to-target"\n[task]\ndistance_unit = 1.0\n')
+    command = ["train", written(tmp_path, recipe), "--environment", "other.toml", "--total-env-steps", "40"]
+    command += ["--transfer.checkpoint", str(pretrained), "--transfer.frozen"]
+    assert run([*command, HIGH]) == 2
+    assert "unit of distance is 4.0 m there and 1.0 m here" in capsys.readouterr().err
+    assert run([*command, LOW]) == 0  # which sees the body alone
 
 
 def test_an_export_acts_without_this_package(pretrained):
