@@ -106,7 +106,7 @@ def train_ours(name: str, seed: int, steps: int | None) -> list[Point]:
 
 
 def train_sac(name: str, seed: int, steps: int | None) -> list[Point]:
-    """Brax's SAC with the recipe's batch, replay ratio, critic sizes and learning rate."""
+    """Brax's SAC with the recipe's batch, replay ratio, sizes of networks and learning rate; two critics."""
     from brax.training.agents.sac import networks
     from brax.training.agents.sac import train as sac
 
@@ -115,6 +115,14 @@ def train_sac(name: str, seed: int, steps: int | None) -> list[Point]:
     batch = algorithm.batch_size * algorithm.unroll_length
     ratio = algorithm.updates_per_unroll * batch / (recipe.num_envs * algorithm.unroll_length)
     updates = max(1, round(ratio * recipe.num_envs / batch))
+
+    def make_networks(*args: Any, **kwargs: Any) -> networks.SACNetworks:
+        policy, critic = (
+            networks.make_sac_networks(*args, **{**kwargs, "hidden_layer_sizes": sizes})
+            for sizes in (recipe.policy.low_level, recipe.critic.sizes)
+        )
+        return critic.replace(policy_network=policy.policy_network)
+
     return train_brax(
         sac.train,
         recipe,
@@ -124,9 +132,7 @@ def train_sac(name: str, seed: int, steps: int | None) -> list[Point]:
         learning_rate=algorithm.policy_learning_rate,
         min_replay_size=recipe.min_replay,
         max_replay_size=recipe.replay_capacity,
-        network_factory=lambda *args, **kwargs: networks.make_sac_networks(
-            *args, **{**kwargs, "hidden_layer_sizes": recipe.critic.sizes}
-        ),
+        network_factory=make_networks,
     )
 
 
