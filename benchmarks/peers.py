@@ -1,6 +1,6 @@
 """Other trainers beside mjx-hkl, on the same world, in turn on one machine.
 
-    pip install "mjx-hkl[benchmarks]"
+    pip install ".[benchmarks]"
     python benchmarks/peers.py ball-go-to-target --out peers.json
     python benchmarks/peers.py grid-1-step --out grid.json
 
@@ -13,6 +13,7 @@ mjx-hkl by the episodes it trains on. One JSON object, and a table.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -59,10 +60,12 @@ def main() -> None:
     except UserError as error:
         parser.error(str(error))
     peers = options.peers or ["mjx-hkl", *PEERS_BY_ACTIONS[recipe.policy.actions]]
-    runs = [run(peer, seed, options) for seed in range(options.repeats) for peer in peers]
+    runs: list[dict[str, Any]] = []
     result = {"recipe": options.recipe, "cores": os.cpu_count(), "versions": versions(), "runs": runs}
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    for seed, peer in itertools.product(range(options.repeats), peers):
+        runs.append(run(peer, seed, options))
+        if options.out:  # after each: hours may be lost else
+            options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(table(runs))
 
 

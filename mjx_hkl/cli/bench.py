@@ -25,6 +25,8 @@ class BenchCommand:
     """Worlds; by default 1024 for env, the recipe's for train."""
     num_seeds: Positive | None = None
     """For train: agents side by side in one program, timed in turn with a single one."""
+    num_devices: Positive | None = None
+    """For train: devices that share those agents, or the worlds of one; in turn with one agent on one."""
     engine: tuple[str, ...] = ()
     """Physics engines, several for env, timed in turn; by default the recipe's, or what fits the device."""
     profile: str = ""
@@ -40,8 +42,9 @@ def main(arguments: list[str]) -> int:
     benches = {"env": _environment, "train": _train}
     if command.what not in benches:
         raise unknown_name("bench", command.what, benches)
-    if command.profile and command.what != "train":
-        raise UserError("--profile is for bench train")
+    for name in ("profile", "num_seeds", "num_devices"):
+        if getattr(command, name) and command.what != "train":
+            raise UserError(f"--{name.replace('_', '-')} is for bench train")
     # Without the compilation cache: compile seconds are part of the result.
     result = benches[command.what](command)
     print(json.dumps(result) if command.json else "\n".join(_lines(result)))
@@ -69,7 +72,7 @@ def _train(command: BenchCommand) -> dict[str, Any]:
         raise UserError("bench train takes one engine at a time")
     if command.engine:
         recipe = recipe_from_table({**to_table(recipe), "engine": command.engine[0]}, "command line")
-    given = {"num_envs": command.num_envs, "num_seeds": command.num_seeds}
+    given = {name: getattr(command, name) for name in ("num_envs", "num_seeds", "num_devices")}
     recipe = dataclasses.replace(recipe, **{k: v for k, v in given.items() if v})
     if not command.profile:
         return bench_train(recipe)

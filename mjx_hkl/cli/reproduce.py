@@ -31,6 +31,8 @@ class ReproduceCommand:
     """Seeds of each variant, side by side in one program; by default the recipe's."""
     num_envs: Positive | None = None
     """Worlds of each agent; by default the recipe's."""
+    num_devices: Positive | None = None
+    """Devices that share each variant's seeds, or its worlds; by default the recipe's."""
     engine: str | None = None
     """Physics engine; by default the recipe's."""
 
@@ -66,7 +68,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+_OF_RECIPE = ("num_seeds", "num_envs", "num_devices", "engine")
+
+
 def _changed(recipe: Recipe, command: ReproduceCommand) -> Recipe:
-    options = {name: getattr(command, name) for name in ("num_seeds", "num_envs", "engine")}
+    options = {name: getattr(command, name) for name in _OF_RECIPE}
     given = {name: value for name, value in options.items() if value is not None}
     return recipe_from_table({**to_table(recipe), **given}, "command line")

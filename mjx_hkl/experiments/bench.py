@@ -17,7 +17,7 @@ from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.profile import profile
 from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.training import devices
-from mjx_hkl.training.step import TrainStep, init_seeds, run_seeds
+from mjx_hkl.training.step import TrainStep
 
 _ROUNDS = 5
 _CONTROL_STEPS = 20  # per timed call of an environment
@@ -114,11 +114,14 @@ def _steps_of(environment: VectorEnvironment, actions: jax.Array) -> Callable:
 def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     """The train step as a whole, its two halves alone, and replay inserts at two capacities.
 
-    Where the recipe has several seeds, also the train step of all of them side by side, in turn with one.
-    With a folder for the `trace`, also a profile of the train step.
+    Where the recipe has several seeds or devices, also the train step of all seeds side by side on all
+    devices, in turn with that of one seed on one. With a folder for the `trace`, also a profile of the train
+    step.
     """
-    num_seeds = recipe.num_seeds
-    recipe = dataclasses.replace(resolve(recipe), num_seeds=1)
+    many = resolve(recipe)
+    num_seeds, num_devices = many.num_seeds, many.num_devices or 1
+    together = make_loop(dataclasses.replace(many, log_interval=1))  # told at once where it cannot be
+    recipe = dataclasses.replace(many, num_seeds=1, num_devices=1)
     loop = make_loop(recipe)
     step, abstract = loop.schedule.train_step, loop.abstract
     state_bytes = devices.tree_bytes(abstract)
@@ -135,9 +138,12 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     learn, _ = _compile(lambda s: step.learn(s.learner, s.replay, s.key, s.iteration), state)
     halves = _in_turn(lambda: act(state), lambda: learn(state))
     programs = [_continued(whole, state)]
-    if num_seeds > 1:
-        programs.append(_side_by_side(step, recipe.seed, num_seeds, warm))
-    whole_seconds, *seeds_seconds = _in_turn(*programs)
+    if num_seeds * num_devices > 1:
+        call = _continued(together.program, together.init())
+        for _ in range(warm):
+            call()
+        programs.append(call)
+    whole_seconds, *many_seconds = _in_turn(*programs)
     inserts = _insert_seconds(step, recipe.replay_capacity)
     shares = profile(whole, programs[0], trace) if trace else {}
     return {
@@ -159,25 +165,13 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
         **inserts,
         **({"profile": shares} if trace else {}),
         **{
-            f"{num_seeds}_seeds": {
+            f"{num_seeds}_seeds" + (f"_{num_devices}_devices" if num_devices > 1 else ""): {
                 "environment_steps_per_second": num_seeds * step.environment_steps / seconds,
                 "ratio_to_one_seed": num_seeds * whole_seconds / seconds,
             }
-            for seconds in seeds_seconds
+            for seconds in many_seconds
         },
     }
-
-
-def _side_by_side(step: TrainStep, seed: int, num_seeds: int, warm: int) -> Callable[[], Any]:
-    """One train step of several seeds in one program, warm."""
-    state = jax.jit(lambda keys: init_seeds(step, keys))(
-        jax.vmap(jax.random.key)(jnp.arange(seed, seed + num_seeds, dtype=jnp.uint32))
-    )
-    program, _ = _compile(lambda s: run_seeds(step, s, 1), state, donate=True)
-    call = _continued(program, state)
-    for _ in range(warm):
-        call()
-    return call
 
 
 def _insert_seconds(step: TrainStep, capacity: int) -> dict[str, Any]:

@@ -69,12 +69,12 @@ class Loop:
     def compile(self) -> float:
         """Compiles the interval; later calls of it cannot recompile. Returns seconds."""
         start = time.perf_counter()
-        self._program  # noqa: B018 - compiled when first asked for
+        self.program  # noqa: B018 - compiled when first asked for
         return time.perf_counter() - start
 
     def device_bytes(self) -> int:
         """Bytes the compiled interval holds at once: the state and its temporaries."""
-        memory = self._program.memory_analysis()
+        memory = self.program.memory_analysis()
         return memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else 0
 
     def intervals(self, state: TrainState) -> Iterator[tuple[TrainState, list[Row]]]:
@@ -86,15 +86,18 @@ class Loop:
         done = int(jax.device_get(state.iteration)) * self._train_step.environment_steps
         while done < self.schedule.environment_steps:
             start = time.perf_counter()
-            state, sums = self._program(state)
+            state, sums = self.program(state)
             sums = jax.device_get(sums)
             seconds = time.perf_counter() - start
             done += self.schedule.interval * self._train_step.environment_steps
             yield state, self._rows(sums, done, seconds)
 
     @functools.cached_property
-    def _program(self) -> jax.stages.Compiled:
-        """The interval, its state donated; a compiled program refuses what would make it recompile."""
+    def program(self) -> jax.stages.Compiled:
+        """The interval, from a state, which is donated, to the next and its sums of metrics.
+
+        A compiled program refuses what would make it recompile.
+        """
 
         def interval(state: TrainState) -> tuple[TrainState, dict]:
             return run_seeds(self._train_step, state, self.schedule.interval)

@@ -48,3 +48,9 @@ def test_a_picture_shows_the_selected_target_in_green(tmp_path):
     assert image.shape == (240, 320, 3)
     red, green, blue = np.moveaxis(image, -1, 0)
     assert ((green > 1.5 * red) & (green > 1.5 * blue)).sum() > 50
+
+
+def test_a_pretrained_agent_is_shown(tmp_path):
+    size = ["--width", "64", "--height", "48", "--episodes", "1"]
+    assert "1 episode" in render(tmp_path, "ball-to-ant", "ant.mp4", *size)
+    assert (tmp_path / "ant.mp4").stat().st_size > 1000

@@ -54,6 +54,7 @@ def as_state(data):
     return PhysicsState(*(jnp.asarray(x, jnp.float32) for x in parts))
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("name", TOUCHING)
 @pytest.mark.parametrize("engine", ["mujoco", "mjx"])
 def test_each_control_step_in_contact_is_that_of_c_mujoco(name, engine):
@@ -91,6 +92,7 @@ def test_a_rolling_ball_stays_on_c_mujocos_path(engine):
         np.testing.assert_allclose(position, data.qpos, atol=1e-3)
 
 
+@pytest.mark.accelerator
 def test_random_rollouts_have_the_same_statistics():
     """A second of 128 Ants: mean height and speed of the engines agree within 5 %, contacts within 10 %."""
     found = {}
@@ -124,6 +126,7 @@ def test_mujoco_steps_do_not_depend_on_the_batch():
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[4]), one, whole)
 
 
+@pytest.mark.accelerator
 @pytest.mark.skipif(
     importlib.util.find_spec("warp") is None, reason="Warp, an optional extra, is not installed"
 )
@@ -145,7 +148,7 @@ def test_auto_is_mujoco_on_a_cpu_and_mjx_elsewhere():
 
 def test_warp_says_when_it_is_missing(monkeypatch, ball):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"mjx-hkl\[warp\]"):
+    with pytest.raises(UserError, match=r"mujoco-mjx\[warp\]"):
         make_engine("warp", ball.engine.model, 5)
 
 

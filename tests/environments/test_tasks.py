@@ -94,6 +94,28 @@ def test_what_is_observed_does_not_change_when_everything_moves_together(name, s
         np.testing.assert_allclose(after[group], before[group], atol=2e-4)
 
 
+@pytest.mark.parametrize("task", ["go-to-target", "move-box-hard", "move-box-or-go-to-target"])
+def test_what_a_high_level_takes_along_is_the_same_on_every_body(task):
+    """§7.2: targets, boxes and instruction, but for how high above the ground a body's coordinates begin."""
+    shared = reset(f"ball-{task}", 3).pipeline_state.task
+    seen, height = {}, {}
+    for body in ("ball", "ant", "quadruped"):
+        world = load(f"{body}-{task}")
+        physics = reset(f"{body}-{task}", 3).pipeline_state.physics
+        qpos = world.body.place(physics.qpos, jnp.array([0.3, -0.4]), jnp.asarray(0.7))
+        if world.config.boxes:
+            places = jnp.array([[1.0, 0.2], [-0.8, 0.9]])[: world.config.boxes.count]
+            qpos = world.boxes.place(qpos, places, jnp.array([0.4, -1.0])[: len(places)])
+        physics = physics.replace(qpos=qpos)
+        seen[body] = observe(f"{body}-{task}", physics, shared)
+        height[body] = world.body.frame(physics).position[2]
+    for body in ("ant", "quadruped"):
+        for group in seen["ball"].keys() - {"proprioception"}:
+            lower = (height[body] - height["ball"]) / world.config.task["distance_unit"]
+            apart = seen["ball"][group] - seen[body][group]
+            np.testing.assert_allclose(jnp.minimum(abs(apart), abs(apart - lower)), 0.0, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["ant-gap", "ball-move-box-hard", "ball-move-box-and-go-to-target"])
 def test_truncation_keeps_discount_and_redraws_everything(name):
     environment = VectorEnvironment(load(name), 3, episode_length=2)

@@ -43,3 +43,9 @@ def test_a_pretrained_agent_does_what_its_card_says(name, capfd, tmp_path, monke
     error = 3 * max((stated["success_rate"] * (1 - stated["success_rate"]) / 256) ** 0.5, 1 / 256)
     assert found["success_rate"] >= stated["success_rate"] - error
     assert not list(Path.cwd().iterdir())
+
+
+def test_an_agent_is_found_by_its_path_too(capfd):
+    folder = resources.folder("checkpoints") / "ball-to-ant"
+    assert run(["evaluate", str(folder), "--episodes", "8", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["success_rate"] > 0.8

@@ -75,6 +75,26 @@ def test_figures_have_appendix_gs_numbers_for_their_task():
     assert {variant.num_seeds for variants in (left, centre, right) for variant in variants.values()} == {5}
 
 
+def test_body_transfers_have_appendix_gs_numbers():
+    """G.2's last paragraphs: a network for the agent from scratch alone, costs for the transferred alone."""
+    figures = {column: load_variants(f"figure-11{column}") for column in "abcd"}
+    for column, pretrained, from_scratch in (
+        ("a", "ball", (100, 4)),
+        ("b", "ball", (100, 4)),
+        ("c", "ant", (20,)),
+        ("d", "ant", (200, 10)),
+    ):
+        variants = figures[column]
+        assert variants["from_scratch"].policy.high_level == from_scratch
+        for name in (pretrained, "with_kl", "without_kl"):
+            assert variants[name].policy.high_level == (200, 10)
+        assert variants[pretrained].algorithm.entropy_cost == 1e-4
+        assert variants[pretrained].encoder.boxes == ((50,) if column in "bd" else ())
+    assert figures["b"]["with_kl"].algorithm.kl_cost == 1e-5
+    transferred = figures["d"]["with_kl"].algorithm
+    assert (transferred.kl_cost, transferred.entropy_cost) == (1e-2, 1e-5)
+
+
 def write(folder, name, text):
     path = folder / f"{name}.toml"
     path.write_text(text, encoding="utf-8")

@@ -8,7 +8,11 @@ import jax
 import numpy as np
 
 from mjx_hkl.experiments.build import make_loop, resolve
-from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.experiments.export import Export
+from mjx_hkl.experiments.recipe import TransferConfig, load_recipe
+from mjx_hkl.experiments.training_run import agent_of_seed
+from mjx_hkl.experiments.transfer import transferred
+from mjx_hkl.models.agent import module_at
 
 
 def small(name, **changes):
@@ -32,7 +36,7 @@ def small(name, **changes):
 def train(recipe):
     loop = make_loop(recipe)
     *_, (state, rows) = loop.intervals(loop.init())
-    collectives = re.findall(r" (all-[a-z-]+|collective-[a-z-]+)\(", loop._program.as_text())
+    collectives = re.findall(r" (all-[a-z-]+|collective-[a-z-]+)\(", loop.program.as_text())
     parameters = np.concatenate([np.ravel(x) for x in jax.tree.leaves(jax.device_get(state.learner.agent))])
     return parameters, rows, sorted(set(collectives)), state
 
@@ -50,11 +54,22 @@ def compare(recipe):
     }
 
 
+def transfer(recipe):
+    """Whether a low level taken from another agent is the same on eight devices after training above it."""
+    source = Export(agent_of_seed(make_loop(recipe).init(), 0), recipe, {})
+    config = TransferConfig("there", frozen=("policy.low_level",))
+    loop = make_loop(dataclasses.replace(recipe, seed=1, num_devices=8, transfer=config))
+    *_, (state, _) = loop.intervals(loop.place(transferred(loop.init(), [source], config)))
+    modules = (module_at(agent, "policy.low_level") for agent in (source.agent, agent_of_seed(state, 0)))
+    return all(bool((a == b).all()) for a, b in zip(*map(jax.tree.leaves, modules), strict=True))
+
+
 print(
     json.dumps(
         {
             "worlds": compare(small("grid-1-step")),
             "seeds": compare(small("grid-1-step", num_seeds=8)),
+            "transfer": transfer(small("grid-1-step")),
             "physics": compare(small("ball-go-to-target", engine="mjx")),
         }
     )

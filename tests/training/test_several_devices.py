@@ -17,17 +17,19 @@ def environment(**more):
     return {**os.environ, "JAX_PLATFORMS": "cpu", **more}
 
 
-@pytest.fixture(scope="module")
-def compared():
+def on_eight_devices(*command):
+    """What a program of Python prints as JSON."""
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("on_eight_devices.py"))],
-        env=environment(XLA_FLAGS=flags),
-        capture_output=True,
-        text=True,
+        [sys.executable, *command], env=environment(XLA_FLAGS=flags), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def compared():
+    return on_eight_devices(str(Path(__file__).with_name("on_eight_devices.py")))
 
 
 @pytest.mark.parametrize("what", ["worlds", "seeds", "physics"])
@@ -46,6 +48,17 @@ def test_of_the_worlds_only_sums_travel(compared):
         assert compared[what]["replay"] == [None, "devices"]
         assert compared[what]["parameters"] == []
     assert compared["seeds"]["parameters"] == ["devices"]
+
+
+def test_what_is_transferred_is_on_every_device_and_stays(compared):
+    assert compared["transfer"]
+
+
+def test_bench_train_times_several_devices_in_turn_with_one():
+    options = ["--num-envs", "16", "--num-devices", "8", "--num-seeds", "8", "--json"]
+    program = "from mjx_hkl.cli.main import main; main()"
+    found = on_eight_devices("-c", program, "bench", "train", "grid-1-step", *options)
+    assert found["8_seeds_8_devices"]["environment_steps_per_second"] > 0
 
 
 def run(*arguments, processes=1):

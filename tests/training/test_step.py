@@ -40,7 +40,7 @@ def test_replay_stays_in_place_inside_the_whole_program(loop, tiny_recipe):
     """Ten times the capacity needs no more temporary memory: nothing copies the ring."""
     larger = make_loop(dataclasses.replace(tiny_recipe, replay_capacity=10 * tiny_recipe.replay_capacity))
     growth = devices.tree_bytes(larger.abstract) - devices.tree_bytes(loop.abstract)
-    temporary = [x._program.memory_analysis().temp_size_in_bytes for x in (loop, larger)]
+    temporary = [x.program.memory_analysis().temp_size_in_bytes for x in (loop, larger)]
     assert temporary[1] - temporary[0] < 0.1 * growth
 
 
@@ -110,6 +110,14 @@ def test_the_flat_baseline_trains_on_one_world_and_survives_a_checkpoint(flat_re
     assert np.isfinite(rows[0]["critic_loss"])
     checkpoint.save(tmp_path, state, 160, {})  # its latent is an empty array
     leaves_equal(checkpoint.restore(tmp_path, loop.abstract), state)
+
+
+@pytest.mark.accelerator
+def test_an_interval_moves_nothing_unasked_between_host_and_device(loop):
+    intervals = loop.intervals(loop.init())
+    next(intervals)  # compiled
+    with jax.transfer_guard("disallow"):
+        next(intervals)
 
 
 @pytest.mark.gpu

@@ -32,7 +32,7 @@ class WarpEngine:
 
     def __init__(self, model: mujoco.MjModel, substeps: int):
         if importlib.util.find_spec("warp") is None:
-            raise UserError("engine 'warp' is not installed; pip install 'mjx-hkl[warp]'")
+            raise UserError("engine 'warp' is not installed; pip install 'mujoco-mjx[warp]'")
         if jax.default_backend() not in ("cpu", "gpu"):
             raise UserError(f"engine 'warp' runs on NVIDIA GPUs and CPUs, not on {jax.default_backend()}")
         import warp
