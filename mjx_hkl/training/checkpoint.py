@@ -2,7 +2,9 @@
 
 import contextlib
 import inspect
+import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,18 +101,29 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
 def reading() -> Iterator[None]:
     """Around Orbax's restore: the error it raises is all that is told of what cannot be read.
 
-    Reads of other arrays, coroutines all, may end after it and print a traceback each; so the hook stays
+    Reads of other arrays may end after it and print a traceback each: coroutines that nobody waits for,
+    callbacks that find their event loop closed, or tasks in asyncio's log. So the hook and the filter stay
     where the restore fails.
     """
     before = sys.unraisablehook
 
     def hook(found: Any) -> None:
-        if not inspect.iscoroutine(found.object):
+        closed = isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"
+        if not (closed or inspect.iscoroutine(found.object)):
             before(found)
 
     sys.unraisablehook = hook
+    log = logging.getLogger("asyncio")
+    log.addFilter(_is_not_orbaxs)
     yield
+    log.removeFilter(_is_not_orbaxs)
     sys.unraisablehook = before
+
+
+def _is_not_orbaxs(record: logging.LogRecord) -> bool:
+    """False for an exception that passed through Orbax and that nobody waits for any more."""
+    frames = traceback.extract_tb(record.exc_info[2] if record.exc_info else None)
+    return not any("orbax" in frame.filename for frame in frames)
 
 
 def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import logging
 import sys
 import types
 
@@ -124,6 +125,23 @@ def test_keys_survive(loop, tmp_path):
     np.testing.assert_array_equal(jax.random.key_data(restored.key), expected)
 
 
+def test_of_orbaxs_reads_that_fail_together_asyncios_log_has_none(caplog):
+    def logged(filename):
+        try:
+            exec(compile("raise OSError('cannot read')", filename, "exec"))
+        except OSError:
+            logging.getLogger("asyncio").exception("Task exception was never retrieved: %s", filename)
+
+    with pytest.raises(ValueError, match="damaged"), checkpoint.reading():
+        raise ValueError("damaged")
+    logged("orbax/serialization.py")
+    logged("mine.py")
+    with checkpoint.reading():
+        pass
+    logged("orbax/again.py")
+    assert [record.args for record in caplog.records] == [("mine.py",), ("orbax/again.py",)]
+
+
 def test_reads_that_end_after_a_failed_restore_print_nothing(monkeypatch):
     """What Orbax's other reads raise then reaches nobody, whenever it comes; anything else still does."""
     told = []
@@ -142,11 +160,14 @@ def test_reads_that_end_after_a_failed_restore_print_nothing(monkeypatch):
             raise OSError("cannot read")
 
     read().send(None)  # under way, and nobody waits for it any more
+    late = types.SimpleNamespace(object=None, exc_value=RuntimeError("Event loop is closed"))
     other = types.SimpleNamespace(object=None, exc_value=RuntimeError("something else"))
+    sys.unraisablehook(late)
     sys.unraisablehook(other)
     assert told == [other]
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     with checkpoint.reading():
         pass
+    sys.unraisablehook(late)
     read().send(None)
-    assert [str(found.exc_value) for found in told] == ["something else", "cannot read"]
+    assert [str(x.exc_value) for x in told] == ["something else", "Event loop is closed", "cannot read"]
