@@ -6,8 +6,7 @@ Runs the tests marked `gpu` or `accelerator`, `mjx-hkl bench env` and `bench tra
 number of worlds, `bench train` over seeds for the first body, memory.py, startup.py and a training that gets
 beyond 80 % success, each in a process of its own, the most telling first. What is done is kept in
 OUT/results.json at once: called again it goes on, tries again what failed, and names at the end what no time
-is left for. Draws OUT/throughput.png. --quick takes few worlds, a CPU's
-engines and a short run.
+is left for. Draws OUT/throughput.png. --quick takes few worlds, a CPU's engines and a short run.
 """
 
 import argparse
@@ -50,7 +49,7 @@ def main() -> None:
     results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     deadline, left = time.monotonic() + 60 * options.minutes, []
     for name, command in tasks(options):
-        if "error" not in results.get(name, {"error": "not run yet"}):
+        if name in results and "error" not in results[name]:
             continue
         remaining = deadline - time.monotonic()
         if remaining <= 0:
@@ -172,12 +171,12 @@ def points(results: dict[str, Any]) -> Iterator[tuple[str, str, int, float]]:
         kind, *where = name.split()
         if kind not in ("env", "train", "seeds") or "error" in result:
             continue
-        body, number, *engine = where
+        body, number, *learns_on = where
         if kind == "env":
             for engine, numbers in result["engines"].items():
                 yield kind, f"{body} {engine}", int(number), numbers["environment_steps_per_second"]
         elif kind == "train":
-            yield kind, " ".join([body, *engine]), int(number), result["environment_steps_per_second"]
+            yield kind, " ".join([body, *learns_on]), int(number), result["environment_steps_per_second"]
         else:  # timed in turn with one seed
             yield kind, body, 1, 1.0
             yield kind, body, int(number), result[f"{number}_seeds"]["ratio_to_one_seed"]

@@ -58,6 +58,8 @@ def _environment(command: BenchCommand) -> dict[str, Any]:
 
     name, num_envs = environment_name(command.name), command.num_envs or 1024
     worlds = [make_world(name, engine) for engine in command.engine or ("auto",)]
+    if len(worlds) > 1 and not isinstance(worlds[0], World):
+        raise UserError(f"{command.name} takes one engine at a time")
     ours = [world for world in worlds if isinstance(world, World)]
     result = bench_engines(ours, num_envs) if ours else bench_world(worlds[0], num_envs)
     return {"environment": command.name, **result}

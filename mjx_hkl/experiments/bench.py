@@ -120,7 +120,9 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     """
     many = resolve(recipe)
     num_seeds, num_devices = many.num_seeds, many.num_devices or 1
-    together = make_loop(dataclasses.replace(many, log_interval=1))  # told at once where it cannot be
+    several = num_seeds * num_devices > 1
+    # Made first: what cannot be is told at once.
+    together = make_loop(dataclasses.replace(many, log_interval=1)) if several else None
     recipe = dataclasses.replace(many, num_seeds=1, num_devices=1)
     loop = make_loop(recipe)
     step, abstract = loop.schedule.train_step, loop.abstract
@@ -138,7 +140,7 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     learn, _ = _compile(lambda s: step.learn(s.learner, s.replay, s.key, s.iteration), state)
     halves = _in_turn(lambda: act(state), lambda: learn(state))
     programs = [_continued(whole, state)]
-    if num_seeds * num_devices > 1:
+    if together:
         call = _continued(together.program, together.init())
         for _ in range(warm):
             call()

@@ -89,6 +89,7 @@ def fails(capsys, *arguments):
         (["bench", "env", "ball-go-to-target", "--engine", "mujocco"], "unknown engine 'mujocco'"),
         (["bench", "train", RECIPE, "--engine", "mjx", "mujoco"], "one engine at a time"),
         (["bench", "env", "cube", "--num-envs", "x"], "--num-envs: 'x' is no {None}|INT; see"),
+        (["bench", "env", "brax:fast", "--engine", "auto", "auto"], "brax:fast takes one engine at a time"),
         (["bench", "env", "brax:fast", "--engine", "mjx"], "'brax:fast' does not run on engine 'mjx'"),
         (["bench", "env", "grid-1-step", "--profile", "trace"], "--profile is for bench train"),
         (["evaluate", "random:ant-gab"], "unknown environment 'ant-gab'; did you mean ant-gap"),
