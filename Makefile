@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 RECIPE ?= ball-go-to-target
 # The CUDA extra where an NVIDIA GPU answers.
 comma := ,
-EXTRAS := test$(if $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null),$(comma)cuda)
+GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null)
+EXTRAS := test$(if $(GPU),$(comma)cuda)
 
 .PHONY: train test lint pictures clean
 .DEFAULT_GOAL := train
@@ -13,8 +14,9 @@ EXTRAS := test$(if $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -
 train: $(VENV)/.ready  ## train RECIPE (make train RECIPE=ant-go-to-target ARGS="--num-envs 4096")
 	$(BIN)/mjx-hkl train $(RECIPE) $(ARGS)
 
-test: $(VENV)/.ready lint  ## lint, types and all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.ready lint  ## lint, types and all tests; where there is a GPU, those for one on it
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(ARGS)
+	$(if $(GPU),XLA_FLAGS= $(BIN)/python -m pytest -m "gpu or accelerator" $(ARGS))
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -29,6 +29,9 @@ QUICK_NUM_SEEDS = (2,)
 QUICK_RUN = ("--num-envs", "16", "--total-env-steps", "12800", "--min-replay", "3200")
 MJX_HKL = (sys.executable, "-c", "from mjx_hkl.cli.main import main; main()")
 
+MARKED = ("environments/test_engines.py", "training/test_step.py", "algorithms/test_replay.py")
+STOPPING = 60.0  # seconds
+
 Task = tuple[str, list[str]]  # its name, and the command
 
 
@@ -44,9 +47,16 @@ def main() -> None:
     parser.add_argument("--num-envs", nargs="+", type=int)
     parser.add_argument("--num-seeds", nargs="*", type=int)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.json"
-    results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    except (OSError, ValueError) as error:
+        parser.error(f"cannot go on with {file}: {error}")
+    if not options.quick and not has_accelerator():
+        parser.error(
+            "JAX finds no accelerator here (python -c 'import jax; jax.devices()'); a CPU wants --quick"
+        )
     deadline, left = time.monotonic() + 60 * options.minutes, []
     for name, command in tasks(options):
         if name in results and "error" not in results[name]:
@@ -73,7 +83,9 @@ def main() -> None:
 def tasks(options: argparse.Namespace) -> Iterator[Task]:
     """All there is to do, the most telling first."""
     # The suite compiles without optimizations, which is for what runs once on a CPU.
-    suite = [sys.executable, "-m", "pytest", "-q", "-m", "gpu or accelerator", "tests"]
+    tests = Path(__file__).parents[1] / "tests"
+    marked = [str(tests / name) for name in MARKED]
+    suite = [sys.executable, "-m", "pytest", "-q", "-m", "gpu or accelerator", *marked]
     yield "tests", ["env", "XLA_FLAGS=", *suite]
     engines = ["mujoco", "mjx"] if options.quick else ["mjx", *_if_installed("warp")]
     recipe, *budget = ["ball-go-to-target", *QUICK_RUN] if options.quick else ["ant-go-to-near-target"]
@@ -103,6 +115,12 @@ def benches(bodies: Sequence[str], num_envs: int, engines: list[str]) -> Iterato
             yield f"train {body} {num_envs} {engine}", [*MJX_HKL, "bench", "train", *of_body, engine]
 
 
+def has_accelerator() -> bool:
+    """Whether JAX uses one, in a process of its own: this one must not hold its memory."""
+    program = "import jax, sys; sys.exit(jax.default_backend() == 'cpu')"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
 def _if_installed(module: str) -> list[str]:
     return [module] if importlib.util.find_spec(module) else []
 
@@ -122,13 +140,18 @@ def run(command: list[str], seconds: float) -> dict[str, Any]:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)  # a training saves itself
-        process.communicate()
+        try:
+            process.communicate(timeout=STOPPING)
+        except subprocess.TimeoutExpired:  # a compilation does not listen
+            process.kill()
+            process.communicate()
         return {"out_of_time": True}
     took = {"wall_seconds": round(time.monotonic() - begin, 1)}
     lines = out.strip().splitlines()
     no_tests = 5  # pytest's code where none was selected
     if process.returncode not in (0, no_tests):
-        return {"error": (err.strip().splitlines() or lines or ["?"])[-1], **took}
+        said = [*lines, *err.strip().splitlines()] or ["?"]
+        return {"error": said[-1], "last_lines": said[-30:], **took}
     if lines and lines[-1].startswith("{"):
         return {**json.loads(lines[-1]), **took}
     return {"last_lines": lines[-3:], **took}

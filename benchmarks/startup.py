@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--num-envs", type=int)
     options = parser.parse_args()
+    as_found = dict(os.environ)
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU is shared with the command
     given = {} if options.num_envs is None else {"num_envs": options.num_envs}
     try:
         recipe = recipe_from_table({**to_table(load_recipe(options.recipe)), **given}, "command line")
@@ -40,7 +42,7 @@ def main() -> None:
     command = [sys.executable, "-c", "from mjx_hkl.cli.main import main; main()", "train", options.recipe]
     command += ["--num-envs", str(recipe.num_envs), "--log-interval", str(interval)]
     with tempfile.TemporaryDirectory() as folder:
-        env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+        env = {**as_found, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
         seconds = {
             f"{name}_seconds": first_update([*command, "--out", f"{folder}/{name}"], env, Path(folder, name))
             for name in ("cold", "warm")
@@ -53,14 +55,15 @@ def first_update(command: list[str], env: dict[str, str], run: Path) -> float:
     begin = time.monotonic()
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
     metrics = run / "metrics.jsonl"
-    while not (metrics.is_file() and metrics.stat().st_size):
-        if process.poll() is not None:
-            raise SystemExit(f"the run ended before its first update, exit code {process.returncode}")
-        time.sleep(0.02)
-    seconds = time.monotonic() - begin
-    process.terminate()
-    process.wait()
-    return round(seconds, 1)
+    try:
+        while not (metrics.is_file() and metrics.stat().st_size):
+            if process.poll() is not None:
+                raise SystemExit(f"the run ended before its first update, exit code {process.returncode}")
+            time.sleep(0.02)
+        return round(time.monotonic() - begin, 1)
+    finally:
+        process.terminate()
+        process.wait()
 
 
 if __name__ == "__main__":

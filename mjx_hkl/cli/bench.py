@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from mjx_hkl.cli.arguments import parse
-from mjx_hkl.config import Positive, from_table, to_table
+from mjx_hkl.config import Positive, to_table
 from mjx_hkl.errors import UserError, unknown_name
 
 
@@ -38,7 +38,6 @@ class BenchCommand:
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(BenchCommand, "bench", arguments)
-    command = from_table(BenchCommand, to_table(command), "command line")
     benches = {"env": _environment, "train": _train}
     if command.what not in benches:
         raise unknown_name("bench", command.what, benches)
@@ -61,6 +60,10 @@ def _environment(command: BenchCommand) -> dict[str, Any]:
     if len(worlds) > 1 and not isinstance(worlds[0], World):
         raise UserError(f"{command.name} takes one engine at a time")
     ours = [world for world in worlds if isinstance(world, World)]
+    names = [world.backend for world in ours]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"engine {twice} is there twice")
     result = bench_engines(ours, num_envs) if ours else bench_world(worlds[0], num_envs)
     return {"environment": command.name, **result}
 

@@ -12,6 +12,7 @@ from mjx_hkl.environments.composition import EnvironmentConfig, load_environment
 from mjx_hkl.environments.grid import GridConfig, GridWorld
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.environments.world import World
+from mjx_hkl.errors import UserError
 
 
 def make_world(name: str, engine: str = "auto") -> World | GridWorld | AdaptedWorld:
@@ -23,7 +24,11 @@ def make_world(name: str, engine: str = "auto") -> World | GridWorld | AdaptedWo
     if name.split(":")[0] in SOURCES and ":" in name:
         return load_foreign(name, engine)
     config = load_environment(name)
-    return GridWorld(config) if isinstance(config, GridConfig) else World(config, engine)
+    if not isinstance(config, GridConfig):
+        return World(config, engine)
+    if engine != "auto":
+        raise UserError(f"{name} has no physics and takes no engine, not {engine!r}")
+    return GridWorld(config)
 
 
 __all__ = [

@@ -9,6 +9,7 @@ from brax.envs.base import Env, State, Wrapper
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mjx_hkl.environments.physics import full_precision
 from mjx_hkl.errors import UserError, unknown_name
 
 SOURCES = ("brax", "playground")
@@ -39,7 +40,7 @@ class AdaptedWorld(Env):
             if not hasattr(values, "ndim") or values.ndim != 1:
                 raise UserError(f"environment {name!r}: observation {group!r} is not a vector")
         self._observation_size = {group: values.shape[0] for group, values in groups.items()}
-        self.low_level_information = tuple(groups)
+        self.low_level_information = tuple(name for name in groups if not name.startswith("privileged"))
 
     @property
     def description(self) -> dict[str, Any]:
@@ -63,7 +64,8 @@ class AdaptedWorld(Env):
 
     def reset(self, rng: PRNGKeyArray) -> State:
         """A fresh start of the environment."""
-        state = self._env.reset(rng)
+        with full_precision():
+            state = self._env.reset(rng)
         zero = jnp.zeros(())
         metrics = {"success": zero, **state.metrics, "fault": zero}
         return state.replace(
@@ -77,7 +79,8 @@ class AdaptedWorld(Env):
         """One control step."""
         before = cast(Any, state)
         observed = before.obs if self._in_groups else before.obs[_GROUP]
-        after = self._env.step(before.replace(obs=observed), jnp.clip(action, -1.0, 1.0))
+        with full_precision():
+            after = self._env.step(before.replace(obs=observed), jnp.clip(action, -1.0, 1.0))
         observation = _groups(after.obs)
         finite = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), (observation, after.reward))
         fault = ~jnp.all(jnp.stack(jax.tree.leaves(finite)))

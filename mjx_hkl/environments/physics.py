@@ -1,13 +1,18 @@
 """What every physics engine shares: the state that is carried between control steps, and the interface."""
 
 import dataclasses
+import functools
 from typing import Literal, Protocol
 
 import flax.struct
+import jax
 import mujoco
 from jaxtyping import Array, Float
 
 from mjx_hkl.config import Positive, PositiveFloat
+
+# A context. TF32 would corrupt the constraint solve and the observations on recent GPUs.
+full_precision = functools.partial(jax.default_matmul_precision, "highest")
 
 
 @dataclasses.dataclass(frozen=True)

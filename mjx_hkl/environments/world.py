@@ -1,6 +1,5 @@
 """One world as a `brax.envs.Env`: a body in an arena with a task, on a physics engine."""
 
-import functools
 from typing import Any, cast
 
 import flax.struct
@@ -13,12 +12,9 @@ from mjx_hkl.config import to_table
 from mjx_hkl.environments.boxes import Boxes
 from mjx_hkl.environments.composition import EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
-from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.physics import PhysicsState, full_precision
 from mjx_hkl.environments.scene import Scene
 from mjx_hkl.errors import UserError
-
-# TF32 would corrupt the constraint solve and the observations on recent GPUs.
-_FULL_PRECISION = functools.partial(jax.default_matmul_precision, "highest")
 
 
 @flax.struct.dataclass
@@ -52,12 +48,12 @@ class World(Env):
 
     def reset(self, rng: PRNGKeyArray) -> State:
         """A fresh random start: everything is drawn from `rng`, nothing is cached."""
-        with _FULL_PRECISION():
+        with full_precision():
             return self._reset(rng)
 
     def step(self, state: State, action: Float[Array, " nu"]) -> State:
         """One control step."""
-        with _FULL_PRECISION():
+        with full_precision():
             return self._step(state, action)
 
     def _reset(self, rng: PRNGKeyArray) -> State:

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from mjx_hkl.algorithms import replay
 from mjx_hkl.environments import AdaptedWorld, GridWorld, VectorEnvironment, World
 from mjx_hkl.environments.engines.mjx import mjx  # imported there without its messages
+from mjx_hkl.environments.physics import full_precision
 from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.profile import profile
 from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.training import devices
-from mjx_hkl.training.step import TrainStep
+from mjx_hkl.training.step import SEED_AXES, TrainState, TrainStep
 
 _ROUNDS = 5
 _CONTROL_STEPS = 20  # per timed call of an environment
@@ -65,7 +66,7 @@ def bench_engines(worlds: Sequence[World], num_envs: int) -> dict[str, Any]:
         def substep(data, _):
             return jax.vmap(mjx.step, in_axes=(None, 0))(mjx_model, data), None
 
-        with jax.default_matmul_precision("highest"):
+        with full_precision():
             return jax.lax.scan(substep, data.replace(ctrl=action), None, length=substeps)
 
     physics = start.env.pipeline_state.physics
@@ -122,7 +123,8 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     num_seeds, num_devices = many.num_seeds, many.num_devices or 1
     several = num_seeds * num_devices > 1
     # Made first: what cannot be is told at once.
-    together = make_loop(dataclasses.replace(many, log_interval=1)) if several else None
+    many = dataclasses.replace(many, log_interval=1)  # one train step
+    together = make_loop(many) if several else None
     recipe = dataclasses.replace(many, num_seeds=1, num_devices=1)
     loop = make_loop(recipe)
     step, abstract = loop.schedule.train_step, loop.abstract
@@ -130,24 +132,32 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     devices.require_fits(state_bytes, "the training state", "lower replay_capacity or num_envs")
     begin = time.perf_counter()
     compile_seconds = loop.compile()
-    state = jax.jit(step.init)(jax.random.key(recipe.seed))
+    newest = [loop.init()]
+
+    def train() -> Any:
+        newest[0], metrics = loop.program(newest[0])
+        return newest[0], metrics
+
     warm = step.warmup + 1  # train steps before one that learns
-    whole, _ = _compile(step.step, state, donate=True)
     for _ in range(warm):
-        state, _ = whole(state)
+        jax.block_until_ready(train())
     startup = time.perf_counter() - begin
-    act, _ = _compile(lambda s: step.act(s.learner.agent, s.actor, s.key), state)
-    learn, _ = _compile(lambda s: step.learn(s.learner, s.replay, s.key, s.iteration), state)
-    halves = _in_turn(lambda: act(state), lambda: learn(state))
-    programs = [_continued(whole, state)]
+
+    def half(part: Callable[[TrainState], Any]) -> Callable[[], Any]:
+        run, _ = _compile(jax.vmap(part, in_axes=(SEED_AXES,)), newest[0])
+        return lambda: run(newest[0])
+
+    act = half(lambda s: step.act(s.learner.agent, s.actor, s.key))
+    learn = half(lambda s: step.learn(s.learner, s.replay, s.key, s.iteration))
+    programs = [train, act, learn]
     if together:
         call = _continued(together.program, together.init())
         for _ in range(warm):
             call()
         programs.append(call)
-    whole_seconds, *many_seconds = _in_turn(*programs)
+    whole_seconds, act_seconds, learn_seconds, *many_seconds = _in_turn(*programs)
     inserts = _insert_seconds(step, recipe.replay_capacity)
-    shares = profile(whole, programs[0], trace) if trace else {}
+    shares = profile(loop.program, train, trace) if trace else {}
     return {
         "device": devices.describe(),
         "recipe": recipe.name,
@@ -156,9 +166,9 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
         "learner_steps_per_second": step.learner_steps / whole_seconds,
         "replay_ratio": step.learner_steps / step.environment_steps,
         "train_step_seconds": whole_seconds,
-        "simulation_seconds": halves[0],
-        "learning_seconds": halves[1],
-        "simulation_share": halves[0] / sum(halves),
+        "simulation_seconds": act_seconds,
+        "learning_seconds": learn_seconds,
+        "simulation_share": act_seconds / (act_seconds + learn_seconds),
         "compile_seconds": compile_seconds,
         "startup_seconds": startup,
         "device_bytes": loop.device_bytes(),
@@ -198,9 +208,9 @@ def _insert_seconds(step: TrainStep, capacity: int) -> dict[str, Any]:
     return seconds
 
 
-def _compile(function: Callable, argument: Any, donate: bool = False) -> tuple[jax.stages.Compiled, float]:
+def _compile(function: Callable, argument: Any) -> tuple[jax.stages.Compiled, float]:
     begin = time.perf_counter()
-    compiled = jax.jit(function, donate_argnums=0 if donate else ()).lower(argument).compile()
+    compiled = jax.jit(function).lower(argument).compile()
     return compiled, time.perf_counter() - begin
 
 

@@ -12,6 +12,9 @@ from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop, Schedule
 from mjx_hkl.training.step import TrainStep
 
+_NOT_SHARED = {"mujoco": "runs on the host", "warp": "would step all worlds on every device"}
+_PRIVILEGED = "privileged"  # MuJoCo Playground's groups for critics alone: no robot senses them
+
 
 def resolve(recipe: Recipe) -> Recipe:
     """The recipe with what depends on the device and on the environment filled in.
@@ -30,11 +33,13 @@ def resolve(recipe: Recipe) -> Recipe:
     policy = recipe.policy
     if policy.actions == "auto":
         policy = dataclasses.replace(policy, actions=world.action_kind)
-    everything, taskless = tuple(world.observation_size), world.low_level_information
+    everything = tuple(world.observation_size)
+    acted_on = tuple(group for group in everything if not group.startswith(_PRIVILEGED))
+    taskless = world.low_level_information
     is_flat = recipe.policy.kind == "flat"
-    low_level = seen.low_level or (everything if is_flat else taskless)
+    low_level = seen.low_level or (acted_on if is_flat else taskless)
     information = Information(
-        high_level=seen.high_level or everything,
+        high_level=seen.high_level or acted_on,
         low_level=low_level,
         critic=seen.critic or everything,
         default=seen.default or (taskless if is_flat else low_level),
@@ -94,8 +99,9 @@ def make_loop(recipe: Recipe) -> Loop:
     schedule = Schedule(make_train_step(recipe), recipe.total_env_steps, recipe.log_interval)
     world = schedule.train_step.environment.env
     num_devices = recipe.num_devices or devices.default_num_devices()
-    if num_devices > 1 and world.backend == "mujoco":
+    if num_devices > 1 and world.backend in _NOT_SHARED:
         raise UserError(
-            "engine mujoco runs on the host and cannot be shared by devices: use --engine mjx, or one device"
+            f"engine {world.backend} {_NOT_SHARED[world.backend]} and cannot be shared by devices: use"
+            " --engine mjx, or one device"
         )
     return Loop(schedule, range(recipe.seed, recipe.seed + recipe.num_seeds), num_devices)

@@ -46,7 +46,9 @@ def profile(program: jax.stages.Compiled, call: Callable[[], Any], folder: Path)
     part_of = _parts(program.as_text() or "")
     (trace,) = sorted(folder.glob("plugins/profile/*/*.xplane.pb"))[-1:]
     busy: dict[str, float] = defaultdict(float)
-    for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
+    planes = list(jax.profiler.ProfileData.from_file(str(trace)).planes)
+    # Of an accelerator the host's planes show only who launched what.
+    for plane in [x for x in planes if x.name.startswith("/device:")] or planes:
         for line in plane.lines:
             for event in line.events:
                 name = dict(event.stats).get("hlo_op")

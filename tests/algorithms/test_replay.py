@@ -69,6 +69,7 @@ def test_every_window_is_as_likely_as_any_other(batch_size):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.accelerator
 def test_insert_is_done_in_place():
     """The compiled insert aliases its ring, so its cost cannot depend on the capacity."""
     ring = replay.empty(windows(0), 1000)

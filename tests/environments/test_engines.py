@@ -141,6 +141,20 @@ def test_warp_steps_are_those_of_c_mujoco():
     np.testing.assert_allclose(qvel, expected.qvel, atol=1e-2, rtol=1e-2)
 
 
+@pytest.mark.accelerator
+@pytest.mark.skipif(
+    importlib.util.find_spec("warp") is None, reason="Warp, an optional extra, is not installed"
+)
+def test_warp_can_be_traced_twice():
+    """Training does, for shapes and for the program: what is kept of the first must not be of its trace."""
+    world = World(load_environment("ball-go-to-target"), "warp")
+    physics = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), 3)).pipeline_state.physics
+    step = jax.vmap(world.engine.step)
+    shapes, _ = jax.eval_shape(step, physics, jnp.zeros((3, 2)))
+    after, _ = jax.jit(step)(physics, jnp.zeros((3, 2)))
+    assert shapes.qpos.shape == after.qpos.shape
+
+
 def test_auto_is_mujoco_on_a_cpu_and_mjx_elsewhere():
     expected = "mujoco" if jax.default_backend() == "cpu" else "mjx"
     assert World(load_environment("ball-go-to-target")).engine.name == expected

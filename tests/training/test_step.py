@@ -22,6 +22,7 @@ def loop(tiny_recipe):
     return make_loop(tiny_recipe)
 
 
+@pytest.mark.accelerator
 def test_after_the_start_nothing_is_compiled_and_scalars_alone_are_transferred(loop, caplog):
     """Only the explicit fetch of an interval's metrics may cross between host and device."""
     intervals = loop.intervals(loop.init())
@@ -36,6 +37,7 @@ def test_after_the_start_nothing_is_compiled_and_scalars_alone_are_transferred(l
     assert int(state.iteration) == 8
 
 
+@pytest.mark.accelerator
 def test_replay_stays_in_place_inside_the_whole_program(loop, tiny_recipe):
     """Ten times the capacity needs no more temporary memory: nothing copies the ring."""
     larger = make_loop(dataclasses.replace(tiny_recipe, replay_capacity=10 * tiny_recipe.replay_capacity))
@@ -110,14 +112,6 @@ def test_the_flat_baseline_trains_on_one_world_and_survives_a_checkpoint(flat_re
     assert np.isfinite(rows[0]["critic_loss"])
     checkpoint.save(tmp_path, state, 160, {})  # its latent is an empty array
     leaves_equal(checkpoint.restore(tmp_path, loop.abstract), state)
-
-
-@pytest.mark.accelerator
-def test_an_interval_moves_nothing_unasked_between_host_and_device(loop):
-    intervals = loop.intervals(loop.init())
-    next(intervals)  # compiled
-    with jax.transfer_guard("disallow"):
-        next(intervals)
 
 
 @pytest.mark.gpu

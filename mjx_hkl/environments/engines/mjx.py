@@ -7,7 +7,7 @@ import mujoco
 from jaxtyping import Array, Float
 from mujoco import mjx
 
-from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.physics import PhysicsState, full_precision
 
 
 class MjxEngine:
@@ -45,4 +45,5 @@ def scan_substeps(
         state = state.replace(qpos=data.qpos, qvel=data.qvel, qacc=data.qacc_warmstart)
         return state, data.qpos
 
-    return jax.lax.scan(substep, state, None, length=substeps)
+    with full_precision():
+        return jax.lax.scan(substep, state, None, length=substeps)

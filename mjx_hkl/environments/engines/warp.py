@@ -54,7 +54,9 @@ class WarpEngine:
     @functools.cache  # noqa: B019 - an engine lives as long as its environment
     def _step_of(self, num_worlds: int) -> Any:
         """The step of a batch; vmapped, that of a larger one: Warp's buffers are for a whole batch."""
-        data = mjx.make_data(self.model, impl="warp", naconmax=num_worlds * self._contacts, njmax=self._rows)
+        with jax.ensure_compile_time_eval():  # it is kept: no part of the trace it is first asked for in
+            contacts = num_worlds * self._contacts
+            data = mjx.make_data(self.model, impl="warp", naconmax=contacts, njmax=self._rows)
         one = functools.partial(scan_substeps, self._mjx_model, data, self._substeps)
 
         @jax.custom_batching.custom_vmap
