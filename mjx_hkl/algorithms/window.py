@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, Int, Shaped
 class Window:
     """Experience as it is stored and learned from, time on the axis after the batch, or before it.
 
+    Flags are bool in replay, and numbers for the learner (`time_major`).
+
     An episode may end inside a window and the next one start. The state that a truncation at step j
     led to is then not observation j+1, which belongs to the next episode; it is kept as the very last
     observation. There is at most one such, as an episode is no shorter than a window.
@@ -33,15 +35,22 @@ class Window:
     action: Shaped[Array, "..."]
     behaviour_log_prob: Float[Array, "..."]
     reward: Float[Array, "..."]
-    discount: Float[Array, "..."]
-    is_last: Float[Array, "..."]
-    valid: Float[Array, "..."]
+    discount: Shaped[Array, "..."]
+    is_last: Shaped[Array, "..."]
+    valid: Shaped[Array, "..."]
 
 
 def time_major(windows: Window) -> Window:
-    """Swaps batch and time; what belongs to a window's start has no time."""
-    swapped = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1) if x.ndim > 1 else x, windows)
-    return swapped.replace(latent_tm1=windows.latent_tm1)
+    """What replay holds, for the learner: batch and time swapped, flags as numbers.
+
+    What belongs to a window's start has no time.
+    """
+
+    def swap(x: Array) -> Array:
+        x = x.astype(jnp.float32) if x.dtype == bool else x
+        return jnp.swapaxes(x, 0, 1) if x.ndim > 1 else x
+
+    return jax.tree.map(swap, windows).replace(latent_tm1=windows.latent_tm1)
 
 
 def cut_inside(window: Window) -> Float[Array, "time batch"]:

@@ -60,9 +60,9 @@ def unroll(
             action=action,
             behaviour_log_prob=distribution.log_prob(action),
             reward=timestep.reward,
-            discount=timestep.discount,
-            is_last=timestep.is_last,
-            valid=timestep.valid,
+            discount=timestep.discount > 0,
+            is_last=timestep.is_last > 0,
+            valid=timestep.valid > 0,
         )
         carry = (Actor(env, next_latent), timestep.next_observation, cut_observation)
         return carry, (step, _episode_sums(timestep))
