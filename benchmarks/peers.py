@@ -6,19 +6,21 @@
 
 Continuous actions: Brax's SAC and PPO. Discrete actions: rejax, whose PPO follows PureJaxRL's, and the same
 with one pass over its data (A2C). Each trains in a process of its own with as many worlds, the physics
-engine, the budget and the network sizes of the recipe; SAC also with its batch, replay and replay ratio. Of
-each: environment steps per second with learning (evaluations and compilation apart), and training seconds
-until 50 and 80 % success. Peers measure success by 128 evaluation episodes (Brax: of the mean policy),
-mjx-hkl by the episodes it trains on. One JSON object, and a table.
+engine, the budget and the network sizes of the recipe; SAC also with its batch, replay and replay ratio; the
+others go on beyond the budget until they have had three times the seconds that mjx-hkl took to 80 %. Of each:
+environment steps per second with learning, and training seconds until 50 and 80 % success, evaluations and
+compilation apart. Success is that of 128 episodes, forty times in the budget, under the mean policy (rejax:
+as it acts). One JSON object, and a table.
 """
 
 import argparse
+import contextlib
+import importlib.util
 import itertools
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from functools import partial
@@ -29,7 +31,8 @@ from typing import Any, NamedTuple
 THRESHOLDS = (0.5, 0.8)
 EVALUATIONS = 40
 EVALUATION_EPISODES = 128
-SMOOTH = 3  # log intervals of training episodes in a running mean
+LONGER = 8  # times the budget, at the most, that a peer goes on
+AHEAD = 3.0  # times our seconds to 80 % that a peer is given
 
 Point = tuple[float, float, float]  # environment steps, training seconds, success rate
 
@@ -46,42 +49,77 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=1, help="seeds, each peer in turn")
     parser.add_argument("--total-env-steps", type=int)
+    parser.add_argument(
+        "--seconds", type=float, help="of training that peers get at least, beyond their budget"
+    )
     parser.add_argument("--only-run", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is shared with the child
+    recipe = prepare(parser, options)
     if options.only_run:
-        points = PEERS[options.only_run](options.recipe, options.seed, options.total_env_steps)
-        print(json.dumps(points))
+        print(json.dumps(PEERS[options.only_run](recipe, options.seed, options.seconds or 0.0)))
         return
-    from mjx_hkl.errors import UserError
-
-    try:
-        recipe = load(options.recipe, None)
-    except UserError as error:
-        parser.error(str(error))
-    peers = options.peers or ["mjx-hkl", *PEERS_BY_ACTIONS[recipe.policy.actions]]
     runs: list[dict[str, Any]] = []
-    result = {"recipe": options.recipe, "cores": os.cpu_count(), "versions": versions(), "runs": runs}
-    for seed, peer in itertools.product(range(options.repeats), peers):
-        runs.append(run(peer, seed, options))
+    result = {"recipe": options.recipe, **about(recipe), "runs": runs}
+    for seed, peer in itertools.product(range(options.repeats), options.peers):
+        seconds = options.seconds or AHEAD * max(
+            (run["seconds_to_80%"] or 0.0 for run in runs if run["peer"] == OURS and run["seed"] == seed),
+            default=0.0,
+        )
+        runs.append(run(peer, seed, seconds, options))
         if options.out:  # after each: hours may be lost else
             options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(table(runs))
+    print(table([run for run in runs if "error" not in run]))
+    if any("error" in run for run in runs):
+        sys.exit(1)
 
 
-def run(peer: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One peer in a process of its own."""
-    command = [sys.executable, __file__, options.recipe, "--only-run", peer, "--seed", str(seed)]
+def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any:
+    """The recipe, resolved, in the budget asked for; ends with one line where a peer cannot run."""
+    import dataclasses
+
+    from mjx_hkl.errors import UserError
+    from mjx_hkl.experiments.build import resolve
+    from mjx_hkl.experiments.recipe import load_recipe
+
+    try:
+        recipe = resolve(load_recipe(options.recipe))
+        if options.total_env_steps:
+            recipe = dataclasses.replace(recipe, total_env_steps=options.total_env_steps)
+    except UserError as error:
+        parser.error(str(error))
+    able = [OURS, *PEERS_BY_ACTIONS[recipe.policy.actions]]
+    options.peers = options.peers or able
+    for peer in options.peers:
+        if peer not in able:
+            parser.error(f"{peer} does not have {recipe.policy.actions} actions; {', '.join(able)} do")
+        package = peer.partition("-")[0]
+        if peer != OURS and importlib.util.find_spec(package) is None:
+            parser.error(f"{peer} needs {package}: pip install '.[benchmarks]'")
+    try:
+        if options.out and not options.only_run:
+            options.out.touch()
+    except OSError as error:
+        parser.error(f"cannot write {options.out}: {error.strerror}")
+    return recipe
+
+
+def run(peer: str, seed: int, seconds: float, options: argparse.Namespace) -> dict[str, Any]:
+    """One peer in a process of its own; `error` where it failed."""
+    command = [sys.executable, __file__, options.recipe, "--only-run", peer]
+    command += ["--seed", str(seed), "--seconds", str(seconds)]
     if options.total_env_steps:
         command += ["--total-env-steps", str(options.total_env_steps)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = {"peer": peer, "seed": seed}
+    if done.returncode:
+        return found | {"error": f"exit status {done.returncode}"}
     points: list[Point] = json.loads(done.stdout.splitlines()[-1])
     first, last = points[0], points[-1]
-    found = {
-        "peer": peer,
-        "seed": seed,
+    found |= {
         # the first part has the warm-up in it
-        "environment_steps_per_second": (last[0] - first[0]) / (last[1] - first[1]),
+        "environment_steps_per_second": (last[0] - first[0]) / max(last[1] - first[1], 1e-9),
         "final_success_rate": last[2],
         "best_success_rate": max(point[2] for point in points),
         "points": points,
@@ -94,26 +132,34 @@ def run(peer: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def train_ours(name: str, seed: int, steps: int | None) -> list[Point]:
-    """`mjx-hkl train`, its success smoothed over the episodes of a few log intervals."""
-    from mjx_hkl.cli.main import run as command
-    from mjx_hkl.experiments.curves import read_curves
+def train_ours(recipe: Any, seed: int, seconds: float) -> list[Point]:
+    """`mjx-hkl train`, its agent evaluated after every log interval."""
+    import dataclasses
 
-    recipe = load(name, steps)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        budget = ["--total-env-steps", str(recipe.total_env_steps)]
-        assert command(["train", name, "--seed", str(seed), "--out", str(out), *budget]) == 0
-        (curve,) = read_curves([out], "success_rate", SMOOTH)[recipe.name]
-    return list(zip(curve.axes["environment_steps"], curve.axes["seconds"], curve.value, strict=True))
+    from mjx_hkl.experiments.build import make_environment, make_loop
+    from mjx_hkl.experiments.evaluation import evaluate
+    from mjx_hkl.experiments.training_run import agent_of_seed
+    from mjx_hkl.training import devices
+
+    devices.use_compilation_cache()
+    interval = -(-recipe.total_env_steps // EVALUATIONS)
+    loop = make_loop(dataclasses.replace(recipe, seed=seed, log_interval=interval))
+    worlds = make_environment(recipe, EVALUATION_EPISODES)
+    loop.compile()
+    points: list[Point] = []
+    spent = 0.0
+    for state, (row,) in loop.intervals(loop.init()):
+        spent += row["interval_seconds"]
+        success = evaluate(worlds, agent_of_seed(state, 0), len(points), deterministic=True).success_rate
+        points.append((row["environment_steps"], spent, success))
+    return points
 
 
-def train_sac(name: str, seed: int, steps: int | None) -> list[Point]:
+def train_sac(recipe: Any, seed: int, seconds: float) -> list[Point]:
     """Brax's SAC with the recipe's batch, replay ratio, sizes of networks and learning rate; two critics."""
     from brax.training.agents.sac import networks
     from brax.training.agents.sac import train as sac
 
-    recipe = load(name, steps)
     algorithm = recipe.algorithm
     batch = algorithm.batch_size * algorithm.unroll_length
     ratio = algorithm.updates_per_unroll * batch / (recipe.num_envs * algorithm.unroll_length)
@@ -130,6 +176,7 @@ def train_sac(name: str, seed: int, steps: int | None) -> list[Point]:
         sac.train,
         recipe,
         seed,
+        seconds,
         batch_size=round(ratio * recipe.num_envs / updates),  # the nearest of the same ratio
         grad_updates_per_step=updates,
         learning_rate=algorithm.policy_learning_rate,
@@ -139,16 +186,16 @@ def train_sac(name: str, seed: int, steps: int | None) -> list[Point]:
     )
 
 
-def train_ppo(name: str, seed: int, steps: int | None) -> list[Point]:
+def train_ppo(recipe: Any, seed: int, seconds: float) -> list[Point]:
     """Brax's PPO as its authors train legged bodies, with the recipe's network sizes."""
     from brax.training.agents.ppo import networks
     from brax.training.agents.ppo import train as ppo
 
-    recipe = load(name, steps)
     return train_brax(
         ppo.train,
         recipe,
         seed,
+        seconds,
         unroll_length=20,
         batch_size=recipe.num_envs // 8,
         num_minibatches=8,
@@ -167,7 +214,11 @@ def train_ppo(name: str, seed: int, steps: int | None) -> list[Point]:
     )
 
 
-def train_brax(train: Any, recipe: Any, seed: int, **settings: Any) -> list[Point]:
+class EnoughError(Exception):
+    """Ends one of Brax's trainers, which know only a number of steps."""
+
+
+def train_brax(train: Any, recipe: Any, seed: int, seconds: float, **settings: Any) -> list[Point]:
     """One of Brax's trainers on our world, its observation groups joined."""
     import jax
     import jax.numpy as jnp
@@ -182,18 +233,21 @@ def train_brax(train: Any, recipe: Any, seed: int, **settings: Any) -> list[Poin
     points: list[Point] = []
 
     def progress(steps: int, metrics: dict[str, Any]) -> None:
-        seconds = float(metrics.get("training/walltime", 0.0))
-        points.append((int(steps), seconds, float(metrics["eval/episode_success"])))
+        if "training/walltime" not in metrics:
+            return  # before training
+        points.append((int(steps), metrics["training/walltime"], float(metrics["eval/episode_success"])))
+        if steps >= recipe.total_env_steps and without_compiling(points)[-1][1] >= seconds:
+            raise EnoughError
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.suppress(EnoughError):
         warnings.simplefilter("ignore")
         train(
             environment=FlatWorld(world),
-            num_timesteps=recipe.total_env_steps,
+            num_timesteps=LONGER * recipe.total_env_steps,
             episode_length=world.episode_length,
             num_envs=recipe.num_envs,
             num_eval_envs=EVALUATION_EPISODES,
-            num_evals=EVALUATIONS + 1,
+            num_evals=LONGER * EVALUATIONS + 1,
             discounting=recipe.algorithm.discount,
             normalize_observations=True,
             deterministic_eval=True,
@@ -201,10 +255,18 @@ def train_brax(train: Any, recipe: Any, seed: int, **settings: Any) -> list[Poin
             progress_fn=progress,
             **settings,
         )
-    return points[1:]  # the first is before training
+    return without_compiling(points)
 
 
-def train_rejax(name: str, seed: int, steps: int | None, passes: int) -> list[Point]:
+def without_compiling(points: list[Point]) -> list[Point]:
+    """The first part, which Brax compiles in, as long as the others are."""
+    seconds = [point[1] for point in points]
+    parts = [after - before for before, after in itertools.pairwise(seconds)]
+    compiling = seconds[0] - median(parts) if parts else 0.0
+    return [(steps, spent - compiling, success) for steps, spent, success in points]
+
+
+def train_rejax(recipe: Any, seed: int, seconds: float, passes: int) -> list[Point]:
     """PPO of rejax with PureJaxRL's settings, or with one pass over the data of each unroll."""
     import jax
     from flax import linen
@@ -215,7 +277,6 @@ def train_rejax(name: str, seed: int, steps: int | None, passes: int) -> list[Po
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
-    recipe = load(name, steps)
     algorithm = recipe.algorithm
     world = GymnaxWorld(recipe.environment)
     interval = -(-recipe.total_env_steps // EVALUATIONS)
@@ -245,14 +306,14 @@ def train_rejax(name: str, seed: int, steps: int | None, passes: int) -> list[Po
     )
     state = train(agent.init_state(jax.random.key(seed)))  # the first has compilation in it
     points: list[Point] = []
-    seconds = 0.0
-    while int(state.global_step) < recipe.total_env_steps:
+    spent = 0.0
+    while int(state.global_step) < recipe.total_env_steps or spent < seconds:
         start = time.perf_counter()
         state = jax.block_until_ready(train(state))
-        seconds += time.perf_counter() - start
+        spent += time.perf_counter() - start
         lengths = play(state, jax.random.key(len(points)))
         success = float((lengths < world.episode_length).mean())
-        points.append((int(state.global_step), seconds, success))
+        points.append((int(state.global_step), spent, success))
     return points
 
 
@@ -316,22 +377,18 @@ class GymnaxWorld:
         return Box(-1.0, 1.0, (sum(self.world.observation_size.values()),))
 
 
-def load(name: str, steps: int | None) -> Any:
-    """The recipe, resolved, with another budget where one is given."""
-    import dataclasses
+def about(recipe: Any) -> dict[str, Any]:
+    """What the numbers are of."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    from mjx_hkl.experiments.build import resolve
-    from mjx_hkl.experiments.recipe import load_recipe
+    from mjx_hkl.training import devices
 
-    recipe = resolve(load_recipe(name))
-    return dataclasses.replace(recipe, total_env_steps=steps) if steps else recipe
-
-
-def versions() -> dict[str, str]:
-    """Of what is compared."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("mjx-hkl", "brax", "jax", "mujoco", "mujoco-mjx")}
+    versions = {}
+    for name in ("mjx-hkl", "brax", "rejax", "jax", "mujoco", "mujoco-mjx"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    budget = {"num_envs": recipe.num_envs, "total_env_steps": recipe.total_env_steps}
+    return {**budget, "device": devices.describe(1), "cores": os.cpu_count(), "versions": versions}
 
 
 def table(runs: list[dict[str, Any]]) -> str:
@@ -350,8 +407,9 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+OURS = "mjx-hkl"
 PEERS = {
-    "mjx-hkl": train_ours,
+    OURS: train_ours,
     "brax-sac": train_sac,
     "brax-ppo": train_ppo,
     "rejax-ppo": partial(train_rejax, passes=4),
