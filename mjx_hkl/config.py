@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -91,4 +92,6 @@ def _first_problem(error: ValidationError) -> str:
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, Path):
+        return str(value)
     return list(value) if isinstance(value, tuple) else value

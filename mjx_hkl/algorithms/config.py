@@ -18,9 +18,10 @@ class AlgorithmConfig:
     discount: Fraction = 0.99
     """γ; not in the paper."""
     returns: Literal["retrace", "n_step"] = "retrace"
-    """Q targets: retrace (Algorithm 2), or n-step returns (Algorithm 1), which only fresh windows allow."""
+    """Q targets of svg: retrace (Algorithm 2), or n-step returns (Algorithm 1), off-policy without a
+    correction."""
     retrace_lambda: Fraction = 1.0
-    """λ of the traces."""
+    """λ of Retrace's traces."""
     rho_clip: PositiveFloat = 1.0
     """ρ̄ of V-trace."""
     trace_clip: PositiveFloat = 1.0
@@ -53,10 +54,18 @@ class AlgorithmConfig:
     """Share of the way to the online parameters a move goes: 1 copies them; a Polyak average has period 1
     and a rate like 0.005."""
     action_samples: Positive = 1
-    """M of eq. 18: samples of a in E_π Q."""
+    """M of eq. 18: samples of a in svg's E_π Q."""
     unroll_length: Positive = 10
     """K: steps of a window."""
     batch_size: NonNegative = 512
     """Windows per update; 0: as many as environments, which with replay_capacity 0 is on-policy."""
     updates_per_unroll: Positive = 8
     """Updates after each unroll of all environments; sets the replay ratio."""
+
+    def __post_init__(self):
+        ignored = {"returns": "retrace", "retrace_lambda": 1.0, "action_samples": 1}
+        if self.kind == "svg":
+            ignored = {"rho_clip": 1.0, "trace_clip": 1.0}
+        for name, default in ignored.items():
+            if getattr(self, name) != default:
+                raise ValueError(f"{name} does nothing where kind is {self.kind}")

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
-from mjx_hkl.config import NonNegative
+from mjx_hkl.config import NonNegative, Seed, from_table, to_table
 from mjx_hkl.errors import UserError
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ class PlayOptions:
 
     agent: Annotated[str, tyro.conf.Positional]
     """An exported agent, a run directory, a name from `mjx-hkl list checkpoints`, or random:ENVIRONMENT."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Of the starts and of a stochastic policy's samples."""
     seed_index: NonNegative = 0
     """Which agent of a run of several seeds."""
@@ -46,7 +46,7 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(  # pyright: ignore - its overloads do not take a default that may be None
+            found = tyro.cli(  # pyright: ignore - its overloads do not take a default that may be None
                 cls,
                 prog=f"mjx-hkl {command}",
                 args=arguments,
@@ -56,6 +56,7 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
         if stop.code in (0, None):
             raise
         raise UserError(_one_line(errors.getvalue(), command)) from None
+    return from_table(cls, to_table(found), "command line")
 
 
 def _one_line(box: str, command: str) -> str:
@@ -69,6 +70,7 @@ def _one_line(box: str, command: str) -> str:
     near = dict.fromkeys(re.findall(r"(?<!\S)--[\w.-]+", " ".join(suggestions)))
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; see mjx-hkl {command} --help"
     message = re.sub(r"^Error parsing (\w+Command: )?", "", paragraphs[0] or "cannot parse the arguments")
+    message = message.replace("{None}|", "")
     unfit = r"no type matching (\S+) could be instantiated from \[(.*?)\]\..*"
     message = re.sub(unfit, r"\2 is no \1", message)
     return message[:1].lower() + message[1:].rstrip(".") + hint

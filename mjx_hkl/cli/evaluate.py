@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 from mjx_hkl.cli.arguments import PlayOptions, parse
-from mjx_hkl.config import Positive, from_table, to_table
+from mjx_hkl.config import Positive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,6 @@ class EvaluateCommand(PlayOptions):
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(EvaluateCommand, "evaluate", arguments)
-    command = from_table(EvaluateCommand, to_table(command), "command line")
 
     from mjx_hkl.experiments.agents import find_player
     from mjx_hkl.experiments.evaluation import evaluate

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from mjx_hkl.cli.arguments import parse
-from mjx_hkl.config import NonNegative, Positive, from_table, to_table
+from mjx_hkl.config import NonNegative, Positive
 from mjx_hkl.errors import UserError
 
 
@@ -18,7 +18,7 @@ class ExportCommand:
     run: Annotated[str, tyro.conf.Positional]
     """Run directory."""
     out: Annotated[str | None, tyro.conf.Positional] = None
-    """Folder to write; by default checkpoints/NAME."""
+    """Folder to write; by default checkpoints/RUN, by the run's own name."""
     seed_index: NonNegative = 0
     """Which agent of a run of several seeds."""
     episodes: Positive = 256
@@ -28,7 +28,6 @@ class ExportCommand:
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(ExportCommand, "export", arguments)
-    command = from_table(ExportCommand, to_table(command), "command line")
     run = Path(command.run)
     if not (run / "recipe.toml").is_file():
         raise UserError(f"{run} is not a run directory: it has no recipe.toml")
@@ -41,9 +40,9 @@ def main(arguments: list[str]) -> int:
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
-    found = agent_of_run(RunDirectory(run), command.seed_index)
-    out = Path(command.out or f"checkpoints/{found.recipe.name.replace(':', '-')}")
+    out = Path(command.out or Path("checkpoints", run.resolve().name))
     require_free(out)
+    found = agent_of_run(RunDirectory(run), command.seed_index)
     environment = evaluation_environment(found, command.episodes)
     result = evaluate(environment, found.agent, seed=0, deterministic=True)
     seed = found.recipe.seed + command.seed_index

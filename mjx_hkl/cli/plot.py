@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from mjx_hkl.cli.arguments import parse
-from mjx_hkl.config import Positive, from_table, to_table
+from mjx_hkl.config import Positive
 from mjx_hkl.errors import UserError
 
 _FORMATS = (".png", ".svg", ".pdf")
@@ -33,7 +33,6 @@ class PlotCommand:
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(PlotCommand, "plot", arguments)
-    command = from_table(PlotCommand, to_table(command), "command line")
     if not command.runs:
         raise UserError("plot needs runs: mjx-hkl plot RUN... --out FILE.png")
     out = Path(command.out)
@@ -49,7 +48,10 @@ def plot(runs: list[Path], out: Path, metric: str, smooth: int, as_json: bool) -
     found = curves.read_curves(runs, metric, smooth)
     rows = curves.summarize(found, with_thresholds=metric == "success_rate")
     curves.draw(found, metric, out)
-    print(json.dumps({"metric": metric, "runs": rows}) if as_json else curves.table(rows, metric))
+    if as_json:
+        print(json.dumps({"metric": metric, "runs": rows}))
+    else:
+        print(f"{curves.table(rows, metric)}\n{out}")
 
 
 def require_picture(out: Path) -> None:

@@ -9,7 +9,7 @@ import tyro
 
 from mjx_hkl.cli.arguments import parse
 from mjx_hkl.cli.plot import require_picture
-from mjx_hkl.config import NonNegative, from_table, to_table
+from mjx_hkl.config import NonNegative
 from mjx_hkl.errors import UserError
 
 
@@ -32,7 +32,6 @@ class PlotKLFieldCommand:
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(PlotKLFieldCommand, "plot-kl-field", arguments)
-    command = from_table(PlotKLFieldCommand, to_table(command), "command line")
     out = Path(command.out)
     require_picture(out)
 

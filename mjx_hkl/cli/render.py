@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from mjx_hkl.cli.arguments import PlayOptions, parse
-from mjx_hkl.config import Positive, from_table, to_table
+from mjx_hkl.config import Positive
 from mjx_hkl.errors import UserError
 
 
@@ -31,7 +31,6 @@ class RenderCommand(PlayOptions):
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(RenderCommand, "render", arguments)
-    command = from_table(RenderCommand, to_table(command), "command line")
     out = Path(command.out)
     if out.suffix not in (".mp4", ".png"):
         raise UserError(f"{out} must end in .mp4 or .png")

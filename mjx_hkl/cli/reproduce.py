@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from mjx_hkl.cli.arguments import parse
-from mjx_hkl.config import Positive, PositiveFloat, from_table, to_table
+from mjx_hkl.config import Positive, PositiveFloat, to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, load_variants, recipe_from_table
 
@@ -40,7 +40,6 @@ class ReproduceCommand:
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(ReproduceCommand, "reproduce", arguments)
-    command = from_table(ReproduceCommand, to_table(command), "command line")
     variants = load_variants(command.recipe)
     out = Path(command.out or f"runs/{Path(command.recipe).stem}")
 
@@ -62,7 +61,7 @@ def main(arguments: list[str]) -> int:
     picture = out / "success_rate.png"
     try:
         plot([out], picture, "success_rate", smooth=5, as_json=False)
-        display.say(f"{picture}; others with: mjx-hkl plot {out}")
+        display.say(f"others with: mjx-hkl plot {out}")
     except UserError as error:  # all is trained, and nothing to draw in runs shorter than an episode
         display.say(f"no picture: {error}")
     return 0

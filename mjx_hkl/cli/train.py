@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 from mjx_hkl.cli.arguments import parse
-from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments.recipe import Recipe, load_recipe, recipe_from_table
+from mjx_hkl.experiments.recipe import Recipe, load_recipe
+from mjx_hkl.resources import beside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +37,17 @@ def main(arguments: list[str]) -> int:
         raise UserError("train needs a recipe first: mjx-hkl train RECIPE; see mjx-hkl list recipes")
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
     command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields))
-    table = to_table(command)
-    out, resume, distributed = table.pop("out", None), table.pop("resume"), table.pop("distributed")
-    recipe = recipe_from_table(table, "command line")
+    recipe = Recipe(**{name: getattr(command, name) for name in fields})
+    recipe = dataclasses.replace(recipe, environment=beside(Path("."), recipe.environment))
+    out, resume, distributed = command.out, command.resume, command.distributed
     if out is None and resume:
         if not (Path(given) / "recipe.toml").is_file():
             raise UserError("--resume needs the run directory: mjx-hkl train RUN --resume, or --out RUN")
-        out = given
+        out = Path(given)
     if out is None and distributed:
         raise UserError("--distributed needs --out, the same folder for all processes")
     name = recipe.name.replace(":", "-")
-    out = Path(out or f"runs/{name}-seed{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
+    out = out or Path(f"runs/{name}-seed{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
     return _train(recipe, out, resume, distributed)
 
 
@@ -64,7 +64,7 @@ def _train(recipe: Recipe, out: Path, resume: bool, distributed: bool) -> int:
     result = train(recipe, out, resume, display)
     if not result.finished:
         display.say(f"stopped and saved at {result.environment_steps:,} environment steps")
-        display.say(f"go on with: mjx-hkl train {out} --resume")
+        display.say(f"go on with: mjx-hkl train {out} --resume{' --distributed' if distributed else ''}")
         return 0
     for index, evaluation in enumerate(result.evaluations):
         seed = f"seed {recipe.seed + index}: " if recipe.num_seeds > 1 else ""

@@ -25,6 +25,8 @@ def find_agent(given: str, seed_index: int = 0) -> Export:
     path = Path(given)
     if (path / "recipe.toml").is_file():
         return agent_of_run(RunDirectory(path), seed_index)
+    if seed_index:
+        raise UserError(f"{given} is one agent, not a run of several seeds: there is no number {seed_index}")
     return load_export(find_export(given))
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.experiments.recipe import Recipe, essence, load_recipe
 from mjx_hkl.experiments.run_directory import RunDirectory
 
 AXES = {"learner_steps": "learner steps", "environment_steps": "environment steps", "seconds": "seconds"}
@@ -53,22 +53,31 @@ def read_curves(paths: Iterable[Path], metric: str, smooth: int) -> dict[str, li
       UserError: there is no run, or it has no such metric.
     """
     curves: dict[str, list[Curve]] = {}
-    for path in paths:
-        for run in _runs(path):
-            if not run.recipe.is_file():
-                raise UserError(f"{run.path} has metrics and no recipe.toml")
-            recipe = load_recipe(str(run.path))
-            assert recipe.num_envs is not None, "a run's recipe is resolved"
-            seeds = _by_seed(run.read_metrics())
-            if not seeds:
-                raise UserError(f"{run.path} has no {metric} yet")
-            for rows in seeds:
-                curve = _curve(rows, metric, smooth, recipe.num_envs, run.path)
-                curves.setdefault(recipe.name, []).append(curve)
+    recipes: dict[str, dict[str, Any]] = {}
+    for run in {run.path.resolve(): run for path in paths for run in _runs(path)}.values():
+        if not run.recipe.is_file():
+            raise UserError(f"{run.path} has metrics and no recipe.toml")
+        recipe = load_recipe(str(run.path))
+        assert recipe.num_envs is not None, "a run's recipe is resolved"
+        seeds = _by_seed(run.read_metrics())
+        if not seeds:
+            raise UserError(f"{run.path} has no {metric} yet")
+        name = recipe.name
+        if recipes.setdefault(name, _without_seeds(recipe)) != _without_seeds(recipe):
+            name = f"{name} ({run.path.name})"  # changed on the command line: no seed of the others
+        for rows in seeds:
+            curves.setdefault(name, []).append(_curve(rows, metric, smooth, recipe.num_envs, run.path))
     experiments = {name.partition(":")[0] for name in curves}
     if len(experiments) == 1 and len(curves) > 1:  # variants of one recipe
         return {name.partition(":")[2] or name: seeds for name, seeds in curves.items()}
     return curves
+
+
+def _without_seeds(recipe: Recipe) -> dict[str, Any]:
+    """What runs of one curve have in common; the agents they start from may differ from seed to seed."""
+    recipe = dataclasses.replace(recipe, seed=0, num_seeds=1)
+    table = essence(recipe)
+    return table | {"transfer": {**table["transfer"], "checkpoint": ""}}
 
 
 def _runs(path: Path) -> list[RunDirectory]:
@@ -89,18 +98,31 @@ def _curve(rows: list[dict[str, Any]], metric: str, smooth: int, num_envs: int, 
     if metric not in rows[0]:
         raise unknown_name("metric", metric, [name for name in rows[0] if name not in (*AXES, "seed")])
     if metric in _EPISODES:
-        # Worlds begin together: until each has ended an episode, only the short ones have.
+        # Until each world has ended an episode, short ones count too much; a run may end before that.
         ended = np.cumsum([row["episodes"] for row in rows])
-        rows = [row for row, count in zip(rows, ended, strict=True) if count >= num_envs]
+        rows = [row for row, count in zip(rows, ended, strict=True) if count >= num_envs] or rows
+    if metric == "success_rate":
+        rows = _worth_nothing_once_diverged(rows)
     rows = [row for row in rows if row[metric] is not None]
     if not rows:
         raise UserError(f"{path} has no {metric} yet")
     weight = [float(row["episodes"]) if metric in _EPISODES else 1.0 for row in rows]
     value = np.array([row[metric] for row in rows], float)
     axes = {axis: np.array([row[axis] for row in rows], float) for axis in AXES}
-    kl = [row["kl_high"] + row["kl_low"] for row in rows if row.get("kl_high") is not None]
+    levels = [(row.get("kl_high"), row.get("kl_low")) for row in rows]
+    kl = [high + low for high, low in levels if high is not None and low is not None]
     last = kl[-max(1, round(_LAST * len(kl))) :]
     return Curve(_running_mean(value, np.array(weight), smooth), axes, float(np.mean(last)) if kl else 0.0)
+
+
+def _worth_nothing_once_diverged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows from where a loss that was known is no number any more, with the success of such an agent."""
+    known, found = False, []
+    for row in rows:
+        lost = known and row.get("critic_loss") is None
+        known = known or row.get("critic_loss") is not None
+        found.append({**row, "success_rate": 0.0, "episodes": max(1, row["episodes"])} if lost else row)
+    return found
 
 
 def _running_mean(value: np.ndarray, weight: np.ndarray, length: int) -> np.ndarray:

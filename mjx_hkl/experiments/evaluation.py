@@ -183,7 +183,7 @@ def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Call
             alive=now.alive * (1.0 - state.done),
             returns=now.returns + now.alive * state.reward,
             lengths=now.lengths + now.alive,
-            success=now.success + now.alive * state.metrics["success"],
+            success=jnp.maximum(now.success, now.alive * state.metrics["success"]),
             faults=now.faults + now.alive * state.metrics["fault"],
             step=now.step + 1,
             key=key,

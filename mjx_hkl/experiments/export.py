@@ -22,8 +22,9 @@ from flax import nnx
 from mjx_hkl import __version__, resources
 from mjx_hkl.config import NonNegative, Positive, from_table, to_table
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.experiments.recipe import Recipe, recipe_from_table
+from mjx_hkl.experiments.recipe import Recipe, load_recipe, recipe_from_table
 from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.config import Information
 from mjx_hkl.models.policy import LowLevel
 from mjx_hkl.training import checkpoint
 
@@ -130,7 +131,7 @@ def _card(recipe: Recipe, about: dict[str, Any]) -> str:
         "policy": recipe.policy.kind,
         "default policy": f"high level {default_policy.high_level}, low level {default_policy.low_level}",
         "budget": f"{recipe.total_env_steps:,} environment steps",
-        "command": f"`{_command(recipe)}`",
+        "command": f"`{_command(recipe)}`" if _is_as_named(recipe) else "of a recipe changed: see agent.json",
         "seed": about["seed"],
         "evaluation": "none"
         if evaluation is None
@@ -156,6 +157,26 @@ def _card(recipe: Recipe, about: dict[str, Any]) -> str:
         *modules,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _is_as_named(recipe: Recipe) -> bool:
+    """Whether `train/` holds the recipe under its name; seeds, and what device and world fill in, apart."""
+    try:
+        named = load_recipe(recipe.name)
+    except UserError:
+        return False
+    pairs = zip(dataclasses.astuple(named.information), dataclasses.astuple(recipe.information), strict=True)
+    source = named.transfer.checkpoint
+    return recipe == dataclasses.replace(
+        named,
+        **{name: getattr(recipe, name) for name in ("seed", "num_seeds", "num_devices")},
+        num_envs=named.num_envs or recipe.num_envs,
+        information=Information(*(written or seen for written, seen in pairs)),
+        policy=dataclasses.replace(named.policy, actions=recipe.policy.actions),
+        transfer=dataclasses.replace(
+            named.transfer, checkpoint=recipe.transfer.checkpoint if source.startswith(":") else source
+        ),
+    )
 
 
 def _command(recipe: Recipe) -> str:

@@ -140,7 +140,8 @@ def load_variants(given: str) -> dict[str, Recipe]:
         raise UserError(f"{path}: variants must be tables, [variants.NAME]")
     return {
         name: recipe_from_table(
-            _merged({**table, "name": f"{table['name']}:{name}"}, change), f"{path}: variant {name}"
+            _merged({**table, "name": f"{table['name']}:{name}"}, _with_paths(change, path)),
+            f"{path}: variant {name}",
         )
         for name, change in changes.items()
     }
@@ -150,14 +151,17 @@ def _read(path: Path, *above: Path) -> dict[str, Any]:
     """The tables of a recipe file on top of those of the recipe it `extends`."""
     if path.resolve() in above:
         raise UserError(f"{path} extends itself")
-    table = resources.read_toml(path)
-    for field in ("extends", "environment"):
-        if isinstance(table.get(field), str):
-            table[field] = resources.beside(path, table[field])
+    table = _with_paths(resources.read_toml(path), path)
     if "extends" not in table:
         return table
     base = resources.find("recipe", str(table.pop("extends")), "train", ".toml")
     return _merged(_read(base, path.resolve(), *above), table)
+
+
+def _with_paths(table: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The table, other files it names looked for beside its own."""
+    files = {field: table[field] for field in ("extends", "environment") if isinstance(table.get(field), str)}
+    return table | {field: resources.beside(path, given) for field, given in files.items()}
 
 
 def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

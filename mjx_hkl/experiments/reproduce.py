@@ -22,6 +22,7 @@ def scaled(recipe: Recipe, scale: float) -> Recipe:
     return dataclasses.replace(
         recipe,
         total_env_steps=math.ceil(scale * recipe.total_env_steps),
+        min_replay=min(math.ceil(scale * recipe.min_replay), recipe.replay_capacity),
         log_interval=math.ceil(scale * recipe.log_interval),
         algorithm=dataclasses.replace(
             recipe.algorithm, learning_rate_decay=math.ceil(scale * recipe.algorithm.learning_rate_decay)
@@ -72,9 +73,10 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
         if run.evaluation.is_file():
             reporter.say(f"{run.path}: already there")
             continue
-        resume = run.checkpoints.exists()
+        resume = run.has_checkpoint
         if run.recipe.is_file() and not resume:
-            shutil.rmtree(run.path)
+            with run.held():
+                shutil.rmtree(run.path)
         if not train(recipe, run.path, resume, reporter).finished:
             return False
     return True

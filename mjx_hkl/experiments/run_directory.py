@@ -1,23 +1,27 @@
 """A run on disk: recipe, metrics, TensorBoard events, checkpoints, exports."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tensorboardX import SummaryWriter
 
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, recipe_to_toml
 from mjx_hkl.training.metrics import Row
 
+_LOCK = ".lock"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunDirectory:
-    """Names of a run's files; nothing is written before `create`."""
+    """Names of a run's files; nothing is written before it is `held`."""
 
     path: Path
 
@@ -41,6 +45,11 @@ class RunDirectory:
         """The evaluation at the end, one entry per seed."""
         return self.path / "evaluation.json"
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a whole one; what a stop left half-written has another name."""
+        return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
+
     def export(self, seed: int, num_seeds: int) -> Path:
         """The export of a seed."""
         return self.path / "export" if num_seeds == 1 else self.path / "export" / f"seed_{seed}"
@@ -50,20 +59,46 @@ class RunDirectory:
         if self.recipe.exists():
             how = (
                 f"continue it with: mjx-hkl train {self.path} --resume, or give another --out"
-                if self.checkpoints.exists()
+                if self.has_checkpoint
                 else "it ended before its first checkpoint; remove it or give another --out"
             )
             raise UserError(f"{self.path} already holds a run; {how}")
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or {x.name for x in self.path.iterdir()} - {_LOCK}):
             raise UserError(f"{self.path} exists and is not empty; give another --out")
         there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise UserError(f"{self.path} cannot be made: no folder can be written in {there}")
 
-    def create(self, recipe: Recipe) -> None:
-        """Makes the folder and writes the recipe, or renews it on resume."""
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the folder and keeps other processes from training in it; a lock ends with its process.
+
+        Raises:
+          UserError: another process trains in it.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / _LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(f"another process is training in {self.path}") from None
+        except (NotImplementedError, OSError):  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(self, recipe: Recipe, resume: bool) -> None:
+        """Writes the recipe, or renews it on resume; an evaluation of less training is gone.
+
+        Raises:
+          UserError: another run began in the folder since it was free.
+        """
+        if not resume and self.recipe.exists():
+            self.require_free()
         _write_whole(self.recipe, recipe_to_toml(recipe))
+        self.evaluation.unlink(missing_ok=True)
 
     def rewind_metrics(self, environment_steps: int) -> float:
         """Drops metrics from after a checkpoint; returns the training seconds up to it."""

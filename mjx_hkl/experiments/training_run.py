@@ -67,7 +67,7 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
       UserError: something given is wrong, and nothing has been written; or learning has diverged, and
         the last checkpoint is untouched.
     """
-    recipe, run = resolve(recipe), RunDirectory(out)
+    asked, recipe, run = recipe, resolve(recipe), RunDirectory(out)
     if not resume:
         run.require_free()
     loop = make_loop(recipe)
@@ -79,26 +79,28 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
     compile_seconds, memory = loop.compile(), loop.device_bytes()
     reporter.say(f"compiled in {compile_seconds:.1f} s; takes {devices.format_bytes(memory)} of each device")
     devices.require_fits(memory, "the compiled train step", "lower num_envs, batch_size or num_seeds")
-    seconds = 0.0
-    if resume:
-        state = checkpoint.restore(run.checkpoints, loop.abstract)
-        if processes.is_first():
-            seconds = run.rewind_metrics(_environment_steps(loop, state))
-    else:
-        state = loop.init()
-        if sources:
-            state = loop.place(transferred(state, sources, recipe.transfer))
     processes.wait_for_all("compiled")  # all have seen the folder as it was
-    if processes.is_first():
-        run.create(recipe)
-    stopped, state, seconds = _train(recipe, run, loop, about, state, seconds, reporter)
-    done = _environment_steps(loop, state)
-    if stopped:
-        return Result(out, False, done, seconds, [])
-    agents = [agent_of_seed(state, index) for index in range(recipe.num_seeds)]
-    evaluations = _finish(recipe, run, agents) if processes.is_first() else []
-    processes.wait_for_all("finished")
-    return Result(out, True, done, seconds, evaluations)
+    with run.held() if processes.is_first() else contextlib.nullcontext():
+        seconds = 0.0
+        if resume:
+            state = checkpoint.restore(run.checkpoints, loop.abstract)
+            if processes.is_first():
+                seconds = run.rewind_metrics(_environment_steps(loop, state))
+        else:
+            state = loop.init()
+            if sources:
+                state = loop.place(transferred(state, sources, recipe.transfer))
+        if processes.is_first():
+            # So many devices as there were need not be there to resume.
+            run.begin(dataclasses.replace(recipe, num_devices=asked.num_devices), resume)
+        stopped, state, seconds = _train(recipe, run, loop, about, state, seconds, reporter)
+        done = _environment_steps(loop, state)
+        if stopped:
+            return Result(out, False, done, seconds, [])
+        agents = [agent_of_seed(state, index) for index in range(recipe.num_seeds)]
+        evaluations = _finish(recipe, run, agents) if processes.is_first() else []
+        processes.wait_for_all("finished")
+        return Result(out, True, done, seconds, evaluations)
 
 
 def _train(
@@ -114,6 +116,7 @@ def _train(
     seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
     done = saved = _environment_steps(loop, state)
     total, stopped = loop.schedule.environment_steps, False
+    diverged: set[int] = set()
     metrics = MetricsWriter(run, seeds, done) if processes.is_first() else contextlib.nullcontext()
     with _stop_on_signal() as stop, metrics as writer, reporter.training(done, total):
         for state, rows in loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
@@ -125,7 +128,7 @@ def _train(
             if writer:
                 writer.write(rows)
             reporter.interval(rows)
-            _require_finite(rows)
+            _tell_divergence(rows, diverged, reporter)
             if recipe.checkpoint_interval and done - saved >= recipe.checkpoint_interval:
                 checkpoint.save(run.checkpoints, state, done, about)
                 saved = done
@@ -133,7 +136,7 @@ def _train(
             if stopped:
                 reporter.say("stopping: saving the state after this interval")
                 break
-        if done > saved or not run.checkpoints.exists():
+        if done > saved or not run.has_checkpoint:
             checkpoint.save(run.checkpoints, state, done, about)
         return stopped, state, seconds
 
@@ -148,15 +151,23 @@ def _require_same(run: RunDirectory, about: dict[str, Any]) -> None:
         raise UserError(f"{run.path} holds a run of another recipe: {different}")
 
 
-def _require_finite(rows: list[Row]) -> None:
-    """Raises UserError where every seed has diverged, before that replaces a good checkpoint."""
-    bad = [
-        next((name for name, x in row.items() if isinstance(x, float) and not math.isfinite(x)), None)
-        for row in rows
-    ]
-    if all(bad):
+def _tell_divergence(rows: list[Row], known: set[int], reporter: Reporter) -> None:
+    """Says once of each seed that it has diverged.
+
+    Raises:
+      UserError: every seed has, before that replaces a good checkpoint.
+    """
+    for row in rows:
+        seed = int(row["seed"] or 0)
+        bad = next((name for name, x in row.items() if isinstance(x, float) and not math.isfinite(x)), None)
+        if bad is None or seed in known:
+            continue
+        known.add(seed)
+        if len(known) < len(rows):
+            reporter.say(f"seed {seed} has diverged: {bad} is not finite; the others go on")
+            continue
         raise UserError(
-            f"learning diverged: {bad[0]} is not finite after {rows[0]['environment_steps']:,} environment"
+            f"learning diverged: {bad} is not finite after {row['environment_steps']:,} environment"
             " steps; the last checkpoint, if there was one, is untouched; try lower learning rates"
         )
 
@@ -215,13 +226,32 @@ def _announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
     reporter.say(
         f"{recipe.name}: {recipe.environment}, {recipe.num_envs} environments"
         + (f" x {recipe.num_seeds} seeds" if recipe.num_seeds > 1 else f", seed {recipe.seed}")
-        + f", replay ratio {ratio:g}, on {devices.describe(num_devices)}"
+        + f", replay ratio {ratio:g}, engine {step.environment.env.backend}"
+        + f" on {devices.describe(num_devices)}"
     )
+    _announce_schedule(recipe, loop, reporter)
     each = " for each seed" if recipe.num_seeds > 1 else ""
     reporter.say(
         f"replay: {transitions:,} transitions{each}, {devices.format_bytes(replay)} in all;"
         f" whole training state: {devices.format_bytes(whole)}"
     )
+
+
+def _announce_schedule(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
+    """Says where budget and schedule of learning do not fit each other."""
+    step, total = loop.schedule.train_step, loop.schedule.environment_steps
+    updates = (total // step.environment_steps - step.warmup) * recipe.algorithm.updates_per_unroll
+    if updates <= 0:
+        reporter.say(
+            f"nothing will be learned: the first update comes after {recipe.min_replay:,} environment steps"
+            f" (min_replay), and there are {total:,}"
+        )
+    decay = recipe.algorithm.learning_rate_decay
+    if decay and not 0.8 < updates / decay < 1.25:
+        reporter.say(
+            f"learning rates fall to a tenth over {decay:,} updates (algorithm.learning_rate_decay); this run"
+            f" makes {max(updates, 0):,}"
+        )
 
 
 def _environment_steps(loop: Loop, state: TrainState) -> int:

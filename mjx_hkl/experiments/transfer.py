@@ -81,7 +81,7 @@ def _folders(given: str) -> list[Path]:
     path = Path(given)
     if RunDirectory(path).recipe.is_file():
         path = path / "export"
-        if not path.is_dir():
+        if not RunDirectory(Path(given)).evaluation.is_file():
             raise UserError(f"{given} is a run that has not ended: it has no export yet")
     else:
         path = find_export(given)
@@ -133,8 +133,15 @@ def _signature(found: Export, name: str) -> dict[str, Any]:
         "unit of distance": _unit(found) if set(seen) - _WITHOUT_UNIT else "any",
         "latent size": found.agent.policy.latent_size,
         "shape": [list(x.shape) for x in jax.tree.leaves(module)],
-        "range of scales": (found.recipe.policy.latent_scale, found.recipe.policy.action_scale),
+        "range of scales": _scales(found, name),
     }
+
+
+def _scales(found: Export, name: str) -> list[float] | str:
+    """Bounds of the standard deviations a module gives; a critic gives none."""
+    if name.endswith("high_level"):
+        return list(found.recipe.policy.latent_scale)
+    return list(found.recipe.policy.action_scale) if name.endswith("low_level") else "any"
 
 
 _WITHOUT_UNIT = {"proprioception", "instruction", "latent", "previous latent", "action"}

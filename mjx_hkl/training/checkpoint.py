@@ -127,8 +127,8 @@ def _is_not_orbaxs(record: logging.LogRecord) -> bool:
 
 
 def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The shape to restore: where it says, else on the first device, wherever it was saved."""
-    here = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    """The shape to restore: where it says, else on this process's first device, wherever it was saved."""
+    here = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -45,13 +46,46 @@ def test_variants_of_one_recipe_are_called_by_their_own_names(runs):
     found = curves.read_curves([runs], "success_rate", smooth=1)
     assert {name: len(seeds) for name, seeds in found.items()} == {"ar1": 2, "svg0": 1}
     one = curves.read_curves([runs / "ar1", runs / "ar1"], "success_rate", smooth=1)
-    assert {name: len(seeds) for name, seeds in one.items()} == {"ball-go-to-target-priors:ar1": 4}
+    assert {name: len(seeds) for name, seeds in one.items()} == {"ball-go-to-target-priors:ar1": 2}
+
+
+def test_runs_that_differ_in_more_than_their_seeds_are_no_seeds_of_one_curve(runs):
+    for name, change in (("again", "seed = 7"), ("changed", "kl_cost = 0.5")):
+        write_run(runs / name, "ball-go-to-target-priors:ar1", [RAMP])
+        recipe = runs / name / "recipe.toml"
+        field = change.partition(" =")[0]
+        recipe.write_text(re.sub(rf"(?m)^{field} = .*$", change, recipe.read_text(), count=1))
+    found = curves.read_curves([runs / x for x in ("ar1", "again", "changed")], "success_rate", smooth=1)
+    assert {name: len(seeds) for name, seeds in found.items()} == {"ar1": 3, "ar1 (changed)": 1}
+
+
+def test_a_diverged_seed_ends_at_nothing(runs):
+    """On engine mjx no episode ends any more, on mujoco they do; a loss that is no number tells."""
+    for name, episodes in (("silent", 0), ("loud", 64)):
+        write_run(runs / name, "ball-go-to-target", [np.full(ROWS, 0.9)])
+        file = runs / name / "metrics.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for i, row in enumerate(rows):
+            row["critic_loss"] = None if i in (0, 1) else 0.1  # learning begins with the third row
+            if i >= 10:
+                lost = {"success_rate": None, "episodes": 0} if episodes == 0 else {}
+                row |= {"critic_loss": None, "kl_low": None, **lost}
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (curve,) = curves.read_curves([runs / name], "success_rate", smooth=1).values()
+        assert curve[0].value[5] == pytest.approx(0.9)
+        assert (curve[0].final, curve[0].final_kl) == (0.0, 2.0)
 
 
 def test_nothing_counts_until_every_world_has_had_an_episode(runs):
-    """Worlds begin together, and the episodes that end first are the solved ones."""
+    """The episodes that end first are the solved ones."""
     (curve,) = curves.read_curves([runs / "svg0"], "success_rate", smooth=1).values()
     assert curve[0].axes["environment_steps"][0] == 100 * ENVS / 64
+
+
+def test_a_run_that_is_shorter_than_that_shows_what_it_has(tmp_path):
+    write_run(tmp_path / "short", "ball-go-to-target", [[0.1, 0.2]])
+    (curve,) = curves.read_curves([tmp_path / "short"], "success_rate", smooth=1).values()
+    np.testing.assert_allclose(curve[0].value, [0.1, 0.2])
 
 
 def test_thresholds_are_where_the_curve_first_is():
@@ -119,5 +153,5 @@ def test_a_scaled_recipe_has_a_smaller_budget_and_nothing_else():
     whole = load_recipe("ball-go-to-target")
     tenth = scaled(whole, 0.1)
     assert (tenth.total_env_steps, tenth.log_interval) == (275_000, 5120)
-    assert tenth.algorithm.learning_rate_decay == 3400
+    assert (tenth.algorithm.learning_rate_decay, tenth.min_replay) == (3400, 2560)
     assert scaled(tenth, 10) == whole

@@ -6,7 +6,7 @@ import pytest
 
 from mjx_hkl import resources
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments import build
+from mjx_hkl.experiments import build, export
 from mjx_hkl.experiments.build import make_environment, resolve
 from mjx_hkl.experiments.recipe import Recipe, load_recipe, load_variants, recipe_from_table, recipe_to_toml
 
@@ -148,3 +148,24 @@ def test_an_integer_is_a_number_and_a_bool_is_not():
     assert recipe_from_table({**table, "algorithm": {"kl_cost": 1}}, "here").algorithm.kl_cost == 1.0
     with pytest.raises(UserError, match="kl_cost"):
         recipe_from_table({**table, "algorithm": {"kl_cost": True}}, "here")
+
+
+@pytest.mark.parametrize(
+    "name", ["ball-go-to-target", "figure-3-left:ar1", "ant-to-gap:shared", "grid-1-step"]
+)
+def test_a_card_gives_the_command_of_an_unchanged_recipe_alone(name):
+    recipe = resolve(load_recipe(name))
+    assert export._is_as_named(dataclasses.replace(recipe, seed=3, num_devices=2))
+    assert not export._is_as_named(dataclasses.replace(recipe, total_env_steps=7))
+    algorithm = dataclasses.replace(recipe.algorithm, kl_cost=0.7)
+    assert not export._is_as_named(dataclasses.replace(recipe, algorithm=algorithm))
+
+
+def test_a_variants_world_may_lie_beside_its_recipe(tmp_path):
+    (tmp_path / "near.toml").write_text('extends = "ball-go-to-target"')
+    (tmp_path / "two.toml").write_text(
+        'environment = "ball-go-to-target"\n[variants.near]\nenvironment = "near.toml"\n[variants.far]'
+    )
+    recipes = load_variants(str(tmp_path / "two.toml"))
+    assert recipes["near"].environment == str(tmp_path / "near.toml")
+    assert recipes["far"].environment == "ball-go-to-target"

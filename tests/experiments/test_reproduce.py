@@ -35,6 +35,10 @@ def test_all_variants_are_trained_once_and_compared(experiment, tmp_path, capsys
     assert run(command) == 2
     assert "holds a run of another recipe" in capsys.readouterr().err
     (out / "plain" / "recipe.toml").unlink()
+    assert run([*command, "--only", "plain"]) == 0
+    (out / "plain" / "evaluation.json").unlink()  # as if killed while it saved
+    (checkpoint,) = (out / "plain" / "checkpoints").iterdir()
+    checkpoint.rename(checkpoint.with_name(f"{checkpoint.name}.orbax-checkpoint-tmp"))
     assert run(command) == 0
     assert sorted(trained(out)) == ["period", "plain"]
     assert trained(out)["period"] == first

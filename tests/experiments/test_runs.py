@@ -19,9 +19,11 @@ from tensorboardX.proto.event_pb2 import Event
 from mjx_hkl.cli.main import run
 from mjx_hkl.environments import load_environment
 from mjx_hkl.errors import UserError
+from mjx_hkl.experiments import transfer
 from mjx_hkl.experiments.agents import find_agent
 from mjx_hkl.experiments.export import load_export
-from mjx_hkl.experiments.recipe import recipe_to_toml
+from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
+from mjx_hkl.experiments.run_directory import RunDirectory
 
 COMMON = (
     "environment_steps",
@@ -86,6 +88,33 @@ def test_the_written_recipe_repeats_the_run(finished, tmp_path):
         assert {k: v for k, v in a.items() if k not in skip} == {k: v for k, v in b.items() if k not in skip}
 
 
+def test_one_process_at_a_time_trains_in_a_folder(finished, recipe_file, tmp_path, capsys):
+    with RunDirectory(finished).held():
+        assert run(["train", str(finished), "--resume"]) == 2
+    assert f"another process is training in {finished}" in capsys.readouterr().err
+    with RunDirectory(tmp_path / "new").held():  # began while the other compiled
+        assert run(["train", str(recipe_file), "--out", str(tmp_path / "new")]) == 2
+    assert "another process is training" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [".lock"]
+
+
+def test_a_run_that_goes_on_is_no_longer_evaluated(finished, tmp_path):
+    longer = tmp_path / "longer"
+    shutil.copytree(finished, longer)
+    RunDirectory(longer).begin(load_recipe(str(longer)), resume=True)
+    assert not (longer / "evaluation.json").exists()
+    with pytest.raises(UserError, match="has not ended"):
+        transfer._folders(str(longer))
+
+
+def test_a_run_says_when_budget_and_schedule_do_not_fit(recipe_file, tmp_path, capsys):
+    options = ["--total-env-steps", "40", "--algorithm.learning-rate-decay", "100"]
+    assert run(["train", str(recipe_file), "--out", str(tmp_path / "short"), *options]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "nothing will be learned: the first update comes after 80 environment steps" in shown
+    assert "fall to a tenth over 100 updates" in shown
+
+
 def test_an_export_loads_without_the_run(finished, tmp_path):
     moved = tmp_path / "agent"
     (finished / "export").rename(moved)
@@ -113,6 +142,7 @@ def test_an_export_is_plain_orbax(finished):
     assert about["environment"]["task"]["num_targets"] == 3
     card = (finished / "export" / "README.md").read_text()
     assert "ball-go-to-target" in card
+    assert "see agent.json" in card  # no recipe is called tiny
     assert f"success {about['evaluation']['success_rate']:.1%}" in card
 
 
@@ -314,5 +344,6 @@ def test_everything_written_is_inside_the_run(finished):
         "checkpoints",
         "export",
         "evaluation.json",
+        ".lock",
     }
     assert not [path for path in Path(finished).parent.iterdir() if path != finished]

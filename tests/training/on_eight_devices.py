@@ -35,18 +35,23 @@ def small(name, **changes):
 
 def train(recipe):
     loop = make_loop(recipe)
-    *_, (state, rows) = loop.intervals(loop.init())
+    state = loop.init()
+    before = parameters(state)
+    *_, (state, rows) = loop.intervals(state)
     collectives = re.findall(r" (all-[a-z-]+|collective-[a-z-]+)\(", loop.program.as_text())
-    parameters = np.concatenate([np.ravel(x) for x in jax.tree.leaves(jax.device_get(state.learner.agent))])
-    return parameters, rows, sorted(set(collectives)), state
+    return before, parameters(state), rows, sorted(set(collectives)), state
+
+
+def parameters(state):
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(jax.device_get(state.learner.agent))])
 
 
 def compare(recipe):
-    one, one_rows, _, _ = train(recipe)
-    many, many_rows, collectives, state = train(dataclasses.replace(recipe, num_devices=8))
+    before, one, one_rows, _, _ = train(recipe)
+    _, many, many_rows, collectives, state = train(dataclasses.replace(recipe, num_devices=8))
     return {
         "difference": float(np.abs(one - many).max()),
-        "moved": float(np.abs(many).max()),
+        "moved": float(np.abs(one - before).max()),
         "rows": [one_rows, many_rows],
         "collectives": collectives,
         "replay": list(state.replay.reward.sharding.spec),

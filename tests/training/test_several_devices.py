@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def compared():
 def test_eight_devices_compute_what_one_does(compared, what):
     """Up to the order of float additions, which a contact makes visible in the physics."""
     found = compared[what]
-    assert found["difference"] < 1e-3 * found["moved"]
+    assert found["difference"] < 5e-3 * found["moved"]
     for one, many in zip(*found["rows"], strict=True):
         assert one["episodes"] == many["episodes"]
         np.testing.assert_allclose(one["critic_loss"], many["critic_loss"], rtol=1e-2)
@@ -61,8 +62,8 @@ def test_bench_train_times_several_devices_in_turn_with_one():
     assert found["8_seeds_8_devices"]["environment_steps_per_second"] > 0
 
 
-def run(*arguments, processes=1):
-    """The command in so many processes that find each other on the loopback; their output."""
+def start(*arguments, processes=1):
+    """The command in so many processes that find each other on the loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -70,7 +71,7 @@ def run(*arguments, processes=1):
     command = [sys.executable, "-c", program, "train", *map(str, arguments)]
     if processes > 1:
         command.append("--distributed")
-    started = [
+    return [
         subprocess.Popen(
             command,
             env=environment(
@@ -82,10 +83,17 @@ def run(*arguments, processes=1):
         )
         for index in range(processes)
     ]
+
+
+def outputs(started):
     found = [process.communicate(timeout=300) for process in started]
     for process, (_, err) in zip(started, found, strict=True):
         assert process.returncode == 0, err[-2000:]
     return [out for out, _ in found]
+
+
+def run(*arguments, processes=1):
+    return outputs(start(*arguments, processes=processes))
 
 
 def metrics(out):
@@ -105,3 +113,17 @@ def test_two_processes_train_one_agent_and_resume_it(tmp_path):
     evaluations = [json.loads((out / "evaluation.json").read_text())[0] for out in (alone, together)]
     assert evaluations[0]["episodes"] == evaluations[1]["episodes"] == 8
     assert (together / "export" / "agent.json").is_file()
+
+
+def test_a_signal_to_one_process_stops_both_and_one_alone_goes_on(tmp_path):
+    out = tmp_path / "run"
+    started = start("grid-1-step", *SHORT, "--total-env-steps", 10**8, "--out", out, processes=2)
+    while not ((out / "metrics.jsonl").is_file() and metrics(out)):
+        assert all(process.poll() is None for process in started)
+        time.sleep(0.1)
+    started[1].terminate()
+    spoken, _ = outputs(started)
+    assert "--resume --distributed" in spoken
+    done = len(metrics(out))
+    run(out, "--resume", "--total-env-steps", 320 * (done + 2))
+    assert len(metrics(out)) == done + 2
