@@ -12,6 +12,7 @@ is left for. Draws OUT/throughput.png. --quick takes few worlds, a CPU's engines
 import argparse
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from mjx_hkl.experiments.run_directory import RunDirectory
 
 BODIES = ("ball", "ant", "quadruped")
 NUM_ENVS = (4096, 1024, 16384, 256)  # the run follows the first
@@ -126,9 +129,11 @@ def _if_installed(module: str) -> list[str]:
 
 
 def training(recipe: str, out: Path, budget: list[str]) -> list[str]:
-    """A run that can be gone on with."""
+    """A run that can be gone on with; one that was killed before its first checkpoint begins anew."""
     run = out / "run"
-    resume = ["--resume"] if (run / "checkpoints").exists() else []
+    resume = ["--resume"] if RunDirectory(run).has_checkpoint else []
+    if not resume:
+        shutil.rmtree(run, ignore_errors=True)
     return [*MJX_HKL, "train", recipe, "--out", str(run), *resume, *budget]
 
 

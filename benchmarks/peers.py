@@ -9,8 +9,8 @@ with one pass over its data (A2C). Each trains in a process of its own with as m
 engine, the budget and the network sizes of the recipe; SAC also with its batch, replay and replay ratio; the
 others go on beyond the budget until they have had three times the seconds that mjx-hkl took to 80 %. Of each:
 environment steps per second with learning, and training seconds until 50 and 80 % success, evaluations and
-compilation apart. Success is that of 128 episodes, forty times in the budget, under the mean policy (rejax:
-as it acts). One JSON object, and a table.
+compilation apart. Success is that of 128 episodes, forty times in the budget, under the mean policy (with
+discrete actions: the sampled one). One JSON object, and a table.
 """
 
 import argparse
@@ -89,14 +89,17 @@ def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any
             recipe = dataclasses.replace(recipe, total_env_steps=options.total_env_steps)
     except UserError as error:
         parser.error(str(error))
+    if recipe.transfer.checkpoint:
+        parser.error(f"{options.recipe} starts from another agent, which no peer can")
     able = [OURS, *PEERS_BY_ACTIONS[recipe.policy.actions]]
-    options.peers = options.peers or able
-    for peer in options.peers:
+    asked = [options.only_run] if options.only_run else options.peers or able
+    for peer in asked:
         if peer not in able:
             parser.error(f"{peer} does not have {recipe.policy.actions} actions; {', '.join(able)} do")
         package = peer.partition("-")[0]
         if peer != OURS and importlib.util.find_spec(package) is None:
             parser.error(f"{peer} needs {package}: pip install '.[benchmarks]'")
+    options.peers = [peer for peer in able if peer in asked]  # ours first: the others' measure
     try:
         if options.out and not options.only_run:
             options.out.touch()
@@ -143,14 +146,16 @@ def train_ours(recipe: Any, seed: int, seconds: float) -> list[Point]:
 
     devices.use_compilation_cache()
     interval = -(-recipe.total_env_steps // EVALUATIONS)
-    loop = make_loop(dataclasses.replace(recipe, seed=seed, log_interval=interval))
+    loop = make_loop(dataclasses.replace(recipe, seed=seed, num_seeds=1, log_interval=interval))
     worlds = make_environment(recipe, EVALUATION_EPISODES)
+    discrete = recipe.policy.actions == "categorical"  # rejax evaluates as it acts
     loop.compile()
     points: list[Point] = []
     spent = 0.0
     for state, (row,) in loop.intervals(loop.init()):
         spent += row["interval_seconds"]
-        success = evaluate(worlds, agent_of_seed(state, 0), len(points), deterministic=True).success_rate
+        agent = agent_of_seed(state, 0)
+        success = evaluate(worlds, agent, len(points), deterministic=not discrete).success_rate
         points.append((row["environment_steps"], spent, success))
     return points
 
@@ -259,11 +264,12 @@ def train_brax(train: Any, recipe: Any, seed: int, seconds: float, **settings: A
 
 
 def without_compiling(points: list[Point]) -> list[Point]:
-    """The first part, which Brax compiles in, as long as the others are."""
-    seconds = [point[1] for point in points]
+    """The first two parts, in which Brax compiles, no longer than the four after them are."""
+    seconds = [0.0, *(point[1] for point in points)]
     parts = [after - before for before, after in itertools.pairwise(seconds)]
-    compiling = seconds[0] - median(parts) if parts else 0.0
-    return [(steps, spent - compiling, success) for steps, spent, success in points]
+    typical = median(parts[2:6]) if parts[2:] else parts[-1]
+    spent = itertools.accumulate([*(min(part, typical) for part in parts[:2]), *parts[2:]])
+    return [(steps, so_far, success) for (steps, _, success), so_far in zip(points, spent, strict=True)]
 
 
 def train_rejax(recipe: Any, seed: int, seconds: float, passes: int) -> list[Point]:
@@ -304,10 +310,12 @@ def train_rejax(recipe: Any, seed: int, seconds: float, passes: int) -> list[Poi
             agent.make_act(state), key, world, world.default_params, EVALUATION_EPISODES
         )[0]
     )
-    state = train(agent.init_state(jax.random.key(seed)))  # the first has compilation in it
+    state = agent.init_state(jax.random.key(seed))
+    jax.block_until_ready(train(state))  # compiles
     points: list[Point] = []
     spent = 0.0
-    while int(state.global_step) < recipe.total_env_steps or spent < seconds:
+    most = LONGER * recipe.total_env_steps
+    while int(state.global_step) < (most if spent < seconds else recipe.total_env_steps):
         start = time.perf_counter()
         state = jax.block_until_ready(train(state))
         spent += time.perf_counter() - start

@@ -1,5 +1,6 @@
 """The scripts under benchmarks/, as far as they go in no time."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,13 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def peers():
+    spec = importlib.util.spec_from_file_location("peers", BENCHMARKS / "peers.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run(script, *arguments):
@@ -35,3 +43,26 @@ def test_a_mistake_is_told_in_one_line(script):
     assert done.returncode == 2
     assert "did you mean ball-go-to-target" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["grid-1-step", "--peers", "brax-sac"], "brax-sac does not have categorical actions"),
+        (["ball-go-to-target", "--out", "no/where.json"], "cannot write no/where.json"),
+        (["ant-to-gap:shared"], "starts from another agent"),
+    ],
+)
+def test_peers_say_before_they_run_what_cannot_be(arguments, expected):
+    done = run("peers.py", *arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_peers_seconds_are_without_those_it_compiles_in():
+    """Parts of 30 and 9 s with compilation, then 3 s each, slower towards the end."""
+    ends = [30.0, 39.0, 42.0, 45.0, 48.0, 51.0, 58.0]
+    found = peers().without_compiling([(i, end, 0.5) for i, end in enumerate(ends)])
+    assert [point[1] for point in found] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 25.0]
+    assert peers().without_compiling([(1, 30.0, 0.5)]) == [(1, 30.0, 0.5)]

@@ -63,9 +63,11 @@ class AlgorithmConfig:
     """Updates after each unroll of all environments; sets the replay ratio."""
 
     def __post_init__(self):
-        ignored = {"returns": "retrace", "retrace_lambda": 1.0, "action_samples": 1}
-        if self.kind == "svg":
-            ignored = {"rho_clip": 1.0, "trace_clip": 1.0}
-        for name, default in ignored.items():
-            if getattr(self, name) != default:
-                raise ValueError(f"{name} does nothing where kind is {self.kind}")
+        ignored = _SVG_ALONE if self.kind == "v_trace" else _V_TRACE_ALONE
+        for field in dataclasses.fields(self):
+            if field.name in ignored and getattr(self, field.name) != field.default:
+                raise ValueError(f"{field.name} does nothing where kind is {self.kind}")
+
+
+_SVG_ALONE = ("returns", "retrace_lambda", "action_samples")
+_V_TRACE_ALONE = ("rho_clip", "trace_clip")

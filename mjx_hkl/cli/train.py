@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> int:
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
     command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields))
     recipe = Recipe(**{name: getattr(command, name) for name in fields})
-    recipe = dataclasses.replace(recipe, environment=beside(Path("."), recipe.environment))
+    if recipe.environment.endswith(".toml"):  # the run may be looked at from elsewhere
+        recipe = dataclasses.replace(recipe, environment=beside(Path("."), recipe.environment))
     out, resume, distributed = command.out, command.resume, command.distributed
     if out is None and resume:
         if not (Path(given) / "recipe.toml").is_file():

@@ -26,13 +26,16 @@ class AdaptedWorld(Env):
 
     action_kind = "gaussian"
 
-    def __init__(self, env: Any, name: str, episode_length: int):
+    def __init__(self, env: Any, name: str, episode_length: int, backend: str = ""):
         """Adapts `env`, called `name` in messages and exports; longer episodes are truncated.
+
+        `backend` is the physics behind it, where the environment itself does not tell.
 
         Raises:
           UserError: it observes something else than vectors.
         """
         self._env, self.name, self.episode_length = env, name, episode_length
+        self._backend: str = backend or getattr(env, "backend", "mjx")
         observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
         self._in_groups = isinstance(observation, Mapping)
         groups = _groups(observation)
@@ -40,7 +43,7 @@ class AdaptedWorld(Env):
             if not hasattr(values, "ndim") or values.ndim != 1:
                 raise UserError(f"environment {name!r}: observation {group!r} is not a vector")
         self._observation_size = {group: values.shape[0] for group, values in groups.items()}
-        self.low_level_information = tuple(name for name in groups if not name.startswith("privileged"))
+        self.low_level_information = tuple(groups)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -59,8 +62,8 @@ class AdaptedWorld(Env):
 
     @property
     def backend(self) -> str:
-        """The environment's own."""
-        return getattr(self._env, "backend", "mjx")
+        """The physics behind it."""
+        return self._backend
 
     def reset(self, rng: PRNGKeyArray) -> State:
         """A fresh start of the environment."""
@@ -144,7 +147,8 @@ def load_foreign(name: str, engine: str) -> AdaptedWorld:
     config = registry.get_default_config(rest)
     config.impl = "warp" if engine == "warp" else "jax"
     episode_length: Any = config.episode_length
-    return AdaptedWorld(registry.load(rest, config=config), name, int(episode_length))
+    backend = "warp" if engine == "warp" else "mjx"
+    return AdaptedWorld(registry.load(rest, config=config), name, int(episode_length), backend)
 
 
 def _groups(observation: Any) -> dict[str, Array]:

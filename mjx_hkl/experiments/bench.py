@@ -18,6 +18,7 @@ from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.profile import profile
 from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.training import devices
+from mjx_hkl.training.loop import Loop
 from mjx_hkl.training.step import SEED_AXES, TrainState, TrainStep
 
 _ROUNDS = 5
@@ -119,49 +120,25 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     devices, in turn with that of one seed on one. With a folder for the `trace`, also a profile of the train
     step.
     """
-    many = resolve(recipe)
-    num_seeds, num_devices = many.num_seeds, many.num_devices or 1
-    several = num_seeds * num_devices > 1
+    many = dataclasses.replace(resolve(recipe), log_interval=1)  # one train step
+    one = dataclasses.replace(many, num_seeds=1, num_devices=1)
     # Made first: what cannot be is told at once.
-    many = dataclasses.replace(many, log_interval=1)  # one train step
-    together = make_loop(many) if several else None
-    recipe = dataclasses.replace(many, num_seeds=1, num_devices=1)
-    loop = make_loop(recipe)
-    step, abstract = loop.schedule.train_step, loop.abstract
-    state_bytes = devices.tree_bytes(abstract)
+    loops = [make_loop(one)] if one == many else [make_loop(one), make_loop(many)]
+    loop = loops[0]
+    step, state_bytes = loop.schedule.train_step, devices.tree_bytes(loop.abstract)
     devices.require_fits(state_bytes, "the training state", "lower replay_capacity or num_envs")
     begin = time.perf_counter()
     compile_seconds = loop.compile()
-    newest = [loop.init()]
-
-    def train() -> Any:
-        newest[0], metrics = loop.program(newest[0])
-        return newest[0], metrics
-
-    warm = step.warmup + 1  # train steps before one that learns
-    for _ in range(warm):
-        jax.block_until_ready(train())
+    alone = _Training(loop)
     startup = time.perf_counter() - begin
-
-    def half(part: Callable[[TrainState], Any]) -> Callable[[], Any]:
-        run, _ = _compile(jax.vmap(part, in_axes=(SEED_AXES,)), newest[0])
-        return lambda: run(newest[0])
-
-    act = half(lambda s: step.act(s.learner.agent, s.actor, s.key))
-    learn = half(lambda s: step.learn(s.learner, s.replay, s.key, s.iteration))
-    programs = [train, act, learn]
-    if together:
-        call = _continued(together.program, together.init())
-        for _ in range(warm):
-            call()
-        programs.append(call)
-    whole_seconds, act_seconds, learn_seconds, *many_seconds = _in_turn(*programs)
-    inserts = _insert_seconds(step, recipe.replay_capacity)
-    shares = profile(loop.program, train, trace) if trace else {}
-    return {
+    act = alone.part(lambda s: step.act(s.learner.agent, s.actor, s.key))
+    learn = alone.part(lambda s: step.learn(s.learner, s.replay, s.key, s.iteration))
+    together = [_Training(several) for several in loops[1:]]
+    whole_seconds, act_seconds, learn_seconds, *many_seconds = _in_turn(alone, act, learn, *together)
+    result = {
         "device": devices.describe(),
-        "recipe": recipe.name,
-        "num_envs": recipe.num_envs,
+        "recipe": one.name,
+        "num_envs": one.num_envs,
         "environment_steps_per_second": step.environment_steps / whole_seconds,
         "learner_steps_per_second": step.learner_steps / whole_seconds,
         "replay_ratio": step.learner_steps / step.environment_steps,
@@ -173,17 +150,36 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
         "startup_seconds": startup,
         "device_bytes": loop.device_bytes(),
         "state_bytes": state_bytes,
-        "replay_bytes": devices.tree_bytes(abstract.replay),
-        **inserts,
-        **({"profile": shares} if trace else {}),
-        **{
-            f"{num_seeds}_seeds" + (f"_{num_devices}_devices" if num_devices > 1 else ""): {
-                "environment_steps_per_second": num_seeds * step.environment_steps / seconds,
-                "ratio_to_one_seed": num_seeds * whole_seconds / seconds,
-            }
-            for seconds in many_seconds
-        },
+        "replay_bytes": devices.tree_bytes(loop.abstract.replay),
+        **_insert_seconds(step, one.replay_capacity),
     }
+    if trace:
+        result["profile"] = profile(loop.program, alone, trace)
+    for seconds in many_seconds:
+        on = f"_{many.num_devices}_devices" if one.num_devices != many.num_devices else ""
+        result[f"{many.num_seeds}_seeds{on}"] = {
+            "environment_steps_per_second": many.num_seeds * step.environment_steps / seconds,
+            "ratio_to_one_seed": many.num_seeds * whole_seconds / seconds,
+        }
+    return result
+
+
+class _Training:
+    """A loop's interval, each call from where the last one ended, beginning with one that learns."""
+
+    def __init__(self, loop: Loop):
+        self._loop, self._state = loop, loop.init()
+        for _ in range(loop.schedule.train_step.warmup + 1):
+            jax.block_until_ready(self())
+
+    def __call__(self) -> Any:
+        self._state, metrics = self._loop.program(self._state)
+        return self._state, metrics
+
+    def part(self, function: Callable[[TrainState], Any]) -> Callable[[], Any]:
+        """A function of one seed's state; each call is on the newest."""
+        run, _ = _compile(jax.vmap(function, in_axes=(SEED_AXES,)), self._state)
+        return lambda: run(self._state)
 
 
 def _insert_seconds(step: TrainStep, capacity: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def resolve(recipe: Recipe) -> Recipe:
         policy = dataclasses.replace(policy, actions=world.action_kind)
     everything = tuple(world.observation_size)
     acted_on = tuple(group for group in everything if not group.startswith(_PRIVILEGED))
-    taskless = world.low_level_information
+    taskless = tuple(group for group in world.low_level_information if group in acted_on)
     is_flat = recipe.policy.kind == "flat"
     low_level = seen.low_level or (acted_on if is_flat else taskless)
     information = Information(

@@ -23,11 +23,15 @@ _CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One seed of a run: a metric, smoothed, over each of `AXES`; KL to the default policy at the end."""
+    """One seed of a run: a metric, smoothed, over each of `AXES`; KL to the default policy at the end.
+
+    Of a seed that diverged, up to there; its success is 0 from then on.
+    """
 
     value: Float[np.ndarray, " rows"]
     axes: dict[str, Float[np.ndarray, " rows"]]
     final_kl: float
+    diverged: bool = False
 
     @property
     def final(self) -> float:
@@ -53,7 +57,7 @@ def read_curves(paths: Iterable[Path], metric: str, smooth: int) -> dict[str, li
       UserError: there is no run, or it has no such metric.
     """
     curves: dict[str, list[Curve]] = {}
-    recipes: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for run in {run.path.resolve(): run for path in paths for run in _runs(path)}.values():
         if not run.recipe.is_file():
             raise UserError(f"{run.path} has metrics and no recipe.toml")
@@ -62,9 +66,7 @@ def read_curves(paths: Iterable[Path], metric: str, smooth: int) -> dict[str, li
         seeds = _by_seed(run.read_metrics())
         if not seeds:
             raise UserError(f"{run.path} has no {metric} yet")
-        name = recipe.name
-        if recipes.setdefault(name, _without_seeds(recipe)) != _without_seeds(recipe):
-            name = f"{name} ({run.path.name})"  # changed on the command line: no seed of the others
+        name = _group(groups, recipe, run.path)
         for rows in seeds:
             curves.setdefault(name, []).append(_curve(rows, metric, smooth, recipe.num_envs, run.path))
     experiments = {name.partition(":")[0] for name in curves}
@@ -73,11 +75,20 @@ def read_curves(paths: Iterable[Path], metric: str, smooth: int) -> dict[str, li
     return curves
 
 
-def _without_seeds(recipe: Recipe) -> dict[str, Any]:
-    """What runs of one curve have in common; the agents they start from may differ from seed to seed."""
-    recipe = dataclasses.replace(recipe, seed=0, num_seeds=1)
-    table = essence(recipe)
-    return table | {"transfer": {**table["transfer"], "checkpoint": ""}}
+def _group(groups: dict[str, dict[str, Any]], recipe: Recipe, path: Path) -> str:
+    """The name of those in `groups` that have this recipe but for seeds and the agents they start from.
+
+    Where others have the recipe's name, changed on the command line, it is that with the run's folder.
+    """
+    table = essence(dataclasses.replace(recipe, seed=0, num_seeds=1))
+    table |= {"transfer": {**table["transfer"], "checkpoint": ""}}
+    of_name = [name for name in groups if name == recipe.name or name.startswith(f"{recipe.name} (")]
+    known = next((name for name in of_name if groups[name] == table), None)
+    if known is None:
+        known = recipe.name if not of_name else f"{recipe.name} ({path.name})"
+        known = f"{recipe.name} ({path})" if known in groups else known
+        groups[known] = table
+    return known
 
 
 def _runs(path: Path) -> list[RunDirectory]:
@@ -101,28 +112,26 @@ def _curve(rows: list[dict[str, Any]], metric: str, smooth: int, num_envs: int, 
         # Until each world has ended an episode, short ones count too much; a run may end before that.
         ended = np.cumsum([row["episodes"] for row in rows])
         rows = [row for row, count in zip(rows, ended, strict=True) if count >= num_envs] or rows
-    if metric == "success_rate":
-        rows = _worth_nothing_once_diverged(rows)
-    rows = [row for row in rows if row[metric] is not None]
+    lost = _lost(rows)
+    after = [] if lost is None or metric != "success_rate" else rows[lost:]
+    rows = [row for row in rows[:lost] if row[metric] is not None]
     if not rows:
         raise UserError(f"{path} has no {metric} yet")
     weight = [float(row["episodes"]) if metric in _EPISODES else 1.0 for row in rows]
     value = np.array([row[metric] for row in rows], float)
-    axes = {axis: np.array([row[axis] for row in rows], float) for axis in AXES}
+    value = np.concatenate([_running_mean(value, np.array(weight), smooth), np.zeros(len(after))])
+    axes = {axis: np.array([row[axis] for row in rows + after], float) for axis in AXES}
     levels = [(row.get("kl_high"), row.get("kl_low")) for row in rows]
     kl = [high + low for high, low in levels if high is not None and low is not None]
     last = kl[-max(1, round(_LAST * len(kl))) :]
-    return Curve(_running_mean(value, np.array(weight), smooth), axes, float(np.mean(last)) if kl else 0.0)
+    final_kl = float(np.mean(last)) if kl else 0.0
+    return Curve(value, axes, final_kl, diverged=lost is not None)
 
 
-def _worth_nothing_once_diverged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows from where a loss that was known is no number any more, with the success of such an agent."""
-    known, found = False, []
-    for row in rows:
-        lost = known and row.get("critic_loss") is None
-        known = known or row.get("critic_loss") is not None
-        found.append({**row, "success_rate": 0.0, "episodes": max(1, row["episodes"])} if lost else row)
-    return found
+def _lost(rows: list[dict[str, Any]]) -> int | None:
+    """The first row in which a loss that was known is no number any more."""
+    known = [row.get("critic_loss") is not None for row in rows]
+    return next((i for i in range(1, len(rows)) if known[i - 1] and not known[i]), None)
 
 
 def _running_mean(value: np.ndarray, weight: np.ndarray, length: int) -> np.ndarray:
@@ -144,7 +153,8 @@ def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dic
     """
     rows = []
     for name, seeds in curves.items():
-        final = np.array([seed.final for seed in seeds])
+        worthless = [seed.diverged and with_thresholds for seed in seeds]
+        final = np.array([0.0 if lost else seed.final for seed, lost in zip(seeds, worthless, strict=True)])
         row: dict[str, Any] = {
             "name": name,
             "seeds": len(seeds),
@@ -152,6 +162,7 @@ def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dic
             "std": float(final.std()),
             "iqm": float(_iqm(final)),
             "interval": _interval(final),
+            "diverged": sum(seed.diverged for seed in seeds),
             "kl": float(np.mean([seed.final_kl for seed in seeds])),
             "seconds": float(max(seed.axes["seconds"][-1] for seed in seeds)),
         }
@@ -196,7 +207,7 @@ def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
         interval = row["interval"]
         line = [
             row["name"],
-            str(row["seeds"]),
+            str(row["seeds"]) + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
             f"{number(row['mean'])} ± {number(row['std'])}",
             number(row["iqm"]),
             "-" if interval is None else f"{number(interval[0])} to {number(interval[1])}",

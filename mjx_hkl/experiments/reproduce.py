@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
         resume = run.has_checkpoint
         if run.recipe.is_file() and not resume:
             with run.held():
-                shutil.rmtree(run.path)
+                run.clear()
         if not train(recipe, run.path, resume, reporter).finished:
             return False
     return True

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from mjx_hkl.experiments.recipe import Recipe, recipe_to_toml
 from mjx_hkl.training.metrics import Row
 
 _LOCK = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,30 +76,37 @@ class RunDirectory:
     def held(self) -> Iterator[None]:
         """Makes the folder and keeps other processes from training in it; a lock ends with its process.
 
+        On a file system that has no locks nothing is kept out.
+
         Raises:
-          UserError: another process trains in it.
+          UserError: another process trains in it, or it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / _LOCK)
+        lock = FileLock(self.path / _LOCK, fallback_to_soft=False)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout:
             raise UserError(f"another process is training in {self.path}") from None
-        except (NotImplementedError, OSError):  # a file system without locks
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise UserError(f"cannot train in {self.path}: {error.strerror}") from error
+        except NotImplementedError:
             pass
         try:
             yield
         finally:
             lock.release()
 
-    def begin(self, recipe: Recipe, resume: bool) -> None:
-        """Writes the recipe, or renews it on resume; an evaluation of less training is gone.
+    def clear(self) -> None:
+        """Removes what a run left, but for the lock that is held."""
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != _LOCK:
+                path.unlink()
 
-        Raises:
-          UserError: another run began in the folder since it was free.
-        """
-        if not resume and self.recipe.exists():
-            self.require_free()
+    def begin(self, recipe: Recipe) -> None:
+        """Writes the recipe, or renews it on resume; an evaluation of less training is gone."""
         _write_whole(self.recipe, recipe_to_toml(recipe))
         self.evaluation.unlink(missing_ok=True)
 

@@ -67,20 +67,22 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
       UserError: something given is wrong, and nothing has been written; or learning has diverged, and
         the last checkpoint is untouched.
     """
-    asked, recipe, run = recipe, resolve(recipe), RunDirectory(out)
+    num_devices, recipe, run = recipe.num_devices, resolve(recipe), RunDirectory(out)
     if not resume:
         run.require_free()
     loop = make_loop(recipe)
     about = identity(recipe, loop.schedule.train_step.environment.env)
     if resume:
         _require_same(run, about)
-    sources = [] if resume else load_sources(recipe, about)
-    _announce(recipe, loop, reporter)
-    compile_seconds, memory = loop.compile(), loop.device_bytes()
-    reporter.say(f"compiled in {compile_seconds:.1f} s; takes {devices.format_bytes(memory)} of each device")
-    devices.require_fits(memory, "the compiled train step", "lower num_envs, batch_size or num_seeds")
-    processes.wait_for_all("compiled")  # all have seen the folder as it was
-    with run.held() if processes.is_first() else contextlib.nullcontext():
+    with contextlib.ExitStack() as occupied:
+        if resume:
+            _occupy(run, resume, occupied)
+        sources = [] if resume else load_sources(recipe, about)
+        _announce(recipe, loop, reporter)
+        _compile(loop, reporter)
+        processes.wait_for_all("compiled")  # all have seen the folder as it was
+        if not resume:
+            _occupy(run, resume, occupied)
         seconds = 0.0
         if resume:
             state = checkpoint.restore(run.checkpoints, loop.abstract)
@@ -92,7 +94,7 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
                 state = loop.place(transferred(state, sources, recipe.transfer))
         if processes.is_first():
             # So many devices as there were need not be there to resume.
-            run.begin(dataclasses.replace(recipe, num_devices=asked.num_devices), resume)
+            run.begin(dataclasses.replace(recipe, num_devices=num_devices))
         stopped, state, seconds = _train(recipe, run, loop, about, state, seconds, reporter)
         done = _environment_steps(loop, state)
         if stopped:
@@ -101,6 +103,27 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
         evaluations = _finish(recipe, run, agents) if processes.is_first() else []
         processes.wait_for_all("finished")
         return Result(out, True, done, seconds, evaluations)
+
+
+def _compile(loop: Loop, reporter: Reporter) -> None:
+    """Compiles the program; raises UserError where it takes more than there is."""
+    seconds, memory = loop.compile(), loop.device_bytes()
+    reporter.say(f"compiled in {seconds:.1f} s; takes {devices.format_bytes(memory)} of each device")
+    devices.require_fits(memory, "the compiled train step", "lower num_envs, batch_size or num_seeds")
+
+
+def _occupy(run: RunDirectory, resume: bool, occupied: contextlib.ExitStack) -> None:
+    """Holds the run directory; raises UserError in all processes where the first cannot."""
+    refusal = None
+    if processes.is_first():
+        try:
+            occupied.enter_context(run.held())
+            if not resume:
+                run.require_free()  # still
+        except UserError as error:
+            refusal = error
+    if processes.any_of(refusal is not None):
+        raise refusal or UserError(f"the first process cannot train in {run.path}")
 
 
 def _train(
@@ -136,7 +159,7 @@ def _train(
             if stopped:
                 reporter.say("stopping: saving the state after this interval")
                 break
-        if done > saved or not run.has_checkpoint:
+        if done > saved:
             checkpoint.save(run.checkpoints, state, done, about)
         return stopped, state, seconds
 

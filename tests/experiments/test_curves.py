@@ -50,13 +50,14 @@ def test_variants_of_one_recipe_are_called_by_their_own_names(runs):
 
 
 def test_runs_that_differ_in_more_than_their_seeds_are_no_seeds_of_one_curve(runs):
-    for name, change in (("again", "seed = 7"), ("changed", "kl_cost = 0.5")):
+    for name, change in (("again", "seed = 7"), ("changed", "kl_cost = 0.5"), ("more", "kl_cost = 0.5")):
         write_run(runs / name, "ball-go-to-target-priors:ar1", [RAMP])
         recipe = runs / name / "recipe.toml"
         field = change.partition(" =")[0]
         recipe.write_text(re.sub(rf"(?m)^{field} = .*$", change, recipe.read_text(), count=1))
-    found = curves.read_curves([runs / x for x in ("ar1", "again", "changed")], "success_rate", smooth=1)
-    assert {name: len(seeds) for name, seeds in found.items()} == {"ar1": 3, "ar1 (changed)": 1}
+    folders = [runs / name for name in ("ar1", "again", "changed", "more")]
+    found = curves.read_curves(folders, "success_rate", smooth=1)
+    assert {name: len(seeds) for name, seeds in found.items()} == {"ar1": 3, "ar1 (changed)": 2}
 
 
 def test_a_diverged_seed_ends_at_nothing(runs):
@@ -71,9 +72,18 @@ def test_a_diverged_seed_ends_at_nothing(runs):
                 lost = {"success_rate": None, "episodes": 0} if episodes == 0 else {}
                 row |= {"critic_loss": None, "kl_low": None, **lost}
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (curve,) = curves.read_curves([runs / name], "success_rate", smooth=1).values()
-        assert curve[0].value[5] == pytest.approx(0.9)
-        assert (curve[0].final, curve[0].final_kl) == (0.0, 2.0)
+        found = curves.read_curves([runs / name], "success_rate", smooth=5)
+        (curve,) = found["ball-go-to-target"]
+        np.testing.assert_allclose(curve.value[:-10], 0.9)
+        np.testing.assert_allclose(curve.value[-10:], 0.0)
+        assert curve.final_kl == 2.0
+        (row,) = curves.summarize(found, with_thresholds=True)
+        assert (row["mean"], row["diverged"]) == (0.0, 1)
+        assert "| 1 (1 diverged) |" in curves.table([row], "success_rate")
+    rows[10:] = rows[10:11]  # one seed alone: training stops there
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (row,) = curves.summarize(curves.read_curves([runs / name], "success_rate", smooth=5), True)
+    assert row["mean"] == 0.0
 
 
 def test_nothing_counts_until_every_world_has_had_an_episode(runs):

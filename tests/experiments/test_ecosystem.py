@@ -6,6 +6,7 @@ import importlib.util
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ import pytest
 
 from mjx_hkl.cli.main import run
 from mjx_hkl.environments import FlatWorld, VectorEnvironment, World, load_environment, make_world
-from mjx_hkl.experiments.recipe import recipe_to_toml
+from mjx_hkl.experiments import build
+from mjx_hkl.experiments.recipe import Recipe, recipe_to_toml
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "example"
 SHORT = ["--num-envs", "4", "--total-env-steps", "400", "--log-interval", "200", "--min-replay", "100"]
@@ -63,6 +65,19 @@ def test_our_agent_trains_on_a_playground_environment(tiny_recipe, tmp_path):
     rows, evaluation = train_on("playground:CartpoleBalance", tiny_recipe, tmp_path)
     assert np.isfinite(rows[-1]["critic_loss"])
     assert str(evaluation).count("episode_return")
+
+
+def test_only_the_critic_sees_what_no_robot_senses(monkeypatch):
+    """MuJoCo Playground's `privileged_state`."""
+    world = SimpleNamespace(
+        observation_size={"state": 3, "privileged_state": 9},
+        low_level_information=("state", "privileged_state"),
+        action_kind="gaussian",
+    )
+    monkeypatch.setattr(build, "make_world", lambda name, engine: world)
+    seen = build.resolve(Recipe(environment="playground:Go1JoystickFlatTerrain")).information
+    assert seen.critic == ("state", "privileged_state")
+    assert seen.high_level == seen.low_level == seen.default == ("state",)
 
 
 def test_bench_env_measures_a_brax_environment(capfd):

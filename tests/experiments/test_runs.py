@@ -101,7 +101,7 @@ def test_one_process_at_a_time_trains_in_a_folder(finished, recipe_file, tmp_pat
 def test_a_run_that_goes_on_is_no_longer_evaluated(finished, tmp_path):
     longer = tmp_path / "longer"
     shutil.copytree(finished, longer)
-    RunDirectory(longer).begin(load_recipe(str(longer)), resume=True)
+    RunDirectory(longer).begin(load_recipe(str(longer)))
     assert not (longer / "evaluation.json").exists()
     with pytest.raises(UserError, match="has not ended"):
         transfer._folders(str(longer))

@@ -118,11 +118,17 @@ def test_two_processes_train_one_agent_and_resume_it(tmp_path):
 def test_a_signal_to_one_process_stops_both_and_one_alone_goes_on(tmp_path):
     out = tmp_path / "run"
     started = start("grid-1-step", *SHORT, "--total-env-steps", 10**8, "--out", out, processes=2)
-    while not ((out / "metrics.jsonl").is_file() and metrics(out)):
-        assert all(process.poll() is None for process in started)
-        time.sleep(0.1)
-    started[1].terminate()
-    spoken, _ = outputs(started)
+    try:
+        deadline = time.monotonic() + 200
+        while not ((out / "metrics.jsonl").is_file() and metrics(out)):
+            assert all(process.poll() is None for process in started)
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        started[1].terminate()
+        spoken, _ = outputs(started)
+    finally:
+        for process in started:
+            process.kill()
     assert "--resume --distributed" in spoken
     done = len(metrics(out))
     run(out, "--resume", "--total-env-steps", 320 * (done + 2))
