@@ -15,7 +15,7 @@ train: $(VENV)/.ready  ## train RECIPE (make train RECIPE=ant-go-to-target ARGS=
 	$(BIN)/mjx-hkl train $(RECIPE) $(ARGS)
 
 test: $(VENV)/.ready lint  ## lint, types and all tests; where there is a GPU, those for one on it
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 	$(if $(GPU),XLA_FLAGS= $(BIN)/python -m pytest -m "gpu or accelerator" $(ARGS) || test $$? -eq 5)
 
 lint: $(VENV)/.ready

@@ -131,7 +131,7 @@ def _card(recipe: Recipe, about: dict[str, Any]) -> str:
         "policy": recipe.policy.kind,
         "default policy": f"high level {default_policy.high_level}, low level {default_policy.low_level}",
         "budget": f"{recipe.total_env_steps:,} environment steps",
-        "command": f"`{_command(recipe)}`" if _is_as_named(recipe) else "of a recipe changed: see agent.json",
+        "command": f"`{_command(recipe)}`" if _is_as_named(recipe) else "none in `train/`: see agent.json",
         "seed": about["seed"],
         "evaluation": "none"
         if evaluation is None
