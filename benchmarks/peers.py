@@ -21,20 +21,14 @@ import json
 import os
 import subprocess
 import sys
-import time
-import warnings
-from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
+
+from peer_trainers import OURS, PEERS, PEERS_BY_ACTIONS, Point
 
 THRESHOLDS = (0.5, 0.8)
-EVALUATIONS = 40
-EVALUATION_EPISODES = 128
-LONGER = 8  # times the budget, at the most, that a peer goes on
 AHEAD = 3.0  # times our seconds to 80 % that a peer is given
-
-Point = tuple[float, float, float]  # environment steps, training seconds, success rate
 
 
 def main() -> None:
@@ -64,7 +58,7 @@ def main() -> None:
     result = {"recipe": options.recipe, **about(recipe), "runs": runs}
     for seed, peer in itertools.product(range(options.repeats), options.peers):
         seconds = options.seconds or AHEAD * max(
-            (run["seconds_to_80%"] or 0.0 for run in runs if run["peer"] == OURS and run["seed"] == seed),
+            (run.get("seconds_to_80%") or 0.0 for run in runs if run["peer"] == OURS and run["seed"] == seed),
             default=0.0,
         )
         runs.append(run(peer, seed, seconds, options))
@@ -135,256 +129,6 @@ def run(peer: str, seed: int, seconds: float, options: argparse.Namespace) -> di
     return found
 
 
-def train_ours(recipe: Any, seed: int, seconds: float) -> list[Point]:
-    """`mjx-hkl train`, its agent evaluated after every log interval."""
-    import dataclasses
-
-    from mjx_hkl.experiments.build import make_environment, make_loop
-    from mjx_hkl.experiments.evaluation import evaluate
-    from mjx_hkl.experiments.training_run import agent_of_seed
-    from mjx_hkl.training import devices
-
-    devices.use_compilation_cache()
-    interval = -(-recipe.total_env_steps // EVALUATIONS)
-    loop = make_loop(dataclasses.replace(recipe, seed=seed, num_seeds=1, log_interval=interval))
-    worlds = make_environment(recipe, EVALUATION_EPISODES)
-    discrete = recipe.policy.actions == "categorical"  # rejax evaluates as it acts
-    loop.compile()
-    points: list[Point] = []
-    spent = 0.0
-    for state, (row,) in loop.intervals(loop.init()):
-        spent += row["interval_seconds"]
-        agent = agent_of_seed(state, 0)
-        success = evaluate(worlds, agent, len(points), deterministic=not discrete).success_rate
-        points.append((row["environment_steps"], spent, success))
-    return points
-
-
-def train_sac(recipe: Any, seed: int, seconds: float) -> list[Point]:
-    """Brax's SAC with the recipe's batch, replay ratio, sizes of networks and learning rate; two critics."""
-    from brax.training.agents.sac import networks
-    from brax.training.agents.sac import train as sac
-
-    algorithm = recipe.algorithm
-    batch = algorithm.batch_size * algorithm.unroll_length
-    ratio = algorithm.updates_per_unroll * batch / (recipe.num_envs * algorithm.unroll_length)
-    updates = max(1, round(ratio * recipe.num_envs / batch))
-
-    def make_networks(*args: Any, **kwargs: Any) -> networks.SACNetworks:
-        policy, critic = (
-            networks.make_sac_networks(*args, **{**kwargs, "hidden_layer_sizes": sizes})
-            for sizes in (recipe.policy.low_level, recipe.critic.sizes)
-        )
-        return critic.replace(policy_network=policy.policy_network)
-
-    return train_brax(
-        sac.train,
-        recipe,
-        seed,
-        seconds,
-        batch_size=round(ratio * recipe.num_envs / updates),  # the nearest of the same ratio
-        grad_updates_per_step=updates,
-        learning_rate=algorithm.policy_learning_rate,
-        min_replay_size=recipe.min_replay,
-        max_replay_size=recipe.replay_capacity,
-        network_factory=make_networks,
-    )
-
-
-def train_ppo(recipe: Any, seed: int, seconds: float) -> list[Point]:
-    """Brax's PPO as its authors train legged bodies, with the recipe's network sizes."""
-    from brax.training.agents.ppo import networks
-    from brax.training.agents.ppo import train as ppo
-
-    return train_brax(
-        ppo.train,
-        recipe,
-        seed,
-        seconds,
-        unroll_length=20,
-        batch_size=recipe.num_envs // 8,
-        num_minibatches=8,
-        num_updates_per_batch=4,
-        learning_rate=3e-4,
-        entropy_cost=1e-2,
-        reward_scaling=0.1,
-        network_factory=lambda *args, **kwargs: networks.make_ppo_networks(
-            *args,
-            **{
-                **kwargs,
-                "policy_hidden_layer_sizes": recipe.policy.low_level,
-                "value_hidden_layer_sizes": recipe.critic.sizes,
-            },
-        ),
-    )
-
-
-class EnoughError(Exception):
-    """Ends one of Brax's trainers, which know only a number of steps."""
-
-
-def train_brax(train: Any, recipe: Any, seed: int, seconds: float, **settings: Any) -> list[Point]:
-    """One of Brax's trainers on our world, its observation groups joined."""
-    import jax
-    import jax.numpy as jnp
-
-    from mjx_hkl.environments import FlatWorld, make_world
-    from mjx_hkl.training import devices
-
-    devices.use_compilation_cache()
-    if not hasattr(jax, "device_put_replicated"):  # gone from JAX; Brax still calls it
-        jax.device_put_replicated = lambda x, places: jax.tree.map(lambda y: jnp.stack([y]), x)
-    world: Any = make_world(recipe.environment, recipe.engine)
-    points: list[Point] = []
-
-    def progress(steps: int, metrics: dict[str, Any]) -> None:
-        if "training/walltime" not in metrics:
-            return  # before training
-        points.append((int(steps), metrics["training/walltime"], float(metrics["eval/episode_success"])))
-        if steps >= recipe.total_env_steps and without_compiling(points)[-1][1] >= seconds:
-            raise EnoughError
-
-    with warnings.catch_warnings(), contextlib.suppress(EnoughError):
-        warnings.simplefilter("ignore")
-        train(
-            environment=FlatWorld(world),
-            num_timesteps=LONGER * recipe.total_env_steps,
-            episode_length=world.episode_length,
-            num_envs=recipe.num_envs,
-            num_eval_envs=EVALUATION_EPISODES,
-            num_evals=LONGER * EVALUATIONS + 1,
-            discounting=recipe.algorithm.discount,
-            normalize_observations=True,
-            deterministic_eval=True,
-            seed=seed,
-            progress_fn=progress,
-            **settings,
-        )
-    return without_compiling(points)
-
-
-def without_compiling(points: list[Point]) -> list[Point]:
-    """The first two parts, in which Brax compiles, no longer than the four after them are."""
-    seconds = [0.0, *(point[1] for point in points)]
-    parts = [after - before for before, after in itertools.pairwise(seconds)]
-    typical = median(parts[2:6]) if parts[2:] else parts[-1]
-    spent = itertools.accumulate([*(min(part, typical) for part in parts[:2]), *parts[2:]])
-    return [(steps, so_far, success) for (steps, _, success), so_far in zip(points, spent, strict=True)]
-
-
-def train_rejax(recipe: Any, seed: int, seconds: float, passes: int) -> list[Point]:
-    """PPO of rejax with PureJaxRL's settings, or with one pass over the data of each unroll."""
-    import jax
-    from flax import linen
-    from rejax import PPO
-    from rejax.evaluate import evaluate
-    from rejax.networks import VNetwork
-
-    from mjx_hkl.training import devices
-
-    devices.use_compilation_cache()
-    algorithm = recipe.algorithm
-    world = GymnaxWorld(recipe.environment)
-    interval = -(-recipe.total_env_steps // EVALUATIONS)
-    agent = PPO.create(
-        env=world,
-        agent_kwargs={"hidden_layer_sizes": recipe.policy.low_level, "activation": "elu"},
-        total_timesteps=interval,
-        eval_freq=interval,
-        skip_initial_evaluation=True,
-        num_envs=recipe.num_envs,
-        num_steps=algorithm.unroll_length,
-        num_epochs=passes,
-        num_minibatches=passes,
-        gamma=algorithm.discount,
-        learning_rate=algorithm.policy_learning_rate,
-        ent_coef=algorithm.entropy_cost,
-        max_grad_norm=0.5,
-    ).replace(
-        eval_callback=lambda agent, state, rng: (),
-        critic=VNetwork(hidden_layer_sizes=recipe.critic.sizes, activation=linen.elu),
-    )
-    train = jax.jit(lambda state: agent.train(train_state=state)[0])
-    play = jax.jit(
-        lambda state, key: evaluate(
-            agent.make_act(state), key, world, world.default_params, EVALUATION_EPISODES
-        )[0]
-    )
-    state = agent.init_state(jax.random.key(seed))
-    jax.block_until_ready(train(state))  # compiles
-    points: list[Point] = []
-    spent = 0.0
-    most = LONGER * recipe.total_env_steps
-    while int(state.global_step) < (most if spent < seconds else recipe.total_env_steps):
-        start = time.perf_counter()
-        state = jax.block_until_ready(train(state))
-        spent += time.perf_counter() - start
-        lengths = play(state, jax.random.key(len(points)))
-        success = float((lengths < world.episode_length).mean())
-        points.append((int(state.global_step), spent, success))
-    return points
-
-
-class GymnaxParameters(NamedTuple):
-    """What rejax reads of an environment's parameters."""
-
-    max_steps_in_episode: int
-
-
-class GymnaxWorld:
-    """One of our grids behind the functions of gymnax that rejax calls."""
-
-    def __init__(self, name: str):
-        from mjx_hkl.environments import make_world
-
-        self.world: Any = make_world(name)
-        self.default_params = GymnaxParameters(self.episode_length)
-
-    @property
-    def episode_length(self) -> int:
-        """Actions until truncation."""
-        return self.world.episode_length
-
-    def reset(self, key: Any, params: Any) -> tuple[Any, Any]:
-        """A first observation and a state, with the actions since its reset."""
-        import jax.numpy as jnp
-
-        state = self.world.reset(key)
-        return self.flat(state), (state, jnp.zeros((), jnp.int32))
-
-    def step(self, key: Any, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
-        """One action; where the episode is over, the first observation of the next."""
-        import jax
-        import jax.numpy as jnp
-
-        inner, age = state
-        after = self.world.step(inner, action)
-        done = (after.done > 0) | (age + 1 >= self.episode_length)
-        first_seen, first = self.reset(key, params)
-        seen, state = jax.tree.map(
-            lambda x, y: jnp.where(done, x, y), (first_seen, first), (self.flat(after), (after, age + 1))
-        )
-        return seen, state, after.reward, done, {}
-
-    def flat(self, state: Any) -> Any:
-        """All observation groups in one vector."""
-        import jax.numpy as jnp
-
-        return jnp.concatenate([state.obs[name] for name in self.world.observation_size])
-
-    def action_space(self, params: Any) -> Any:
-        """The moves."""
-        from gymnax.environments.spaces import Discrete
-
-        return Discrete(self.world.action_size)
-
-    def observation_space(self, params: Any) -> Any:
-        """Of one vector."""
-        from gymnax.environments.spaces import Box
-
-        return Box(-1.0, 1.0, (sum(self.world.observation_size.values()),))
-
-
 def about(recipe: Any) -> dict[str, Any]:
     """What the numbers are of."""
     from importlib.metadata import PackageNotFoundError, version
@@ -413,17 +157,6 @@ def table(runs: list[dict[str, Any]]) -> str:
         final = median(run["final_success_rate"] for run in mine)
         lines.append(f"| {peer} | {len(mine)} | {speed:,.0f} | {shown[0]} | {shown[1]} | {final:.1%} |")
     return "\n".join(lines)
-
-
-OURS = "mjx-hkl"
-PEERS = {
-    OURS: train_ours,
-    "brax-sac": train_sac,
-    "brax-ppo": train_ppo,
-    "rejax-ppo": partial(train_rejax, passes=4),
-    "rejax-a2c": partial(train_rejax, passes=1),
-}
-PEERS_BY_ACTIONS = {"gaussian": ["brax-sac", "brax-ppo"], "categorical": ["rejax-ppo", "rejax-a2c"]}
 
 
 if __name__ == "__main__":

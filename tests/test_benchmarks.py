@@ -10,8 +10,8 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def peers():
-    spec = importlib.util.spec_from_file_location("peers", BENCHMARKS / "peers.py")
+def peer_trainers():
+    spec = importlib.util.spec_from_file_location("peer_trainers", BENCHMARKS / "peer_trainers.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -63,6 +63,6 @@ def test_peers_say_before_they_run_what_cannot_be(arguments, expected):
 def test_a_peers_seconds_are_without_those_it_compiles_in():
     """Parts of 30 and 9 s with compilation, then 3 s each, slower towards the end."""
     ends = [30.0, 39.0, 42.0, 45.0, 48.0, 51.0, 58.0]
-    found = peers().without_compiling([(i, end, 0.5) for i, end in enumerate(ends)])
+    found = peer_trainers().without_compiling([(i, end, 0.5) for i, end in enumerate(ends)])
     assert [point[1] for point in found] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 25.0]
-    assert peers().without_compiling([(1, 30.0, 0.5)]) == [(1, 30.0, 0.5)]
+    assert peer_trainers().without_compiling([(1, 30.0, 0.5)]) == [(1, 30.0, 0.5)]

@@ -73,4 +73,6 @@ def _one_line(box: str, command: str) -> str:
     message = message.replace("{None}|", "")
     unfit = r"no type matching (\S+) could be instantiated from \[(.*?)\]\..*"
     message = re.sub(unfit, r"\2 is no \1", message)
+    message = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is no INT", message)
+    message = re.sub(r"could not convert string to float: (.*)", r"\1 is no FLOAT", message)
     return message[:1].lower() + message[1:].rstrip(".") + hint

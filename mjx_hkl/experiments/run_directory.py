@@ -87,11 +87,9 @@ class RunDirectory:
             lock.acquire(blocking=False)
         except Timeout:
             raise UserError(f"another process is training in {self.path}") from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
+        except (OSError, NotImplementedError) as error:  # the latter is filelock's for a system without them
+            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
                 raise UserError(f"cannot train in {self.path}: {error.strerror}") from error
-        except NotImplementedError:
-            pass
         try:
             yield
         finally:

@@ -182,6 +182,7 @@ def _difference(saved: Any, expected: dict[str, str]) -> str:
 
 def _damaged(folder: Path, step: int, error: Exception) -> UserError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = reason.partition(" See full TensorStore details")[0]  # which it then does not give
     return UserError(
         f"checkpoint {folder / str(step)} is incomplete or damaged ({reason[:200]}); left untouched"
     )

@@ -42,6 +42,8 @@ def fails(capsys, *arguments):
         (["train", RECIPE, "--num-envs", "-3"], "num_envs: input should be greater than 0, not -3"),
         (["train", RECIPE, "--num-envs", "0"], "num_envs: input should be greater than 0, not 0"),
         (["train", RECIPE, "--total-env-steps", "many"], "--total-env-steps"),
+        (["train", RECIPE, "--seed", "1.5"], "--seed: '1.5' is no INT"),
+        (["train", RECIPE, "--algorithm.kl-cost", "low"], "--algorithm.kl-cost: 'low' is no FLOAT"),
         (
             ["train", RECIPE, "--algorithm.kl-cost", "-1"],
             "kl_cost: input should be greater",

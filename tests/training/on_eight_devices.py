@@ -51,6 +51,7 @@ def compare(recipe):
     _, many, many_rows, collectives, state = train(dataclasses.replace(recipe, num_devices=8))
     return {
         "difference": float(np.abs(one - many).max()),
+        "largest": float(np.abs(many).max()),
         "moved": float(np.abs(one - before).max()),
         "rows": [one_rows, many_rows],
         "collectives": collectives,

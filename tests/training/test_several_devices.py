@@ -33,11 +33,12 @@ def compared():
     return on_eight_devices(str(Path(__file__).with_name("on_eight_devices.py")))
 
 
-@pytest.mark.parametrize("what", ["worlds", "seeds", "physics"])
-def test_eight_devices_compute_what_one_does(compared, what):
+@pytest.mark.parametrize(("what", "of_the_way"), [("worlds", 1e-3), ("seeds", 1e-3), ("physics", 5e-3)])
+def test_eight_devices_compute_what_one_does(compared, what, of_the_way):
     """Up to the order of float additions, which a contact makes visible in the physics."""
     found = compared[what]
-    assert found["difference"] < 5e-3 * found["moved"]
+    assert found["difference"] < 1e-3 * found["largest"]
+    assert found["difference"] < of_the_way * found["moved"]
     for one, many in zip(*found["rows"], strict=True):
         assert one["episodes"] == many["episodes"]
         np.testing.assert_allclose(one["critic_loss"], many["critic_loss"], rtol=1e-2)
