@@ -1,6 +1,7 @@
 """What peers.py runs: each trains on a recipe's world and returns how its success rose.
 
-Every trainer takes a resolved recipe, a seed, and the seconds of training it goes on for beyond the budget.
+Every trainer takes a resolved recipe, a seed, the number of evaluations in the budget, and the seconds of
+training it goes on for beyond it.
 """
 
 import contextlib
@@ -11,14 +12,13 @@ from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
-EVALUATIONS = 40
 EVALUATION_EPISODES = 128
 LONGER = 8  # times the budget, at the most, that a peer goes on
 
 Point = tuple[float, float, float]  # environment steps, training seconds, success rate
 
 
-def train_ours(recipe: Any, seed: int, seconds: float) -> list[Point]:
+def train_ours(recipe: Any, seed: int, evaluations: int, seconds: float) -> list[Point]:
     """`mjx-hkl train`, its agent evaluated after every log interval."""
     import dataclasses
 
@@ -28,7 +28,7 @@ def train_ours(recipe: Any, seed: int, seconds: float) -> list[Point]:
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
-    interval = -(-recipe.total_env_steps // EVALUATIONS)
+    interval = -(-recipe.total_env_steps // evaluations)
     loop = make_loop(dataclasses.replace(recipe, seed=seed, num_seeds=1, log_interval=interval))
     worlds = make_environment(recipe, EVALUATION_EPISODES)
     discrete = recipe.policy.actions == "categorical"  # rejax evaluates as it acts
@@ -43,7 +43,7 @@ def train_ours(recipe: Any, seed: int, seconds: float) -> list[Point]:
     return points
 
 
-def train_sac(recipe: Any, seed: int, seconds: float) -> list[Point]:
+def train_sac(recipe: Any, seed: int, evaluations: int, seconds: float) -> list[Point]:
     """Brax's SAC with the recipe's batch, replay ratio, sizes of networks and learning rate; two critics."""
     from brax.training.agents.sac import networks
     from brax.training.agents.sac import train as sac
@@ -64,6 +64,7 @@ def train_sac(recipe: Any, seed: int, seconds: float) -> list[Point]:
         sac.train,
         recipe,
         seed,
+        evaluations,
         seconds,
         batch_size=round(ratio * recipe.num_envs / updates),  # the nearest of the same ratio
         grad_updates_per_step=updates,
@@ -74,7 +75,7 @@ def train_sac(recipe: Any, seed: int, seconds: float) -> list[Point]:
     )
 
 
-def train_ppo(recipe: Any, seed: int, seconds: float) -> list[Point]:
+def train_ppo(recipe: Any, seed: int, evaluations: int, seconds: float) -> list[Point]:
     """Brax's PPO as its authors train legged bodies, with the recipe's network sizes."""
     from brax.training.agents.ppo import networks
     from brax.training.agents.ppo import train as ppo
@@ -83,6 +84,7 @@ def train_ppo(recipe: Any, seed: int, seconds: float) -> list[Point]:
         ppo.train,
         recipe,
         seed,
+        evaluations,
         seconds,
         unroll_length=20,
         batch_size=recipe.num_envs // 8,
@@ -106,7 +108,9 @@ class EnoughError(Exception):
     """Ends one of Brax's trainers, which know only a number of steps."""
 
 
-def train_brax(train: Any, recipe: Any, seed: int, seconds: float, **settings: Any) -> list[Point]:
+def train_brax(
+    train: Any, recipe: Any, seed: int, evaluations: int, seconds: float, **settings: Any
+) -> list[Point]:
     """One of Brax's trainers on our world, its observation groups joined."""
     import jax
     import jax.numpy as jnp
@@ -135,7 +139,7 @@ def train_brax(train: Any, recipe: Any, seed: int, seconds: float, **settings: A
             episode_length=world.episode_length,
             num_envs=recipe.num_envs,
             num_eval_envs=EVALUATION_EPISODES,
-            num_evals=LONGER * EVALUATIONS + 1,
+            num_evals=LONGER * evaluations + 1,
             discounting=recipe.algorithm.discount,
             normalize_observations=True,
             deterministic_eval=True,
@@ -155,7 +159,7 @@ def without_compiling(points: list[Point]) -> list[Point]:
     return [(steps, so_far, success) for (steps, _, success), so_far in zip(points, spent, strict=True)]
 
 
-def train_rejax(recipe: Any, seed: int, seconds: float, passes: int) -> list[Point]:
+def train_rejax(recipe: Any, seed: int, evaluations: int, seconds: float, passes: int) -> list[Point]:
     """PPO of rejax with PureJaxRL's settings, or with one pass over the data of each unroll."""
     import jax
     from flax import linen
@@ -168,7 +172,7 @@ def train_rejax(recipe: Any, seed: int, seconds: float, passes: int) -> list[Poi
     devices.use_compilation_cache()
     algorithm = recipe.algorithm
     world = GymnaxWorld(recipe.environment)
-    interval = -(-recipe.total_env_steps // EVALUATIONS)
+    interval = -(-recipe.total_env_steps // evaluations)
     agent = PPO.create(
         env=world,
         agent_kwargs={"hidden_layer_sizes": recipe.policy.low_level, "activation": "elu"},

@@ -9,8 +9,8 @@ with one pass over its data (A2C). Each trains in a process of its own with as m
 engine, the budget and the network sizes of the recipe; SAC also with its batch, replay and replay ratio; the
 others go on beyond the budget until they have had three times the seconds that mjx-hkl took to 80 %. Of each:
 environment steps per second with learning, and training seconds until 50 and 80 % success, evaluations and
-compilation apart. Success is that of 128 episodes, forty times in the budget, under the mean policy (with
-discrete actions: the sampled one). One JSON object, and a table.
+compilation apart. Success is that of 128 episodes, `--evaluations` times in the budget, under the mean policy
+(with discrete actions: the sampled one). One JSON object, and a table.
 """
 
 import argparse
@@ -46,13 +46,17 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, help="of training that peers get at least, beyond their budget"
     )
+    parser.add_argument("--evaluations", type=int, default=40, help="in the budget (default 40)")
     parser.add_argument("--only-run", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is shared with the child
+    if options.evaluations < 2:
+        parser.error("--evaluations must be at least 2: steps per second are those between them")
     recipe = prepare(parser, options)
     if options.only_run:
-        print(json.dumps(PEERS[options.only_run](recipe, options.seed, options.seconds or 0.0)))
+        train = PEERS[options.only_run]
+        print(json.dumps(train(recipe, options.seed, options.evaluations, options.seconds or 0.0)))
         return
     runs: list[dict[str, Any]] = []
     result = {"recipe": options.recipe, **about(recipe), "runs": runs}
@@ -106,6 +110,7 @@ def run(peer: str, seed: int, seconds: float, options: argparse.Namespace) -> di
     """One peer in a process of its own; `error` where it failed."""
     command = [sys.executable, __file__, options.recipe, "--only-run", peer]
     command += ["--seed", str(seed), "--seconds", str(seconds)]
+    command += ["--evaluations", str(options.evaluations)]
     if options.total_env_steps:
         command += ["--total-env-steps", str(options.total_env_steps)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
