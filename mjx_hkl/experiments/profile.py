@@ -25,6 +25,7 @@ PARTS = (
 replay, and the update's, gradients included (`targets`: the sums of Retrace, V-trace or n steps)."""
 
 _OPERATION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = ")
+_OPERAND = re.compile(r"%([\w.\-]+)")
 _SCOPES = re.compile(r'op_name="([^"]*)"')
 _CONTAINERS = ("while", "conditional", "call.")  # their time is that of what they run
 
@@ -59,11 +60,19 @@ def profile(program: jax.stages.Compiled, call: Callable[[], Any], folder: Path)
 
 
 def _parts(text: str) -> dict[str, str]:
-    """The part each operation of a compiled program belongs to."""
-    found = {}
+    """The part each operation of a compiled program belongs to.
+
+    Where XLA has rewritten an operation, many matrix products among them, its scopes are gone: it is then of
+    the part that its first operand with one is of. Operands come before what uses them.
+    """
+    found: dict[str, str] = {}
     for line in text.splitlines():
         operation, scopes = _OPERATION.match(line), _SCOPES.search(line)
-        if operation and scopes:
-            known = [scope for scope in re.findall(r"\w+", scopes[1]) if scope in PARTS]
-            found[operation[1]] = known[-1] if known else "other"
+        if operation:
+            if scopes:
+                known = [scope for scope in re.findall(r"\w+", scopes[1]) if scope in PARTS][-1:]
+            else:
+                operands = (found.get(name) for name in _OPERAND.findall(line, operation.end()))
+                known = [part for part in operands if part not in (None, "other")]
+            found[operation[1]] = known[0] if known else "other"
     return found
