@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from mjx_hkl.models.config import ModelConfig
-from mjx_hkl.models.networks import MLP, Inputs, Observation
+from mjx_hkl.models.networks import MLP, Inputs, Observation, tanh_layer_norm
 
 
 class Critic(nnx.Module):
@@ -53,4 +53,6 @@ class ValueNetwork(nnx.Module):
 
     def __call__(self, inputs: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """The value of each input."""
-        return self.value(self.rest(jnp.tanh(self.norm(self.first(inputs)))))[..., 0]
+        flat = inputs.reshape(-1, inputs.shape[-1])
+        features = tanh_layer_norm(self.first(flat), self.norm.scale[...], self.norm.bias[...])
+        return self.value(self.rest(features)).reshape(inputs.shape[:-1])

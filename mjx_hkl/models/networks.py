@@ -27,6 +27,44 @@ def _elu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arra
     return y, tangents[0] * (jnp.minimum(y, 0.0) + 1.0)
 
 
+@jax.custom_vjp
+def tanh_layer_norm(
+    x: Float[Array, "batch n"], scale: Float[Array, " n"], bias: Float[Array, " n"]
+) -> Float[Array, "batch n"]:
+    """tanh of LayerNorm (Ba et al. 2016), as flax's to 1e-6 and cheaper forwards and backwards.
+
+    All sums are matrix products: on a CPU, XLA's reductions take several times as long.
+    """
+    return _tanh_layer_norm_forward(x, scale, bias)[0]
+
+
+def _tanh_layer_norm_forward(x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
+    centred = x - _row_mean(x)
+    inverse_deviation = jax.lax.rsqrt(_row_mean(jnp.square(centred)) + 1e-6)
+    normal = centred * inverse_deviation
+    y = jnp.tanh(normal * scale + bias)
+    return y, (normal, inverse_deviation, scale, y)
+
+
+def _tanh_layer_norm_backward(kept: tuple[Array, ...], dy: Array) -> tuple[Array, Array, Array]:
+    normal, inverse_deviation, scale, y = kept
+    before_tanh = dy * (1.0 - jnp.square(y))
+    d_normal = before_tanh * scale
+    along = d_normal - _row_mean(d_normal) - normal * _row_mean(d_normal * normal)
+    return inverse_deviation * along, _column_sum(before_tanh * normal), _column_sum(before_tanh)
+
+
+tanh_layer_norm.defvjp(_tanh_layer_norm_forward, _tanh_layer_norm_backward)
+
+
+def _row_mean(x: Array) -> Array:
+    return jnp.matmul(x, jnp.full((x.shape[-1], 1), 1.0 / x.shape[-1]), precision="highest")
+
+
+def _column_sum(x: Array) -> Array:
+    return jnp.matmul(jnp.ones(x.shape[0]), x, precision="highest")
+
+
 class MLP(nnx.Module):
     """Linear layers with ELU after each (Appendix G)."""
 
