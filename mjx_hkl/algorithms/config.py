@@ -53,6 +53,10 @@ class AlgorithmConfig:
     target_update_rate: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of the way to the online parameters a move goes: 1 copies them; a Polyak average has period 1
     and a rate like 0.005."""
+    policy_average_updates: NonNegative = 0
+    """Updates over which the agent that is evaluated and exported is a moving average, of its policy and
+    default policy (Polyak averaging): between updates a policy swings more than its average does. Acting and
+    learning do not see it. 0: it is the last."""
     action_samples: Positive = 1
     """M of eq. 18: samples of a in svg's E_π Q."""
     unroll_length: Positive = 10

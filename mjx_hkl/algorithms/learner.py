@@ -22,11 +22,17 @@ from mjx_hkl.models.agent import Agent, module_at, with_modules
 
 @flax.struct.dataclass
 class Learner:
-    """θ, φ, ψ, their targets, and the optimizers' state by module."""
+    """θ, φ, ψ, their targets, the optimizers' state by module, and averages of modules over updates."""
 
     agent: Agent
     target: Target
     optimizer_state: dict[str, optax.OptState]
+    average: dict[str, Any]
+
+    @property
+    def averaged(self) -> Agent:
+        """The agent to evaluate and export: modules that are averaged, and the others as they are."""
+        return with_modules(self.agent, self.average)
 
 
 def optimizers(config: AlgorithmConfig) -> dict[str, optax.GradientTransformation]:
@@ -57,17 +63,18 @@ def optimizers(config: AlgorithmConfig) -> dict[str, optax.GradientTransformatio
 
 def init(agent: Agent, config: AlgorithmConfig) -> Learner:
     """A learner whose target equals the agent."""
-    # A copy: online and target buffers are donated together and must not be the same.
-    target = jax.tree.map(lambda x: x + 0, Target(agent))
     state = {module: tx.init(getattr(agent, module)) for module, tx in optimizers(config).items()}
-    return Learner(agent, target, state)
+    averaged = ("policy", "default_policy") if config.policy_average_updates else ()
+    return Learner(
+        agent, _copy(Target(agent)), state, {name: _copy(getattr(agent, name)) for name in averaged}
+    )
 
 
 def with_parameters(learner: Learner, modules: Mapping[str, Any]) -> Learner:
-    """A fresh learner whose modules of these names, and their targets, are these instead."""
+    """A fresh learner whose modules of these names, their targets and averages, are these instead."""
     agent = with_modules(learner.agent, modules)
-    target = jax.tree.map(lambda x: x + 0, Target(agent))
-    return learner.replace(agent=agent, target=target)
+    average = {name: _copy(getattr(agent, name)) for name in learner.average}
+    return learner.replace(agent=agent, target=_copy(Target(agent)), average=average)
 
 
 def update(
@@ -103,7 +110,18 @@ def update(
         agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
         rate = jnp.where(count % config.target_update_period == 0, config.target_update_rate, 0.0)
         target = jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, Target(agent), learner.target)
-    return Learner(agent, target, optimizer_state), metrics
+        # All updates weigh alike until there are so many; and what is frozen stays to the last bit.
+        share = 1.0 / jnp.clip(count, 1, max(1, config.policy_average_updates))
+        average = {
+            name: jax.tree.map(lambda new, old: old + share * (new - old), getattr(agent, name), old)
+            for name, old in learner.average.items()
+        }
+    return Learner(agent, target, optimizer_state, average), metrics
+
+
+def _copy(tree: Any) -> Any:
+    """Other buffers: those of a state are donated together and must not be the same."""
+    return jax.tree.map(lambda x: x + 0, tree)
 
 
 _LOSSES = {"svg": svg.loss, "v_trace": actor_critic.loss}

@@ -210,13 +210,14 @@ def _finish(recipe: Recipe, run: RunDirectory, agents: list[Agent]) -> list[Eval
 
 
 def agent_of_seed(state: TrainState, index: int) -> Agent:
-    """One agent of a state of several seeds, on this process's first device."""
+    """One seed's agent to evaluate and export, of a state of several, on this process's first device."""
 
     def pick(agents: Agent) -> Agent:
         return jax.tree.map(lambda x: x[index], agents)
 
-    everywhere = replicated(jax.tree.leaves(state.learner.agent)[0].sharding)
-    picked = jax.jit(pick, out_shardings=everywhere)(state.learner.agent)
+    agents = state.learner.averaged
+    everywhere = replicated(jax.tree.leaves(agents)[0].sharding)
+    picked = jax.jit(pick, out_shardings=everywhere)(agents)
     return jax.device_put(jax.device_get(picked))
 
 

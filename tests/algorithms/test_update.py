@@ -21,7 +21,7 @@ CONFIG = AlgorithmConfig(
     target_update_period=3,
 )
 loss = jax.jit(svg.loss, static_argnames="config")
-update = jax.jit(learner.update, static_argnames="config")
+update = jax.jit(learner.update, static_argnames=("config", "frozen"))
 AGENTS = {
     "isotropic": {},
     "ar1": {"high_level": "ar1"},
@@ -102,6 +102,50 @@ def test_the_target_moves_every_period(rate):
         new = jax.tree.leaves(hierarchy.Target(state.agent))
         for a, b, c in zip(jax.tree.leaves(state.target), jax.tree.leaves(old), new, strict=True):
             np.testing.assert_allclose(a, (1 - share) * b + share * c, rtol=1e-6, atol=1e-7)
+
+
+def test_the_agent_to_export_is_the_mean_of_the_first_updates_then_a_moving_average():
+    config = dataclasses.replace(CONFIG, policy_average_updates=3)
+    start = make_agent("ar_learned", low_level="separate")
+    state = learner.init(start, config)
+    high_level = start.policy.high_level
+    seen = []
+    for count in range(1, 7):
+        state, _ = update(
+            state,
+            make_window(count),
+            jax.random.key(count),
+            jnp.int32(count),
+            config=config,
+            frozen=("policy.high_level",),
+        )
+        seen.append(state.agent)
+        for name in ("policy", "default_policy"):
+            parameters = [np.stack(jax.tree.leaves(getattr(agent, name))[-1]) for agent in seen]
+            expected = np.mean(parameters[:3], axis=0)
+            for parameter in parameters[3:]:
+                expected = 2 / 3 * expected + 1 / 3 * parameter
+            found = jax.tree.leaves(getattr(state.averaged, name))[-1]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+            assert (found != parameters[-1]).any() == (count > 1)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, state.averaged.policy.high_level, high_level))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, state.averaged.critic, state.agent.critic))
+
+
+def test_modules_from_elsewhere_are_where_the_average_begins():
+    config = dataclasses.replace(CONFIG, policy_average_updates=100)
+    other = make_agent("ar_learned", seed=1).policy.low_level
+    state = learner.with_parameters(
+        learner.init(make_agent("ar_learned"), config), {"policy.low_level": other}
+    )
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, state.averaged.policy.low_level, other))
+
+
+def test_without_an_average_the_agent_to_export_is_the_last():
+    state = learner.init(make_agent("ar_learned"), CONFIG)
+    state, _ = update(state, make_window(), jax.random.key(0), jnp.int32(1), config=CONFIG)
+    assert not state.average
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, state.averaged, state.agent))
 
 
 def test_each_module_has_its_own_learning_rate():
