@@ -31,7 +31,7 @@ def _elu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arra
 def tanh_layer_norm(
     x: Float[Array, "batch n"], scale: Float[Array, " n"], bias: Float[Array, " n"]
 ) -> Float[Array, "batch n"]:
-    """tanh of LayerNorm (Ba et al. 2016), as flax's to 1e-6 and cheaper forwards and backwards.
+    """LayerNorm (Ba et al. 2016), then tanh: as flax's to 1e-6, and cheaper forwards and backwards.
 
     All sums are matrix products: on a CPU, XLA's reductions take several times as long.
     """
