@@ -28,6 +28,7 @@ from typing import Any
 from peer_trainers import OURS, PEERS, PEERS_BY_ACTIONS, Point
 
 THRESHOLDS = (0.5, 0.8)
+FIELDS = ("num_envs", "total_env_steps")  # of the recipe, that may be given
 AHEAD = 3.0  # times our seconds to 80 % that a peer is given
 
 
@@ -42,7 +43,8 @@ def main() -> None:
         "--peers", nargs="+", choices=PEERS, help="all that have the recipe's kind of actions"
     )
     parser.add_argument("--repeats", type=int, default=1, help="seeds, each peer in turn")
-    parser.add_argument("--total-env-steps", type=int)
+    for field in FIELDS:
+        parser.add_argument("--" + field.replace("_", "-"), type=int, help="instead of the recipe's")
     parser.add_argument(
         "--seconds", type=float, help="of training that peers get at least, beyond their budget"
     )
@@ -74,17 +76,16 @@ def main() -> None:
 
 
 def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any:
-    """The recipe, resolved, in the budget asked for; ends with one line where a peer cannot run."""
-    import dataclasses
-
+    """The recipe, resolved, with the fields given; ends with one line where a peer cannot run."""
+    from mjx_hkl.config import to_table
     from mjx_hkl.errors import UserError
     from mjx_hkl.experiments.build import resolve
-    from mjx_hkl.experiments.recipe import load_recipe
+    from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 
     try:
-        recipe = resolve(load_recipe(options.recipe))
-        if options.total_env_steps:
-            recipe = dataclasses.replace(recipe, total_env_steps=options.total_env_steps)
+        given = {field: getattr(options, field) for field in FIELDS if getattr(options, field) is not None}
+        table = to_table(load_recipe(options.recipe)) | given
+        recipe = resolve(recipe_from_table(table, "command line"))
     except UserError as error:
         parser.error(str(error))
     if recipe.transfer.checkpoint:
@@ -111,8 +112,9 @@ def run(peer: str, seed: int, seconds: float, options: argparse.Namespace) -> di
     command = [sys.executable, __file__, options.recipe, "--only-run", peer]
     command += ["--seed", str(seed), "--seconds", str(seconds)]
     command += ["--evaluations", str(options.evaluations)]
-    if options.total_env_steps:
-        command += ["--total-env-steps", str(options.total_env_steps)]
+    for field in FIELDS:
+        if getattr(options, field) is not None:
+            command += ["--" + field.replace("_", "-"), str(getattr(options, field))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = {"peer": peer, "seed": seed}
     if done.returncode:

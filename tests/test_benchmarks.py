@@ -49,6 +49,8 @@ def test_a_mistake_is_told_in_one_line(script):
     ("arguments", "expected"),
     [
         (["grid-1-step", "--peers", "brax-sac"], "brax-sac does not have categorical actions"),
+        (["ball-go-to-target", "--num-envs", "-4"], "num_envs"),
+        (["ball-go-to-target", "--evaluations", "1"], "--evaluations must be at least 2"),
         (["ball-go-to-target", "--out", "no/where.json"], "cannot write no/where.json"),
         (["ant-to-gap:shared"], "starts from another agent"),
     ],
