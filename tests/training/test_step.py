@@ -7,6 +7,7 @@ import pytest
 
 from mjx_hkl.experiments.build import make_loop, make_train_step, resolve
 from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.experiments.training_run import agent_of_seed
 from mjx_hkl.training import checkpoint, devices
 
 
@@ -94,6 +95,18 @@ def test_a_seed_beside_others_is_the_seed_alone(tiny_recipe):
     assert single_rows[0]["environment_steps"] == both_rows[1]["environment_steps"]
     different = [(b[0] != b[1]).any() for b in jax.tree.leaves(both.learner.agent.policy)]
     assert any(different)
+
+
+def test_what_is_evaluated_and_exported_of_a_seed_is_its_average(tiny_recipe):
+    loop = make_loop(dataclasses.replace(tiny_recipe, num_seeds=2))
+    *_, (state, _) = loop.intervals(loop.init())
+    agent, last = agent_of_seed(state, 1), jax.tree.map(lambda x: x[1], state.learner.agent)
+    average = jax.tree.map(lambda x: x[1], state.learner.average)
+    leaves_equal(agent.policy, average["policy"])
+    leaves_equal(agent.default_policy, average["default_policy"])
+    leaves_equal(agent.critic, last.critic)
+    pairs = zip(jax.tree.leaves(agent.policy), jax.tree.leaves(last.policy), strict=True)
+    assert any((one != other).any() for one, other in pairs)
 
 
 @pytest.mark.parametrize("prior", ["ar1", "ar_learned"])
