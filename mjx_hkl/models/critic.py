@@ -53,6 +53,13 @@ class ValueNetwork(nnx.Module):
 
     def __call__(self, inputs: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """The value of each input."""
-        flat = inputs.reshape(-1, inputs.shape[-1])
-        features = tanh_layer_norm(self.first(flat), self.norm.scale[...], self.norm.bias[...])
-        return self.value(self.rest(features)).reshape(inputs.shape[:-1])
+        scale, bias = self.norm.scale, self.norm.bias
+        assert scale is not None, "made with one"
+        assert bias is not None, "likewise"
+        # One axis is faster than several. The batch, which devices may share, is its outer part: time would
+        # have to be gathered.
+        batch_major = jnp.moveaxis(jnp.atleast_2d(inputs), -2, 0)
+        rows = batch_major.reshape(-1, inputs.shape[-1])
+        features = tanh_layer_norm(self.first(rows), scale[...], bias[...])
+        values = self.value(self.rest(features)).reshape(batch_major.shape[:-1])
+        return jnp.moveaxis(values, 0, -1).reshape(inputs.shape[:-1])

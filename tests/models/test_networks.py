@@ -1,8 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen
+from flax import linen, nnx
 
+from mjx_hkl.models.critic import ValueNetwork
 from mjx_hkl.models.networks import elu, tanh_layer_norm
 
 
@@ -29,3 +30,17 @@ def test_tanh_of_layer_norm_is_that_of_flax_with_its_gradients():
     )
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_value_network_takes_any_leading_axes():
+    network = ValueNetwork(5, (8, 4), rngs=nnx.Rngs(0))
+    inputs = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+
+    def alone(x):
+        hidden = network.rest(jnp.tanh(network.norm(network.first(x))))
+        return network.value(hidden)[0]
+
+    expected = np.array([[[alone(x) for x in rows] for rows in steps] for steps in inputs])
+    np.testing.assert_allclose(network(inputs), expected, atol=1e-5)
+    np.testing.assert_allclose(network(inputs[1, 2]), expected[1, 2], atol=1e-5)
+    np.testing.assert_allclose(network(inputs[1, 2, 3]), expected[1, 2, 3], atol=1e-5)
