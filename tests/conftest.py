@@ -43,9 +43,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def ball():
     """The Ball's go-to-target environment, unvectorized."""
-    from mjx_hkl.environments import World, load_environment
+    from mjx_hkl.environments import PhysicsWorld, load_environment
 
-    return World(load_environment("ball-go-to-target"))
+    return PhysicsWorld(load_environment("ball-go-to-target"))
 
 
 @pytest.fixture(scope="session")

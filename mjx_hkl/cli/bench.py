@@ -51,15 +51,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _environment(command: BenchCommand) -> dict[str, Any]:
-    from mjx_hkl.environments import World, make_world
+    from mjx_hkl.environments import make_world
     from mjx_hkl.experiments.bench import bench_engines, bench_world
     from mjx_hkl.experiments.build import environment_name
 
     name, num_envs = environment_name(command.name), command.num_envs or 1024
     worlds = [make_world(name, engine) for engine in command.engine or ("auto",)]
-    if len(worlds) > 1 and not isinstance(worlds[0], World):
+    if len(worlds) > 1 and worlds[0].engine is None:
         raise UserError(f"{command.name} takes one engine at a time")
-    ours = [world for world in worlds if isinstance(world, World)]
+    ours = [world for world in worlds if world.engine]
     names = [world.backend for world in ours]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:

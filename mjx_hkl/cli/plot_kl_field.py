@@ -35,18 +35,18 @@ def main(arguments: list[str]) -> int:
     out = Path(command.out)
     require_picture(out)
 
-    from mjx_hkl.environments import GridWorld
+    from mjx_hkl.environments.grid import CellWorld
     from mjx_hkl.experiments.agents import evaluation_environment, find_agent
     from mjx_hkl.experiments.kl_field import draw, kl_field
 
     found = find_agent(command.agent, command.seed_index)
     world = evaluation_environment(found, 1).env
-    if not isinstance(world, GridWorld):
+    if not isinstance(world, CellWorld):
         raise UserError(f"{command.agent} is an agent of {found.recipe.environment}, not of a grid world")
     if not found.agent.policy.latent_size:
         raise UserError(f"{command.agent} has a flat policy: there is no high level, and no KL of it")
-    if max(command.goal) >= world.config.size:
-        raise UserError(f"goal {command.goal} lies outside a grid of {world.config.size} cells a side")
+    if max(command.goal) >= world.cells:
+        raise UserError(f"goal {command.goal} lies outside a grid of {world.cells} cells a side")
     field = kl_field(found.agent, world, command.goal)
     draw(field, out)
     shares = {"towards_goal": field.share_towards_goal, "by_chance": field.share_by_chance}

@@ -10,12 +10,13 @@ with contextlib.redirect_stdout(io.StringIO()):
 from mjx_hkl.environments.adapter import SOURCES, AdaptedWorld, FlatWorld, load_foreign
 from mjx_hkl.environments.composition import EnvironmentConfig, load_environment
 from mjx_hkl.environments.grid import GridConfig, GridWorld
+from mjx_hkl.environments.physics_world import PhysicsWorld
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.environments.world import World
 from mjx_hkl.errors import UserError
 
 
-def make_world(name: str, engine: str = "auto") -> World | GridWorld | AdaptedWorld:
+def make_world(name: str, engine: str = "auto") -> World:
     """The world of an environment in `envs/` or a file, or `brax:NAME` or `playground:NAME`.
 
     Raises:
@@ -25,7 +26,7 @@ def make_world(name: str, engine: str = "auto") -> World | GridWorld | AdaptedWo
         return load_foreign(name, engine)
     config = load_environment(name)
     if not isinstance(config, GridConfig):
-        return World(config, engine)
+        return PhysicsWorld(config, engine)
     if engine != "auto":
         raise UserError(f"{name} has no physics and takes no engine, not {engine!r}")
     return GridWorld(config)
@@ -37,6 +38,7 @@ __all__ = [
     "FlatWorld",
     "GridConfig",
     "GridWorld",
+    "PhysicsWorld",
     "Timestep",
     "VectorEnvironment",
     "VectorState",

@@ -1,6 +1,7 @@
 """Between ours and theirs: Brax and Playground environments for our agent, ours for Brax's trainers."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import jax
@@ -10,7 +11,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.environments.physics import full_precision
+from mjx_hkl.environments.world import ActionKind, Draw, World, sizes_of
 from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.specs import ArraySpec
 
 SOURCES = ("brax", "playground")
 _ENGINES = {"brax": ("auto",), "playground": ("auto", "mjx", "warp")}  # Brax's have their own
@@ -24,7 +27,9 @@ class AdaptedWorld(Env):
     does not tell, and numbers that are not finite are a fault: the episode ends, nothing is learned of it.
     """
 
-    action_kind = "gaussian"
+    action_kind: ActionKind = "gaussian"
+    engine = None
+    not_shared = ""
 
     def __init__(self, env: Any, name: str, episode_length: int, backend: str = ""):
         """Adapts `env`, called `name` in messages and exports; longer episodes are truncated.
@@ -32,7 +37,7 @@ class AdaptedWorld(Env):
         `backend` is the physics behind it, where the environment itself does not tell.
 
         Raises:
-          UserError: it observes something else than vectors.
+          UserError: an observation is no array of numbers.
         """
         self._env, self.name, self.episode_length = env, name, episode_length
         self._backend: str = backend or getattr(env, "backend", "mjx")
@@ -40,9 +45,9 @@ class AdaptedWorld(Env):
         self._in_groups = isinstance(observation, Mapping)
         groups = _groups(observation)
         for group, values in groups.items():
-            if not hasattr(values, "ndim") or values.ndim != 1:
-                raise UserError(f"environment {name!r}: observation {group!r} is not a vector")
-        self._observation_size = {group: values.shape[0] for group, values in groups.items()}
+            if not hasattr(values, "dtype") or jnp.issubdtype(values.dtype, jax.dtypes.extended):
+                raise UserError(f"environment {name!r}: observation {group!r} is no array of numbers")
+        self._specs = {group: ArraySpec.of(values) for group, values in groups.items()}
         self.low_level_information = tuple(groups)
 
     @property
@@ -51,9 +56,14 @@ class AdaptedWorld(Env):
         return {"name": self.name, "episode_length": self.episode_length}
 
     @property
+    def observation_specs(self) -> dict[str, ArraySpec]:
+        """Shape and type of each observation group by name."""
+        return self._specs
+
+    @property
     def observation_size(self) -> dict[str, int]:
-        """Size of each observation group by name."""
-        return self._observation_size
+        """Numbers in each observation group by name."""
+        return sizes_of(self._specs)
 
     @property
     def action_size(self) -> int:
@@ -64,6 +74,19 @@ class AdaptedWorld(Env):
     def backend(self) -> str:
         """The physics behind it."""
         return self._backend
+
+    @property
+    def control_seconds(self) -> float:
+        """Simulated seconds of a control step."""
+        return float(self._env.dt)
+
+    def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
+        """It cannot be drawn.
+
+        Raises:
+          UserError: always.
+        """
+        raise UserError(f"{self.name} brings its own simulator; only our worlds can be rendered")
 
     def reset(self, rng: PRNGKeyArray) -> State:
         """A fresh start of the environment."""
@@ -101,9 +124,9 @@ class AdaptedWorld(Env):
 class FlatWorld(Wrapper):
     """One of our worlds with its observation groups in one vector, as Brax's trainers want it."""
 
-    def __init__(self, env: Env):
-        super().__init__(env)
-        groups = {name: jnp.zeros(size) for name, size in cast(dict, env.observation_size).items()}
+    def __init__(self, env: World):
+        super().__init__(cast(Env, env))
+        groups = {name: jnp.zeros(spec.shape, spec.dtype) for name, spec in env.observation_specs.items()}
         _, self._groups_of = ravel_pytree(groups)
 
     def reset(self, rng: PRNGKeyArray) -> State:

@@ -11,8 +11,36 @@ from mjx_hkl.config import NonNegativeFloat, PositiveFloat
 from mjx_hkl.environments.physics import PhysicsState
 
 
+@dataclasses.dataclass(frozen=True)
+class View:
+    """From where pictures show an arena.
+
+    Attributes:
+      distance: of the camera from what it looks at, metres.
+      elevation: of the camera, degrees, negative from above.
+      lookat: what it looks at, in the world, or from the torso where it follows; metres.
+      follows: whether it moves with the torso.
+      azimuth: of the camera, degrees.
+    """
+
+    distance: float
+    elevation: float
+    lookat: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    follows: bool = False
+    azimuth: float = 90.0
+
+
+_FOLLOWING = View(distance=9.0, elevation=-20.0, lookat=(2.0, 0.0, 0.0), follows=True)
+
+
 class Arena(Protocol):
-    """A frozen dataclass: its fields are the `[arena]` table of an environment file."""
+    """A frozen dataclass: its fields are the `[arena]` table of an environment file.
+
+    It may have more, each a field or a property:
+      half_width: largest coordinate of a start, metres; tasks that place things at random ask for it.
+      walls_at: coordinate of walls on all four sides, metres, which keep planar boxes in; None without.
+      view: a `View`, for pictures; without it the camera follows the torso.
+    """
 
     def build(self, spec: mujoco.MjSpec) -> list[str]:
         """Lays the ground under a body's model; returns the names of the geoms bodies may stand on."""
@@ -39,6 +67,16 @@ class Area:
     def half_width(self) -> float:
         """Largest coordinate of a start, metres."""
         return self.size / 2
+
+    @property
+    def walls_at(self) -> float | None:
+        """Coordinate of the walls, metres; None without."""
+        return self.half_width if self.walls else None
+
+    @property
+    def view(self) -> View:
+        """All of the square."""
+        return View(distance=1.1 * self.size + 1.5, elevation=-50.0)
 
     def build(self, spec: mujoco.MjSpec) -> list[str]:
         """See `Arena.build`; with walls, slides x and y of the body are limited to the square."""
@@ -116,6 +154,16 @@ class Corridor:
     def is_out(self, position: Float[Array, " 3"]) -> Bool[Array, ""]:
         """See `Arena.is_out`."""
         return position[2] < self.fall_height
+
+
+def view_of(arena: Arena) -> View:
+    """From where pictures show it."""
+    return getattr(arena, "view", _FOLLOWING)
+
+
+def walls_of(arena: Arena) -> float | None:
+    """Coordinate of its walls, metres; None without."""
+    return getattr(arena, "walls_at", None)
 
 
 def _add_grid(spec: mujoco.MjSpec) -> None:

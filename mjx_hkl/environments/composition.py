@@ -10,7 +10,7 @@ import mujoco
 
 from mjx_hkl import resources
 from mjx_hkl.config import Fraction, Positive, from_table
-from mjx_hkl.environments.arenas import ARENAS, Area, Arena
+from mjx_hkl.environments.arenas import ARENAS, Arena, walls_of
 from mjx_hkl.environments.bodies import Body, ProprioceptionConfig, load_body
 from mjx_hkl.environments.boxes import BoxesConfig, add_boxes
 from mjx_hkl.environments.grid import GridConfig
@@ -168,8 +168,8 @@ def _build_boxes(
 ) -> list[str]:
     if config is None:
         return []
-    walls = isinstance(arena, Area) and arena.walls
-    limit = arena.half_width - config.clearance if walls else None
+    walls_at = walls_of(arena)
+    limit = None if walls_at is None else walls_at - config.clearance
     return add_boxes(spec, config, config.mass_ratio * body_mass, limit)
 
 

@@ -1,7 +1,8 @@
 """The 2D grid world of E.1: an agent walks to a goal, with a body that needs n actions for one step."""
 
 import dataclasses
-from typing import Annotated, Any, Literal, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Any, Literal, Protocol, cast, runtime_checkable
 
 import flax.struct
 import jax
@@ -11,6 +12,8 @@ from brax.envs.base import Env, State
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mjx_hkl.config import NonNegativeFloat, Positive, PositiveFloat, to_table
+from mjx_hkl.environments.world import ActionKind, Draw, sizes_of
+from mjx_hkl.specs import ArraySpec
 
 MOVES = ((0, 1), (0, -1), (-1, 0), (1, 0))
 """Cells each action leads to, or pushes the internal coordinates to: up, down, left, right."""
@@ -39,6 +42,20 @@ class GridState:
     internal: Int[Array, " 2"]
 
 
+@runtime_checkable
+class CellWorld(Protocol):
+    """A world of cells in a square, as figure 12 draws."""
+
+    @property
+    def cells(self) -> int:
+        """Cells along each side."""
+        ...
+
+    def observe_at(self, cell: Int[Array, " 2"], goal: Int[Array, " 2"]) -> dict[str, Float[Array, " n"]]:
+        """Observation groups of an agent at rest in a cell."""
+        ...
+
+
 class GridWorld(Env):
     """One grid; actions are the indices of `MOVES`.
 
@@ -46,7 +63,10 @@ class GridWorld(Env):
     internal coordinates; both in [-1, 1].
     """
 
-    action_kind = "categorical"
+    action_kind: ActionKind = "categorical"
+    engine = None
+    not_shared = ""
+    control_seconds = 0.15  # what the eye can follow
 
     def __init__(self, config: GridConfig):
         self.config = config
@@ -93,6 +113,15 @@ class GridWorld(Env):
         }
 
     @property
+    def cells(self) -> int:
+        """Cells along each side."""
+        return self.config.size
+
+    def observe_at(self, cell: Int[Array, " 2"], goal: Int[Array, " 2"]) -> dict[str, Float[Array, " n"]]:
+        """Observation groups of an agent at rest in a cell."""
+        return self.observe(GridState(cell, goal, jnp.zeros(2, jnp.int32)))
+
+    @property
     def description(self) -> dict[str, Any]:
         """What an export keeps of it."""
         return {"body": f"{self.config.step_size}-step", **to_table(self.config)}
@@ -108,9 +137,14 @@ class GridWorld(Env):
         return self.config.low_level_information
 
     @property
+    def observation_specs(self) -> dict[str, ArraySpec]:
+        """Shape and type of each observation group by name."""
+        return {"coordinates": ArraySpec((4,)), "proprioception": ArraySpec((2,))}
+
+    @property
     def observation_size(self) -> dict[str, int]:
-        """Size of each observation group by name."""
-        return {"coordinates": 4, "proprioception": 2}
+        """Numbers in each observation group by name."""
+        return sizes_of(self.observation_specs)
 
     @property
     def action_size(self) -> int:
@@ -121,6 +155,12 @@ class GridWorld(Env):
     def backend(self) -> str:
         """It has no physics."""
         return "grid"
+
+    def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
+        """See `World.renderer`."""
+        from mjx_hkl.environments.pictures import GridPicture
+
+        return nullcontext(GridPicture(self.config, width, height))
 
     def _point(self, cell: Int[Array, ""]) -> Int[Array, " 2"]:
         return jnp.stack(jnp.divmod(cell, self.config.size))

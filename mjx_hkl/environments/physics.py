@@ -49,7 +49,9 @@ class Engine(Protocol):
     """Advances one world. Pure and unbatched: made to be vmapped."""
 
     name: str
+    not_shared: str  # why several devices cannot share its worlds; empty where they can
     model: mujoco.MjModel
+    substeps: int  # physics steps of a control step
 
     def step(
         self, state: PhysicsState, control: Float[Array, " nu"]

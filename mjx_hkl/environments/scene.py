@@ -1,14 +1,15 @@
 """What a task is told: the stage, which never changes, and the scene, as it is after a control step."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 from jaxtyping import Array, Float
 
-from mjx_hkl.environments.arenas import Arena
+from mjx_hkl.environments.arenas import ARENAS, Arena
 from mjx_hkl.environments.bodies import Frame
 from mjx_hkl.environments.boxes import BoxesConfig, Poses
+from mjx_hkl.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,26 @@ class Stage:
     arena: Arena
     boxes: BoxesConfig | None
     body_radius: float
+
+    def arena_with(self, *attributes: str) -> Any:
+        """The arena, where it has what a task needs of it.
+
+        Raises:
+          UserError: it lacks one of these.
+        """
+        lacking = [name for name in attributes if not hasattr(self.arena, name)]
+        if lacking:
+            having = " or ".join(f'"{kind}"' for kind, cls in ARENAS.items() if _has(cls, attributes))
+            kind = next((kind for kind, cls in ARENAS.items() if type(self.arena) is cls), None)
+            raise UserError(
+                f"[task] needs an [arena] with {', '.join(attributes)}, as kind {having} has;"
+                f" {kind or type(self.arena).__name__} has no {', '.join(lacking)}"
+            )
+        return self.arena
+
+
+def _has(cls: type, attributes: tuple[str, ...]) -> bool:
+    return all(hasattr(cls, name) for name in attributes)
 
 
 class Marks(NamedTuple):

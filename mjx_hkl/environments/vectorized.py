@@ -6,8 +6,10 @@ from typing import cast
 import flax.struct
 import jax
 import jax.numpy as jnp
-from brax.envs.base import Env, State
+from brax.envs.base import State
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+
+from mjx_hkl.environments.world import World
 
 
 @flax.struct.dataclass
@@ -25,7 +27,7 @@ class VectorState:
     episode_return: Float[Array, " envs"]
 
     @property
-    def observation(self) -> dict[str, Float[Array, "envs n"]]:
+    def observation(self) -> dict[str, Shaped[Array, "envs ..."]]:
         """Observation groups to act on."""
         return cast(dict, self.env.obs)
 
@@ -49,7 +51,7 @@ class Timestep:
     discount: Float[Array, " envs"]
     is_last: Float[Array, " envs"]
     valid: Float[Array, " envs"]
-    next_observation: dict[str, Float[Array, "envs n"]]
+    next_observation: dict[str, Shaped[Array, "envs ..."]]
     success: Float[Array, " envs"]
     episode_return: Float[Array, " envs"]
     episode_length: Int[Array, " envs"]
@@ -57,9 +59,9 @@ class Timestep:
 
 @dataclasses.dataclass(frozen=True)
 class VectorEnvironment:
-    """`num_envs` copies of a Brax environment, stepped together."""
+    """`num_envs` copies of a world, stepped together."""
 
-    env: Env
+    env: World
     num_envs: int
     episode_length: int
 

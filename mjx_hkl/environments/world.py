@@ -1,155 +1,108 @@
-"""One world as a `brax.envs.Env`: a body in an arena with a task, on a physics engine."""
+"""What a world is: all that training, evaluation and pictures ask of one."""
 
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol
 
-import flax.struct
 import jax
-import jax.numpy as jnp
-from brax.envs.base import Env, State
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from brax.envs.base import State
+from jaxtyping import Array, PRNGKeyArray, Shaped, UInt8
 
-from mjx_hkl.config import to_table
-from mjx_hkl.environments.boxes import Boxes
-from mjx_hkl.environments.composition import EnvironmentConfig, compose
-from mjx_hkl.environments.engines import make_engine
-from mjx_hkl.environments.physics import PhysicsState, full_precision
-from mjx_hkl.environments.scene import Scene
-from mjx_hkl.errors import UserError
+from mjx_hkl.environments.physics import Engine
+from mjx_hkl.specs import ArraySpec
 
-
-@flax.struct.dataclass
-class WorldState:
-    """Physics and task; the `pipeline_state` of a Brax state."""
-
-    physics: PhysicsState
-    task: Any
+ActionKind = Literal["gaussian", "categorical"]
+Draw = Callable[[Any], UInt8[np.ndarray, "height width 3"]]
+"""From the `pipeline_state` of one world at one moment to a picture."""
 
 
-class World(Env):
-    """Observations are a dict of named groups; actions are clipped to [-1, 1].
+class World(Protocol):
+    """One environment: pure functions of one state, made to be vmapped.
 
-    `metrics` has `success` and `fault` (a simulator state that is not finite or absurdly fast: the
-    episode ends and the step must not be learned from). The time limit is the vectorizer's business.
+    A state is Brax's: `obs` is a dict of named groups, `done` is 1 where the episode terminates, and
+    `metrics` has `success` and `fault` (1 where the simulator failed: the episode ends and nothing may be
+    learned from the step). The time limit is the vectorizer's business.
     """
-
-    action_kind = "gaussian"
-
-    def __init__(self, config: EnvironmentConfig, engine: str = "auto"):
-        self.config = config
-        parts = compose(config)
-        self.stage, self.task, self.body = parts.stage, parts.task, parts.body
-        self.engine = make_engine(engine, parts.model, config.physics.substeps)
-        self.boxes = Boxes(parts.model, config.boxes)
-        self._rest = jnp.asarray(parts.model.qpos0, jnp.float32)
-        self._mocap_rest = jnp.asarray(parts.model.body_pos[parts.model.body_mocapid >= 0], jnp.float32)
-        self._observation_size = {
-            name: group.shape[-1] for name, group in jax.eval_shape(self.reset, jax.random.key(0)).obs.items()
-        }
 
     def reset(self, rng: PRNGKeyArray) -> State:
         """A fresh random start: everything is drawn from `rng`, nothing is cached."""
-        with full_precision():
-            return self._reset(rng)
+        ...
 
-    def step(self, state: State, action: Float[Array, " nu"]) -> State:
-        """One control step."""
-        with full_precision():
-            return self._step(state, action)
-
-    def _reset(self, rng: PRNGKeyArray) -> State:
-        task_key, heading_key, boxes_key = jax.random.split(rng, 3)
-        start = self.task.reset(task_key, self.stage)
-        if self.config.boxes is not None and start.boxes is None:
-            raise UserError("there are [boxes], but the task does not place any")
-        heading = _any_heading(heading_key, ()) if start.heading is None else start.heading
-        qpos = self.body.place(self._rest, start.position, heading)
-        if start.boxes is not None:
-            qpos = self.boxes.place(qpos, start.boxes, _any_heading(boxes_key, (len(start.boxes),)))
-        velocity = jnp.zeros(self.engine.model.nv)
-        mocap_pos = self._mocap_rest if start.mocap_pos is None else start.mocap_pos
-        physics = PhysicsState(qpos, velocity, velocity, mocap_pos)
-        zero = jnp.zeros(())
-        return State(
-            pipeline_state=WorldState(physics, start.state),  # pyright: ignore - Brax means its own
-            obs=self._observe(physics, start.state, self.scene(physics, qpos[None]), self._rest),
-            reward=zero,
-            done=zero,
-            metrics={"success": zero, "fault": zero},
-        )
-
-    def _step(self, state: State, action: Float[Array, " nu"]) -> State:
-        world = cast(WorldState, state.pipeline_state)
-        with jax.named_scope("physics"):
-            physics, qpos_during = self.engine.step(world.physics, jnp.clip(action, -1.0, 1.0))
-        scene = self.scene(physics, qpos_during)
-        outcome = self.task.reward(world.task, scene)
-        task = world.task if outcome.state is None else outcome.state
-        fault = self._is_fault(physics)
-        done = (outcome.success > 0) | self._is_lost(scene) | fault
-        observation = self._observe(physics, task, scene, physics.qpos)
-        return state.replace(
-            pipeline_state=WorldState(physics, task),
-            # A fault's numbers must not reach a network: it would make their gradients NaN, masked or not.
-            obs=jax.tree.map(lambda new, old: jnp.where(fault, old, new), observation, state.obs),
-            reward=jnp.where(fault, 0.0, outcome.reward),
-            done=done.astype(jnp.float32),
-            metrics=state.metrics
-            | {"success": jnp.where(fault, 0.0, outcome.success), "fault": fault.astype(jnp.float32)},
-        )
+    def step(self, state: State, action: Shaped[Array, "..."]) -> State:
+        """One control step. Shapes and types of the state stay those of a reset."""
+        ...
 
     @property
-    def description(self) -> dict[str, Any]:
-        """What an export keeps of it."""
-        return to_table(self.config)
+    def observation_specs(self) -> Mapping[str, ArraySpec]:
+        """Shape and type of each observation group by name."""
+        ...
+
+    @property
+    def observation_size(self) -> Mapping[str, int]:
+        """Numbers in each observation group by name; Brax's trainers read it."""
+        ...
+
+    @property
+    def action_size(self) -> int:
+        """Numbers in an action in [-1, 1] (gaussian), or actions to choose from (categorical)."""
+        ...
+
+    @property
+    def action_kind(self) -> ActionKind:
+        """Of its actions: vectors of numbers, or one of a few."""
+        ...
 
     @property
     def episode_length(self) -> int:
         """Control steps until truncation."""
-        return self.config.episode_length
+        ...
 
     @property
     def low_level_information(self) -> tuple[str, ...]:
         """Observation groups of the low level where a recipe does not say."""
-        return self.config.low_level_information
+        ...
 
     @property
-    def observation_size(self) -> dict[str, int]:
-        """Size of each observation group by name."""
-        return self._observation_size
-
-    @property
-    def action_size(self) -> int:
-        """Number of actuators."""
-        return self.engine.model.nu
+    def description(self) -> dict[str, Any]:
+        """Tables of plain values that an export keeps of it: another world of these is the same world."""
+        ...
 
     @property
     def backend(self) -> str:
-        """The physics behind the engine interface."""
-        return self.engine.name
+        """Name of its simulator."""
+        ...
 
-    def scene(self, physics: PhysicsState, qpos_during: Float[Array, "substeps nq"]) -> Scene:
-        """What a task is shown of a state reached through these positions."""
-        return Scene(self.body.frame(physics), self.boxes.poses(physics.qpos), self.boxes.poses(qpos_during))
+    @property
+    def engine(self) -> Engine | None:
+        """What advances its physics; None where its simulator is its own."""
+        ...
 
-    def _observe(
-        self, physics: PhysicsState, task: Any, scene: Scene, posture: Float[Array, " nq"]
-    ) -> dict[str, Float[Array, " n"]]:
-        proprioception = self.body.proprioception(physics, scene.frame, posture, self.stage.arena.height)
-        return {"proprioception": proprioception, **self.task.observe(task, scene)}
+    @property
+    def not_shared(self) -> str:
+        """Why several devices cannot share its copies; empty where they can."""
+        ...
 
-    def _is_lost(self, scene: Scene) -> Array:
-        """On its side, or out of the arena, the body or a box that could tip or slide there."""
-        arena = self.stage.arena
-        lost = arena.is_out(scene.frame.position) | jnp.any(jax.vmap(arena.is_out)(scene.boxes.position))
-        if self.config.upright:
-            lost |= scene.frame.rotation[2, 2] < self.config.upright
-        return lost
+    @property
+    def control_seconds(self) -> float:
+        """Seconds that a video shows a control step for."""
+        ...
 
-    def _is_fault(self, physics: PhysicsState) -> Array:
-        # NaN compares false, so it is not below the limit either.
-        sane = jnp.all(jnp.abs(physics.qvel) < self.config.physics.max_velocity)
-        return ~(sane & jnp.all(jnp.isfinite(physics.qpos)) & jnp.all(jnp.isfinite(physics.qacc)))
+    def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
+        """Draws states of it.
+
+        Raises:
+          UserError: it cannot be drawn, or not on this machine.
+        """
+        ...
 
 
-def _any_heading(key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
-    return jax.random.uniform(key, shape, minval=-jnp.pi, maxval=jnp.pi)
+def specs_of(world: Any) -> dict[str, ArraySpec]:
+    """The observation groups a reset of the world gives, worked out without running it."""
+    observation = jax.eval_shape(world.reset, jax.random.key(0)).obs
+    return {name: ArraySpec.of(group) for name, group in observation.items()}
+
+
+def sizes_of(specs: Mapping[str, ArraySpec]) -> dict[str, int]:
+    """Numbers in each group."""
+    return {name: spec.size for name, spec in specs.items()}

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx_hkl.algorithms import replay
-from mjx_hkl.environments import AdaptedWorld, GridWorld, VectorEnvironment, World
+from mjx_hkl.environments import VectorEnvironment, World
 from mjx_hkl.environments.engines.mjx import mjx  # imported there without its messages
 from mjx_hkl.environments.physics import full_precision
 from mjx_hkl.experiments.build import make_loop, resolve
@@ -26,7 +26,7 @@ _CONTROL_STEPS = 20  # per timed call of an environment
 _LARGER = 10  # times the capacity, to show that an insert does not cost more
 
 
-def bench_world(world: World | GridWorld | AdaptedWorld, num_envs: int) -> dict[str, Any]:
+def bench_world(world: World, num_envs: int) -> dict[str, Any]:
     """Many of a world under random actions, resets included."""
     environment = VectorEnvironment(world, num_envs, world.episode_length)
     if world.action_kind == "categorical":
@@ -47,11 +47,12 @@ def bench_world(world: World | GridWorld | AdaptedWorld, num_envs: int) -> dict[
 def bench_engines(worlds: Sequence[World], num_envs: int) -> dict[str, Any]:
     """Our vectorized world on each engine, resets included, against bare `mjx.step` on the same model.
 
-    The worlds differ in their engines alone. All take the same random actions in one scan; all are timed in
-    turn, medians are reported.
+    The worlds have an engine, and differ in it alone. All take the same random actions in one scan; all are
+    timed in turn, medians are reported.
     `contacts` and `constraint_rows` are those MJX computes in every step, touching or not.
     """
-    model, substeps = worlds[0].engine.model, worlds[0].config.physics.substeps
+    engines = [world.engine for world in worlds if world.engine]
+    model, substeps = engines[0].model, engines[0].substeps
     actions = _uniform_actions(num_envs, model.nu)
     mjx_model, template = mjx.put_model(model, impl="jax"), mjx.make_data(model, impl="jax")
     environments = [VectorEnvironment(world, num_envs, world.episode_length) for world in worlds]
@@ -70,7 +71,7 @@ def bench_engines(worlds: Sequence[World], num_envs: int) -> dict[str, Any]:
         with full_precision():
             return jax.lax.scan(substep, data.replace(ctrl=action), None, length=substeps)
 
-    physics = start.env.pipeline_state.physics
+    physics: Any = start.env.pipeline_state.physics
     raw_start = jax.vmap(lambda qpos, mocap_pos: template.replace(qpos=qpos, mocap_pos=mocap_pos))(
         physics.qpos, physics.mocap_pos
     )
@@ -85,13 +86,13 @@ def bench_engines(worlds: Sequence[World], num_envs: int) -> dict[str, Any]:
         "raw_environment_steps_per_second": steps / raw_seconds,
         "raw_compile_seconds": raw_compile,
         "engines": {
-            world.engine.name: {
+            engine.name: {
                 "environment_steps_per_second": steps / took,
                 "physics_steps_per_second": steps * substeps / took,
                 "ratio_to_raw": raw_seconds / took,
                 "compile_seconds": compiled,
             }
-            for world, took, compiled in zip(worlds, seconds, compile_seconds, strict=True)
+            for engine, took, compiled in zip(engines, seconds, compile_seconds, strict=True)
         },
     }
 

@@ -12,7 +12,6 @@ from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop, Schedule
 from mjx_hkl.training.step import TrainStep
 
-_NOT_SHARED = {"mujoco": "runs on the host", "warp": "would step all worlds on every device"}
 _PRIVILEGED = "privileged"  # MuJoCo Playground's groups for critics alone: no robot senses them
 
 
@@ -99,9 +98,9 @@ def make_loop(recipe: Recipe) -> Loop:
     schedule = Schedule(make_train_step(recipe), recipe.total_env_steps, recipe.log_interval)
     world = schedule.train_step.environment.env
     num_devices = recipe.num_devices or devices.default_num_devices()
-    if num_devices > 1 and world.backend in _NOT_SHARED:
+    if num_devices > 1 and world.not_shared:
         raise UserError(
-            f"engine {world.backend} {_NOT_SHARED[world.backend]} and cannot be shared by devices: use"
+            f"engine {world.backend} {world.not_shared} and cannot be shared by devices: use"
             " --engine mjx, or one device"
         )
     return Loop(schedule, range(recipe.seed, recipe.seed + recipe.num_seeds), num_devices)

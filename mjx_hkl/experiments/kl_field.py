@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mjx_hkl.environments import GridWorld
-from mjx_hkl.environments.grid import MOVES, GridState
+from mjx_hkl.environments.grid import MOVES, CellWorld
 from mjx_hkl.models.agent import Agent
 
 _SAMPLES = 1024  # of the latents before a move
@@ -49,12 +48,12 @@ class KLField:
         return ~beside
 
 
-def kl_field(agent: Agent, world: GridWorld, goal: tuple[int, int], seed: int = 0) -> KLField:
+def kl_field(agent: Agent, world: CellWorld, goal: tuple[int, int], seed: int = 0) -> KLField:
     """The field of an agent with a latent, its body at rest in every cell.
 
     The latent before the move is the high level's own, after a draw from N(0, 1) as at an episode's start.
     """
-    size = world.config.size
+    size = world.cells
     cells = np.moveaxis(np.indices((size, size)), 0, -1)
     after = cells[:, :, None] + np.asarray(MOVES)
     distance = np.abs(cells - goal).sum(-1)
@@ -62,8 +61,7 @@ def kl_field(agent: Agent, world: GridWorld, goal: tuple[int, int], seed: int = 
     reached = (after == goal).all(-1) | (distance == 0)[..., None]
 
     def observe(cell: Array) -> dict[str, Array]:
-        rest = jnp.zeros(2, jnp.int32)
-        return jax.vmap(lambda at: world.observe(GridState(at, jnp.asarray(goal), rest)))(cell)
+        return jax.vmap(world.observe_at, (0, None))(cell, jnp.asarray(goal))
 
     def cost(key: Array) -> Float[Array, "cells moves"]:
         start_key, draw_key = jax.random.split(key)

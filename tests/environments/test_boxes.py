@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import jitted, load, replaced, reset
 
-from mjx_hkl.environments import World, load_environment
+from mjx_hkl.environments import PhysicsWorld, load_environment
 from mjx_hkl.environments.boxes import Poses
 from mjx_hkl.environments.rotations import quaternion_matrix
 
@@ -67,7 +67,7 @@ def test_gathering_pays_when_boxes_touch_even_within_a_control_step():
 def test_three_boxes_are_gathered_when_each_touches_another():
     config = load_environment("ball-gather-boxes")
     arena = config.arena | {"size": 5.0}
-    world = World(
+    world = PhysicsWorld(
         dataclasses.replace(config, arena=arena, boxes=dataclasses.replace(config.boxes, count=3)), "mujoco"
     )
     qpos = jax.jit(world.reset)(jax.random.key(0)).pipeline_state.physics.qpos
@@ -86,7 +86,7 @@ def test_boxes_stay_on_the_ground_and_planar_ones_upright(joint):
     """A second of a ball that drives into them; corners as C MuJoCo has them."""
     config = load_environment("ball-move-box-hard")
     config = dataclasses.replace(config, boxes=dataclasses.replace(config.boxes, joint=joint))
-    world = World(config, "mujoco")
+    world = PhysicsWorld(config, "mujoco")
     model, data = world.engine.model, mujoco.MjData(world.engine.model)
     state = jax.jit(world.reset)(jax.random.key(2))
     box = world.boxes.poses(state.pipeline_state.physics.qpos).position[0, :2]

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from mjx_hkl.environments import World, load_environment
+from mjx_hkl.environments import PhysicsWorld, load_environment
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState
 from mjx_hkl.errors import UserError
@@ -59,7 +59,7 @@ def as_state(data):
 @pytest.mark.parametrize("engine", ["mujoco", "mjx"])
 def test_each_control_step_in_contact_is_that_of_c_mujoco(name, engine):
     """Positions within 0.1 mm and 0.1 mrad after a control step, velocities within 1 %."""
-    world = World(load(name), engine)
+    world = PhysicsWorld(load(name), engine)
     before, control, expected = states_in_contact(world)
     after, during = jax.jit(jax.vmap(world.engine.step))(before, control)
     np.testing.assert_allclose(after.qpos, expected.qpos, atol=1e-4)
@@ -73,7 +73,7 @@ def test_each_control_step_in_contact_is_that_of_c_mujoco(name, engine):
 @pytest.mark.parametrize("engine", ["mujoco", "mjx"])
 def test_a_rolling_ball_stays_on_c_mujocos_path(engine):
     """Half a second in contact, from one start: within 1 mm."""
-    world = World(load("ball-go-to-target"), engine)
+    world = PhysicsWorld(load("ball-go-to-target"), engine)
     model, data = world.engine.model, mujoco.MjData(world.engine.model)
     data.qpos[2] -= 0.002
     controls = np.random.default_rng(3).uniform(-1, 1, (20, model.nu))
@@ -97,7 +97,7 @@ def test_random_rollouts_have_the_same_statistics():
     """A second of 128 Ants: mean height and speed of the engines agree within 5 %, contacts within 10 %."""
     found = {}
     for engine in ("mujoco", "mjx"):
-        world = World(load_environment("ant-go-to-target"), engine)
+        world = PhysicsWorld(load_environment("ant-go-to-target"), engine)
         start = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), 128))
         actions = jax.random.uniform(jax.random.key(1), (40, 128, 8), minval=-1.0, maxval=1.0)
 
@@ -115,7 +115,7 @@ def test_random_rollouts_have_the_same_statistics():
 
 
 def test_mujoco_steps_do_not_depend_on_the_batch():
-    world = World(load_environment("ant-move-box-easy"), "mujoco")
+    world = PhysicsWorld(load_environment("ant-move-box-easy"), "mujoco")
     physics = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), 6)).pipeline_state.physics
     control = jax.random.uniform(jax.random.key(1), (6, 8))
     whole = jax.jit(jax.vmap(world.engine.step))(physics, control)
@@ -132,7 +132,9 @@ def test_mujoco_steps_do_not_depend_on_the_batch():
 )
 def test_warp_steps_are_those_of_c_mujoco():
     """In contact; nested batches as well, because Warp's buffers are shared by all worlds."""
-    world = World(load("ball-move-box-easy"), "warp")  # of box against box it chooses other contact points
+    world = PhysicsWorld(
+        load("ball-move-box-easy"), "warp"
+    )  # of box against box it chooses other contact points
     before, control, expected = states_in_contact(world)
     pairs = jax.tree.map(lambda x: x.reshape(2, STEPS // 2, *x.shape[1:]), (before, control))
     after, _ = jax.jit(jax.vmap(jax.vmap(world.engine.step)))(*pairs)
@@ -147,7 +149,7 @@ def test_warp_steps_are_those_of_c_mujoco():
 )
 def test_warp_can_be_traced_twice():
     """Training does, for shapes and for the program: what is kept of the first must not be of its trace."""
-    world = World(load_environment("ball-go-to-target"), "warp")
+    world = PhysicsWorld(load_environment("ball-go-to-target"), "warp")
     physics = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), 3)).pipeline_state.physics
     step = jax.vmap(world.engine.step)
     shapes, _ = jax.eval_shape(step, physics, jnp.zeros((3, 2)))
@@ -157,7 +159,7 @@ def test_warp_can_be_traced_twice():
 
 def test_auto_is_mujoco_on_a_cpu_and_mjx_elsewhere():
     expected = "mujoco" if jax.default_backend() == "cpu" else "mjx"
-    assert World(load_environment("ball-go-to-target")).engine.name == expected
+    assert PhysicsWorld(load_environment("ball-go-to-target")).engine.name == expected
 
 
 def test_warp_says_when_it_is_missing(monkeypatch, ball):
@@ -169,7 +171,7 @@ def test_warp_says_when_it_is_missing(monkeypatch, ball):
 def test_a_fault_leaves_no_log_file(tmp_path, monkeypatch):
     """MuJoCo's own warnings would be appended to MUJOCO_LOG.TXT where the user is."""
     monkeypatch.chdir(tmp_path)
-    world = World(load_environment("ball-go-to-target"), "mujoco")
+    world = PhysicsWorld(load_environment("ball-go-to-target"), "mujoco")
     physics = jax.jit(world.reset)(jax.random.key(0)).pipeline_state.physics
     after, _ = jax.jit(world.engine.step)(physics.replace(qvel=physics.qvel.at[0].set(np.nan)), jnp.zeros(2))
     assert not np.isfinite(after.qvel).all()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mjx_hkl.environments import VectorEnvironment, World, load_environment
+from mjx_hkl.environments import PhysicsWorld, VectorEnvironment, load_environment
 from mjx_hkl.environments.bodies import Body
 from mjx_hkl.environments.physics import PhysicsState
 from mjx_hkl.environments.placement import place_apart
@@ -18,7 +18,7 @@ BODIES = ("ball", "ant", "quadruped")
 
 @pytest.fixture(scope="module", params=BODIES)
 def world(request):
-    return World(load_environment(f"{request.param}-go-to-target"))
+    return PhysicsWorld(load_environment(f"{request.param}-go-to-target"))
 
 
 def physics_state(data):
@@ -142,7 +142,7 @@ _WORLDS = {}
 
 def _ball():
     if not _WORLDS:
-        _WORLDS["ball"] = World(load_environment("ball-go-to-target"))
+        _WORLDS["ball"] = PhysicsWorld(load_environment("ball-go-to-target"))
     return _WORLDS["ball"]
 
 
@@ -198,7 +198,7 @@ def test_reward_and_end_come_exactly_on_arrival():
 
 
 def test_a_fallen_body_ends_its_episode_without_success():
-    world = World(load_environment("ant-go-to-target"))
+    world = PhysicsWorld(load_environment("ant-go-to-target"))
     state = jax.jit(world.reset)(jax.random.key(0))
     on_its_back = state.pipeline_state.physics.qpos.at[3:7].set(jnp.array([0.0, 1.0, 0.0, 0.0]))
     physics = state.pipeline_state.physics.replace(qpos=on_its_back)

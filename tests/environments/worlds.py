@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from hypothesis import strategies as st
 
-from mjx_hkl.environments import World, load_environment
+from mjx_hkl.environments import PhysicsWorld, load_environment
 from mjx_hkl.environments.tasks.manipulation import CombinedState, MoveBoxState
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -14,7 +14,7 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 @functools.cache
 def load(name):
-    return World(load_environment(name), "mujoco")
+    return PhysicsWorld(load_environment(name), "mujoco")
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mjx_hkl.cli.main import run
-from mjx_hkl.environments import FlatWorld, VectorEnvironment, World, load_environment, make_world
+from mjx_hkl.environments import FlatWorld, PhysicsWorld, VectorEnvironment, load_environment, make_world
 from mjx_hkl.experiments import build
 from mjx_hkl.experiments.recipe import Recipe, recipe_to_toml
 
@@ -122,7 +122,7 @@ def test_brax_ppo_trains_on_our_world_unchanged(monkeypatch):
             lambda x, devices: jax.tree.map(lambda y: jnp.stack([y]), x),
             raising=False,
         )
-    world = FlatWorld(World(load_environment("ball-go-to-target")))
+    world = FlatWorld(PhysicsWorld(load_environment("ball-go-to-target")))
     seen = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -147,7 +147,7 @@ def test_brax_ppo_trains_on_our_world_unchanged(monkeypatch):
 
 
 def test_a_flat_world_is_the_world_in_one_vector():
-    world = World(load_environment("ball-move-box-easy"))
+    world = PhysicsWorld(load_environment("ball-move-box-easy"))
     flat = FlatWorld(world)
     assert flat.observation_size == sum(world.observation_size.values())
     key, action = jax.random.key(0), jnp.ones(2)

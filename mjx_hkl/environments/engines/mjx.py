@@ -14,10 +14,11 @@ class MjxEngine:
     """Steps a model with `mjx.step`, carrying only positions, velocities and the warm start."""
 
     name = "mjx"
+    not_shared = ""
 
     def __init__(self, model: mujoco.MjModel, substeps: int):
         self.model = model
-        self._substeps = substeps
+        self.substeps = substeps
         self._mjx_model = mjx.put_model(model, impl="jax")
         self._data = mjx.make_data(model, impl="jax")
 
@@ -25,7 +26,7 @@ class MjxEngine:
         self, state: PhysicsState, control: Float[Array, " nu"]
     ) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
         """See `Engine.step`."""
-        return scan_substeps(self._mjx_model, self._data, self._substeps, state, control)
+        return scan_substeps(self._mjx_model, self._data, self.substeps, state, control)
 
 
 def scan_substeps(

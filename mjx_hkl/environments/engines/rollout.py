@@ -26,10 +26,11 @@ class MujocoEngine:
     """
 
     name = "mujoco"
+    not_shared = "runs on the host"
 
     def __init__(self, model: mujoco.MjModel, substeps: int):
         self.model = model
-        self._substeps = substeps
+        self.substeps = substeps
         # A state that is not finite must stay so, to be counted as a fault: MuJoCo would reset it silently.
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -45,10 +46,10 @@ class MujocoEngine:
         # One array each way: every array that crosses costs a copy.
         given = (state.qpos, state.qvel, state.qacc, control, state.mocap_pos.ravel())
         nq, nv = self.model.nq, self.model.nv
-        size = self._substeps * nq + 2 * nv
+        size = self.substeps * nq + 2 * nv
         result = host_call(self._key, self._rollout, jnp.concatenate(given), size)
-        qpos, qvel, qacc = jnp.split(result, (self._substeps * nq, self._substeps * nq + nv))
-        qpos = qpos.reshape(self._substeps, nq)
+        qpos, qvel, qacc = jnp.split(result, (self.substeps * nq, self.substeps * nq + nv))
+        qpos = qpos.reshape(self.substeps, nq)
         return state.replace(qpos=qpos[-1], qvel=qvel, qacc=qacc), qpos
 
     def _rollout(self, given: np.ndarray) -> np.ndarray:
@@ -64,12 +65,12 @@ class MujocoEngine:
                 np.concatenate([np.zeros((len(flat), 1)), qpos, qvel], axis=1),  # time comes first
                 inputs[:, None],
                 control_spec=_STATE.mjSTATE_CTRL | _STATE.mjSTATE_MOCAP_POS,
-                nstep=self._substeps,
+                nstep=self.substeps,
                 initial_warmstart=qacc,
             )
         positions = states[:, :, 1 : 1 + nq].reshape(len(flat), -1)
         velocities = states[:, :, 1 + nq : 1 + nq + nv]
-        before = velocities[:, -2] if self._substeps > 1 else qvel
+        before = velocities[:, -2] if self.substeps > 1 else qvel
         # Semi-implicit Euler: what the velocity gained in the last step is its acceleration.
         acceleration = (velocities[:, -1] - before) / self.model.opt.timestep
         result = np.concatenate([positions, velocities[:, -1], acceleration], axis=1, dtype=np.float32)

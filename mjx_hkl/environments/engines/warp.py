@@ -29,6 +29,7 @@ class WarpEngine:
     """Steps all worlds of a batch in one launch, with room for the contacts of all of them."""
 
     name = "warp"
+    not_shared = "would step all worlds on every device"
 
     def __init__(self, model: mujoco.MjModel, substeps: int):
         if importlib.util.find_spec("warp") is None:
@@ -39,7 +40,7 @@ class WarpEngine:
 
         warp.config.log_level = warp.LOG_ERROR  # the rest would go to stdout
         self.model = model
-        self._substeps = substeps
+        self.substeps = substeps
         # A few solver iterations are what we ask for, not something to print about in each step.
         self._mjx_model = mjx.put_model(model, impl="warp").tree_replace({"opt._impl.warn_overflow": 0})
         self._contacts, self._rows = _room(model)
@@ -57,7 +58,7 @@ class WarpEngine:
         with jax.ensure_compile_time_eval():  # it is kept: no part of the trace it is first asked for in
             contacts = num_worlds * self._contacts
             data = mjx.make_data(self.model, impl="warp", naconmax=contacts, njmax=self._rows)
-        one = functools.partial(scan_substeps, self._mjx_model, data, self._substeps)
+        one = functools.partial(scan_substeps, self._mjx_model, data, self.substeps)
 
         @jax.custom_batching.custom_vmap
         def step(state: PhysicsState, control: Array) -> tuple[PhysicsState, Array]:

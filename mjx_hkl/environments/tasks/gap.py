@@ -8,10 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.config import PositiveFloat
-from mjx_hkl.environments.arenas import Corridor
 from mjx_hkl.environments.scene import Scene, Stage
 from mjx_hkl.environments.tasks.base import Outcome, Start
-from mjx_hkl.errors import UserError
 
 
 @flax.struct.dataclass
@@ -37,9 +35,7 @@ class Gap:
 
     def reset(self, key: PRNGKeyArray, stage: Stage) -> Start:
         """See `Task.reset`; the body starts at the origin, facing the gap."""
-        arena = stage.arena
-        if not isinstance(arena, Corridor):
-            raise UserError('[task] kind "gap" needs [arena] kind "corridor"')
+        arena = stage.arena_with("before", "after", "far_platform_pos")
         length = jax.random.uniform(key, minval=self.shortest, maxval=self.longest)
         far_edge = arena.before + length
         edges = jnp.stack([jnp.array([arena.before, 0.0]), jnp.stack([far_edge, jnp.zeros(())])])

@@ -11,11 +11,11 @@ from mjx_hkl.environments.scene import Marks, Scene, Stage
 from mjx_hkl.environments.tasks.base import Outcome, Start
 from mjx_hkl.environments.tasks.targets import (
     Targets,
+    half_width,
     is_near,
     mark_targets,
     observe_targets,
     refuse_solved_starts,
-    require_area,
 )
 
 
@@ -34,11 +34,11 @@ class GoToTarget:
 
     def reset(self, key: PRNGKeyArray, stage: Stage) -> Start:
         """See `Task.reset`."""
-        half_width = require_area(stage).half_width
+        width = half_width(stage)
         place_key, select_key = jax.random.split(key)
         count = self.num_targets + 1
         apart = tuple((self.separation,) * i for i in range(count))
-        points = place_apart(place_key, (half_width,) * count, apart)
+        points = place_apart(place_key, (width,) * count, apart)
         selected = jax.random.randint(select_key, (), 0, self.num_targets)
         return Start(Targets(points[1:], selected), position=points[0])
 

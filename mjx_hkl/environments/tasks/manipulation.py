@@ -16,12 +16,12 @@ from mjx_hkl.environments.scene import Marks, Scene, Stage
 from mjx_hkl.environments.tasks.base import Outcome, Start
 from mjx_hkl.environments.tasks.targets import (
     Targets,
+    half_width,
     is_near,
     mark_box,
     mark_targets,
     observe_targets,
     refuse_solved_starts,
-    require_area,
 )
 from mjx_hkl.errors import UserError
 
@@ -49,15 +49,15 @@ class Manipulation:
         """Boxes and targets where boxes can go, then the body at a place no box takes at any heading.
 
         Raises:
-          UserError: the arena is no area, there are no boxes, or they find no room.
+          UserError: the arena does not say where starts may lie, there are no boxes, or they find no room.
         """
-        half_width = require_area(stage).half_width
+        width = half_width(stage)
         boxes = require_boxes(stage)
-        inner = half_width - boxes.clearance
+        inner = width - boxes.clearance
         if inner <= 0:
             raise UserError(
                 f"[boxes]: a clearance of {boxes.clearance:g} m leaves no room for boxes in an area of"
-                f" {2 * half_width:g} m"
+                f" {2 * width:g} m"
             )
         n = boxes.count
         box_box = 2 * boxes.radius + self.room
@@ -67,7 +67,7 @@ class Manipulation:
             *((self.separation,) * (n + i) for i in range(num_targets)),
             (box_body,) * n + (body_to_targets,) * num_targets,
         ]
-        half_widths = (inner,) * (n + num_targets) + (half_width,)
+        half_widths = (inner,) * (n + num_targets) + (width,)
         points = place_apart(key, half_widths, tuple(apart))
         return Places(points[:n], points[n:-1], points[-1])
 

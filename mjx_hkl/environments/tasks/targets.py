@@ -5,9 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mjx_hkl.environments.arenas import Area
 from mjx_hkl.environments.scene import Marks, Scene, Stage
-from mjx_hkl.errors import UserError
 
 
 @flax.struct.dataclass
@@ -42,15 +40,13 @@ def is_near(position: Float[Array, " axes"], target: Float[Array, " 2"], radius:
     return (jnp.linalg.norm(position[:2] - target) < radius).astype(jnp.float32)
 
 
-def require_area(stage: Stage) -> Area:
-    """The stage's arena, where it is an `Area`.
+def half_width(stage: Stage) -> float:
+    """Largest coordinate of a start, metres.
 
     Raises:
-      UserError: it is another one.
+      UserError: the arena does not say one.
     """
-    if not isinstance(stage.arena, Area):
-        raise UserError('[task] needs [arena] kind "area"')
-    return stage.arena
+    return stage.arena_with("half_width").half_width
 
 
 def refuse_solved_starts(apart: str, separation: float, within: str, radius: float) -> None:

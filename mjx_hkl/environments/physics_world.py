@@ -1,0 +1,184 @@
+"""A body in an arena with a task, on a physics engine; also a `brax.envs.Env`."""
+
+from contextlib import AbstractContextManager
+from typing import Any, cast
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from brax.envs.base import Env, State
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+
+from mjx_hkl.config import to_table
+from mjx_hkl.environments.boxes import Boxes
+from mjx_hkl.environments.composition import EnvironmentConfig, compose
+from mjx_hkl.environments.engines import make_engine
+from mjx_hkl.environments.physics import PhysicsState, full_precision
+from mjx_hkl.environments.scene import Marks, Scene
+from mjx_hkl.environments.world import ActionKind, Draw, sizes_of, specs_of
+from mjx_hkl.errors import UserError
+from mjx_hkl.specs import ArraySpec
+
+
+@flax.struct.dataclass
+class WorldState:
+    """Physics and task; the `pipeline_state` of a Brax state."""
+
+    physics: PhysicsState
+    task: Any
+
+
+class PhysicsWorld(Env):
+    """Observations are a dict of named groups; actions are clipped to [-1, 1].
+
+    `metrics` has `success` and `fault` (a simulator state that is not finite or absurdly fast: the
+    episode ends and the step must not be learned from). The time limit is the vectorizer's business.
+    """
+
+    action_kind: ActionKind = "gaussian"
+
+    def __init__(self, config: EnvironmentConfig, engine: str = "auto"):
+        self.config = config
+        parts = compose(config)
+        self.stage, self.task, self.body = parts.stage, parts.task, parts.body
+        self.engine = make_engine(engine, parts.model, config.physics.substeps)
+        self.boxes = Boxes(parts.model, config.boxes)
+        self._rest = jnp.asarray(parts.model.qpos0, jnp.float32)
+        self._mocap_rest = jnp.asarray(parts.model.body_pos[parts.model.body_mocapid >= 0], jnp.float32)
+        self._specs = specs_of(self)
+
+    def reset(self, rng: PRNGKeyArray) -> State:
+        """A fresh random start: everything is drawn from `rng`, nothing is cached."""
+        with full_precision():
+            return self._reset(rng)
+
+    def step(self, state: State, action: Float[Array, " nu"]) -> State:
+        """One control step."""
+        with full_precision():
+            return self._step(state, action)
+
+    def _reset(self, rng: PRNGKeyArray) -> State:
+        task_key, heading_key, boxes_key = jax.random.split(rng, 3)
+        start = self.task.reset(task_key, self.stage)
+        if self.config.boxes is not None and start.boxes is None:
+            raise UserError("there are [boxes], but the task does not place any")
+        heading = _any_heading(heading_key, ()) if start.heading is None else start.heading
+        qpos = self.body.place(self._rest, start.position, heading)
+        if start.boxes is not None:
+            qpos = self.boxes.place(qpos, start.boxes, _any_heading(boxes_key, (len(start.boxes),)))
+        velocity = jnp.zeros(self.engine.model.nv)
+        mocap_pos = self._mocap_rest if start.mocap_pos is None else start.mocap_pos
+        physics = PhysicsState(qpos, velocity, velocity, mocap_pos)
+        zero = jnp.zeros(())
+        return State(
+            pipeline_state=WorldState(physics, start.state),  # pyright: ignore - Brax means its own
+            obs=self._observe(physics, start.state, self.scene(physics, qpos[None]), self._rest),
+            reward=zero,
+            done=zero,
+            metrics={"success": zero, "fault": zero},
+        )
+
+    def _step(self, state: State, action: Float[Array, " nu"]) -> State:
+        world = cast(WorldState, state.pipeline_state)
+        with jax.named_scope("physics"):
+            physics, qpos_during = self.engine.step(world.physics, jnp.clip(action, -1.0, 1.0))
+        scene = self.scene(physics, qpos_during)
+        outcome = self.task.reward(world.task, scene)
+        task = world.task if outcome.state is None else outcome.state
+        fault = self._is_fault(physics)
+        done = (outcome.success > 0) | self._is_lost(scene) | fault
+        observation = self._observe(physics, task, scene, physics.qpos)
+        return state.replace(
+            pipeline_state=WorldState(physics, task),
+            # A fault's numbers must not reach a network: it would make their gradients NaN, masked or not.
+            obs=jax.tree.map(lambda new, old: jnp.where(fault, old, new), observation, state.obs),
+            reward=jnp.where(fault, 0.0, outcome.reward),
+            done=done.astype(jnp.float32),
+            metrics=state.metrics
+            | {"success": jnp.where(fault, 0.0, outcome.success), "fault": fault.astype(jnp.float32)},
+        )
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What an export keeps of it."""
+        return to_table(self.config)
+
+    @property
+    def episode_length(self) -> int:
+        """Control steps until truncation."""
+        return self.config.episode_length
+
+    @property
+    def low_level_information(self) -> tuple[str, ...]:
+        """Observation groups of the low level where a recipe does not say."""
+        return self.config.low_level_information
+
+    @property
+    def observation_specs(self) -> dict[str, ArraySpec]:
+        """Shape and type of each observation group by name."""
+        return self._specs
+
+    @property
+    def observation_size(self) -> dict[str, int]:
+        """Numbers in each observation group by name."""
+        return sizes_of(self._specs)
+
+    @property
+    def action_size(self) -> int:
+        """Number of actuators."""
+        return self.engine.model.nu
+
+    @property
+    def backend(self) -> str:
+        """The physics behind the engine interface."""
+        return self.engine.name
+
+    @property
+    def not_shared(self) -> str:
+        """Why several devices cannot share its copies; empty where they can."""
+        return self.engine.not_shared
+
+    @property
+    def control_seconds(self) -> float:
+        """Simulated seconds of a control step."""
+        return self.config.physics.timestep * self.config.physics.substeps
+
+    def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
+        """See `World.renderer`."""
+        from mjx_hkl.environments.pictures import physics_renderer
+
+        return physics_renderer(self, width, height)
+
+    def marks(self, state: WorldState) -> Marks | None:
+        """What pictures show of the task; None for a task that shows nothing."""
+        method = getattr(self.task, "marks", None)
+        if method is None:
+            return None
+        return method(state.task, self.scene(state.physics, state.physics.qpos[None]))
+
+    def scene(self, physics: PhysicsState, qpos_during: Float[Array, "substeps nq"]) -> Scene:
+        """What a task is shown of a state reached through these positions."""
+        return Scene(self.body.frame(physics), self.boxes.poses(physics.qpos), self.boxes.poses(qpos_during))
+
+    def _observe(
+        self, physics: PhysicsState, task: Any, scene: Scene, posture: Float[Array, " nq"]
+    ) -> dict[str, Shaped[Array, "..."]]:
+        proprioception = self.body.proprioception(physics, scene.frame, posture, self.stage.arena.height)
+        return {"proprioception": proprioception, **self.task.observe(task, scene)}
+
+    def _is_lost(self, scene: Scene) -> Array:
+        """On its side, or out of the arena, the body or a box that could tip or slide there."""
+        arena = self.stage.arena
+        lost = arena.is_out(scene.frame.position) | jnp.any(jax.vmap(arena.is_out)(scene.boxes.position))
+        if self.config.upright:
+            lost |= scene.frame.rotation[2, 2] < self.config.upright
+        return lost
+
+    def _is_fault(self, physics: PhysicsState) -> Array:
+        # NaN compares false, so it is not below the limit either.
+        sane = jnp.all(jnp.abs(physics.qvel) < self.config.physics.max_velocity)
+        return ~(sane & jnp.all(jnp.isfinite(physics.qpos)) & jnp.all(jnp.isfinite(physics.qacc)))
+
+
+def _any_heading(key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
+    return jax.random.uniform(key, shape, minval=-jnp.pi, maxval=jnp.pi)
