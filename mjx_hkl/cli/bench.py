@@ -51,8 +51,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _environment(command: BenchCommand) -> dict[str, Any]:
+    from mjx_hkl.analysis.bench import bench_engines, bench_world
     from mjx_hkl.environments import make_world
-    from mjx_hkl.experiments.bench import bench_engines, bench_world
     from mjx_hkl.experiments.build import environment_name
 
     name, num_envs = environment_name(command.name), command.num_envs or 1024
@@ -69,7 +69,7 @@ def _environment(command: BenchCommand) -> dict[str, Any]:
 
 
 def _train(command: BenchCommand) -> dict[str, Any]:
-    from mjx_hkl.experiments.bench import bench_train
+    from mjx_hkl.analysis.bench import bench_train
     from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 
     recipe = load_recipe(command.name)

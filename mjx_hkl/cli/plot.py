@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 def plot(runs: list[Path], out: Path, metric: str, smooth: int, as_json: bool) -> None:
     """Draws `runs` into `out` and prints their table."""
-    from mjx_hkl.experiments import curves
+    from mjx_hkl.analysis import curves
 
     found = curves.read_curves(runs, metric, smooth)
     rows = curves.summarize(found, with_thresholds=metric == "success_rate")

@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> int:
     out = Path(command.out)
     require_picture(out)
 
+    from mjx_hkl.analysis.kl_field import draw, kl_field
     from mjx_hkl.environments.grid import CellWorld
     from mjx_hkl.experiments.agents import evaluation_environment, find_agent
-    from mjx_hkl.experiments.kl_field import draw, kl_field
 
     found = find_agent(command.agent, command.seed_index)
     world = evaluation_environment(found, 1).env

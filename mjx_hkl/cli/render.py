@@ -40,8 +40,8 @@ def main(arguments: list[str]) -> int:
         raise UserError("width and height must be even, as videos need")
     _choose_opengl()
 
+    from mjx_hkl.analysis.rendering import render_picture, render_video
     from mjx_hkl.experiments.agents import find_player
-    from mjx_hkl.experiments.rendering import render_picture, render_video
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()

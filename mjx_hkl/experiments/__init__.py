@@ -1,1 +1,1 @@
-"""Recipes become runs: training with its files, evaluation, export, benchmarks."""
+"""Recipes become runs: training with its files, evaluation, transfer, agents on disk."""

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mjx_hkl.analysis import kl_field
 from mjx_hkl.cli.main import run
 from mjx_hkl.environments import make_world
-from mjx_hkl.experiments import kl_field
 from mjx_hkl.experiments.export import load_export, module_parameters
 
 SHORT = ("--num-envs", "4", "--total-env-steps", "160", "--log-interval", "80", "--evaluation-episodes", "4")

@@ -1,4 +1,4 @@
-from mjx_hkl.experiments.profile import _parts
+from mjx_hkl.analysis.profile import _parts
 
 PROGRAM = """
 %body (state: f32[8]) -> f32[8] {

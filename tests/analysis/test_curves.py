@@ -4,9 +4,9 @@ import re
 import numpy as np
 import pytest
 
+from mjx_hkl.analysis import curves
+from mjx_hkl.analysis.curves import Curve
 from mjx_hkl.cli.main import run
-from mjx_hkl.experiments import curves
-from mjx_hkl.experiments.curves import Curve
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
 from mjx_hkl.experiments.reproduce import scaled
 

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from mjx_hkl.algorithms import replay
+from mjx_hkl.analysis.profile import profile
 from mjx_hkl.environments import VectorEnvironment, World
 from mjx_hkl.environments.engines.mjx import mjx  # imported there without its messages
 from mjx_hkl.environments.physics import full_precision
 from mjx_hkl.experiments.build import make_loop, resolve
-from mjx_hkl.experiments.profile import profile
 from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop

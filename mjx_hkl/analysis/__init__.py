@@ -1,0 +1,1 @@
+"""What is made of runs and agents: learning curves, KL fields, videos, benchmarks, profiles."""
