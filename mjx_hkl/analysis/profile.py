@@ -1,5 +1,7 @@
 """Where the time of a compiled program goes, from JAX's profiler: shares by the named scopes of the code."""
 
+import gzip
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -45,18 +47,24 @@ def profile(program: jax.stages.Compiled, call: Callable[[], Any], folder: Path)
     with jax.profiler.trace(folder):
         jax.block_until_ready(call())
     part_of = _parts(program.as_text() or "")
-    (trace,) = sorted(folder.glob("plugins/profile/*/*.xplane.pb"))[-1:]
+    # Not with `jax.profiler.ProfileData`: where warnings are errors, jaxlib 0.12 ends the process in it, as it
+    # makes a type without a module.
+    (trace,) = sorted(folder.glob("plugins/profile/*/*.trace.json.gz"))[-1:]
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    # Of an accelerator the host's events show only who launched what.
+    accelerators = {event["pid"] for event in events if _process(event).startswith("/device:")}
     busy: dict[str, float] = defaultdict(float)
-    planes = list(jax.profiler.ProfileData.from_file(str(trace)).planes)
-    # Of an accelerator the host's planes show only who launched what.
-    for plane in [x for x in planes if x.name.startswith("/device:")] or planes:
-        for line in plane.lines:
-            for event in line.events:
-                name = dict(event.stats).get("hlo_op")
-                if name and not str(name).startswith(_CONTAINERS):
-                    busy[part_of.get(str(name), "other")] += event.duration_ns
+    for event in events:
+        name = event.get("args", {}).get("hlo_op", "")
+        if name and not name.startswith(_CONTAINERS) and (not accelerators or event["pid"] in accelerators):
+            busy[part_of.get(name, "other")] += event["dur"]
     total = sum(busy.values())
     return {part: time / total for part, time in sorted(busy.items(), key=lambda item: -item[1])}
+
+
+def _process(event: dict[str, Any]) -> str:
+    """The name of a process, where an event of the trace gives one."""
+    return event["args"]["name"] if event.get("name") == "process_name" else ""
 
 
 def _parts(text: str) -> dict[str, str]:

@@ -1,4 +1,10 @@
-from mjx_hkl.analysis.profile import _parts
+import warnings
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mjx_hkl.analysis.profile import _parts, profile
 
 PROGRAM = """
 %body (state: f32[8]) -> f32[8] {
@@ -23,3 +29,33 @@ def test_operations_are_of_their_innermost_scope_and_those_without_of_what_they_
         "noise": "other",
         "left": "other",
     }
+
+
+def test_shares_are_of_the_durations_that_jaxs_own_reader_gives(tmp_path):
+    @jax.jit
+    def work(x):
+        with jax.named_scope("physics"):
+            x = jax.lax.fori_loop(0, 50, lambda _, y: jnp.tanh(y @ y), x)
+        with jax.named_scope("task"):
+            return jnp.sort(x.ravel())
+
+    x = jnp.eye(64)
+    program = work.lower(x).compile()
+    jax.block_until_ready(program(x))
+    shares = profile(program, lambda: program(x), tmp_path)
+    assert {"physics", "task"} <= set(shares)
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+
+    (trace,) = tmp_path.rglob("*.xplane.pb")
+    part_of = _parts(program.as_text())
+    nanoseconds = dict.fromkeys(shares, 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as an error, its warning would end the process
+        for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
+            for line in plane.lines:
+                for event in line.events:
+                    operation = str(dict(event.stats).get("hlo_op", ""))
+                    if operation and not operation.startswith(("while", "call.")):
+                        nanoseconds[part_of[operation]] += event.duration_ns
+    total = sum(nanoseconds.values())
+    assert shares == pytest.approx({part: time / total for part, time in nanoseconds.items()})
