@@ -44,11 +44,18 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
         return adapter.validate_json(text, strict=True)
     except ValidationError as error:
         raise UserError(f"{where}: {_first_problem(error)}") from error
+    except UserError as error:  # a table inside that a kind reads
+        raise UserError(f"{where}: {error}") from error
 
 
 def to_table(config: Any) -> dict[str, Any]:
-    """The TOML table `from_table` reads back; fields that are None are left out."""
-    return _without_none(dataclasses.asdict(config))
+    """The TOML table `from_table` reads back; fields that are None are left out, kinds are named."""
+    table = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is not None:
+            table[field.name] = _plain(value, field.type)
+    return table
 
 
 def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -89,9 +96,14 @@ def _first_problem(error: ValidationError) -> str:
     return f"{name}: {message}{given}" if name else f"{message}{given}"
 
 
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
+def _plain(value: Any, declared: Any) -> Any:
+    """What TOML can hold of a field's value."""
+    if dataclasses.is_dataclass(value):
+        chosen = [x.name_of(value) for x in getattr(declared, "__metadata__", ()) if hasattr(x, "name_of")]
+        return {**({"kind": chosen[0]} if chosen else {}), **to_table(value)}
+    if isinstance(value, Mapping):
+        of = (get_args(declared) or (None, None))[-1]
+        return {key: _plain(item, of) for key, item in value.items() if item is not None}
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item, None) for item in value] if isinstance(value, tuple | list) else value

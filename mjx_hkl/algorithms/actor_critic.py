@@ -5,70 +5,97 @@ the actions taken, through log π(a|z, x), instead of a gradient through sampled
 through the reparameterized z into the high level.
 """
 
+import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from mjx_hkl.algorithms.config import AlgorithmConfig
-from mjx_hkl.algorithms.hierarchy import Target, divergence, redraw_latents, total_loss, window_mean
+from mjx_hkl.algorithms.algorithm import Algorithm, Loss
+from mjx_hkl.algorithms.hierarchy import (
+    Target,
+    divergence,
+    policy_actions,
+    redraw_latents,
+    total_loss,
+    window_mean,
+)
 from mjx_hkl.algorithms.window import Window, following
+from mjx_hkl.config import PositiveFloat
 from mjx_hkl.math.v_trace import v_trace
 from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.encoders import encode
 
 
-def loss(
-    agent: Agent, target: Target, window: Window, key: PRNGKeyArray, config: AlgorithmConfig
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Sum of policy, critic and default policy loss (eq. 22 to 25); see `svg.loss`.
+@dataclasses.dataclass(frozen=True)
+class VTrace(Algorithm):
+    """State values and the policy gradient (B.3), for discrete actions, on fresh windows."""
 
-    The paper has no target networks here: a `target_update_period` of 1 makes them the online ones.
-    """
-    stop = jax.lax.stop_gradient
-    steps = window.reward.shape[0]
-    observation = window.observation
+    state_values: ClassVar[bool] = True
 
-    latents = redraw_latents(agent.policy, window, key)
-    latent = latents.latent
-    with jax.named_scope("policy_loss"):
-        action = agent.action(observation, latent)
-        kl_high, kl_low = divergence(agent, target.default_policy, observation, latents, action)
-    kl = kl_high + kl_low
-    entropy = action.entropy()
+    rho_clip: PositiveFloat = 1.0
+    """ρ̄ of V-trace."""
+    trace_clip: PositiveFloat = 1.0
+    """c̄ of V-trace."""
 
-    log_prob_t = jax.tree.map(lambda x: x[:steps], action).log_prob(window.action)
-    ratio_t = jnp.exp(stop(log_prob_t) - window.behaviour_log_prob)
-    with jax.named_scope("critic_loss"):
-        value_target = target.critic(observation, stop(latent))
-    corrected = stop(
-        v_trace(
-            value_t=value_target[:steps],
-            reward_t=config.reward_scale * window.reward,
-            discount_t=config.discount * window.discount,
-            value_tp1=following(value_target, window),
-            cost_tp1=following(config.kl_cost * kl, window),
-            ratio_t=ratio_t,
-            is_last_t=window.is_last,
-            valid_t=window.valid,
-            rho_clip=config.rho_clip,
-            trace_clip=config.trace_clip,
+    def loss(
+        self, agent: Agent, target: Target, window: Window, key: PRNGKeyArray, own: Mapping[str, Any]
+    ) -> Loss:
+        """Sum of policy, critic and default policy loss (eq. 22 to 25); see `SVG.loss`.
+
+        The paper has no target networks here: a `target_update_period` of 1 makes them the online ones.
+        """
+        stop = jax.lax.stop_gradient
+        steps = window.reward.shape[0]
+        kl_cost, entropy_cost = self.costs(own)
+        observation = encode(agent.encoders, window.observation)
+        target_observation = encode(target.encoders, window.observation)
+
+        latents = redraw_latents(agent, observation, window, key)
+        latent = latents.latent
+        with jax.named_scope("policy_loss"):
+            action: Any = policy_actions(agent, observation, window, latents)
+            kl_high, kl_low = divergence(
+                agent, target.default_policy, target_observation, window, latents, action
+            )
+        kl = kl_high + kl_low
+        entropy = action.entropy()
+
+        log_prob_t = jax.tree.map(lambda x: x[:steps], action).log_prob(window.action)
+        ratio_t = jnp.exp(stop(log_prob_t) - window.behaviour_log_prob)
+        with jax.named_scope("critic_loss"):
+            value_target = target.critic(target_observation, stop(latent))
+        corrected = stop(
+            v_trace(
+                value_t=value_target[:steps],
+                reward_t=self.reward_scale * window.reward,
+                discount_t=self.discount * window.discount,
+                value_tp1=following(value_target, window),
+                cost_tp1=following(kl_cost * kl, window),
+                ratio_t=ratio_t,
+                is_last_t=window.is_last,
+                valid_t=window.valid,
+                rho_clip=self.rho_clip,
+                trace_clip=self.trace_clip,
+            )
         )
-    )
-    with jax.named_scope("critic_loss"):
-        value = agent.critic.each(jax.tree.map(lambda x: x[:steps], observation), stop(latent[:steps]))
+        with jax.named_scope("critic_loss"):
+            value = agent.critic.each(jax.tree.map(lambda x: x[:steps], observation), stop(latent[:steps]))
 
-    mean = functools.partial(window_mean, window=window)
-    policy_gradient = mean(log_prob_t * corrected.advantage)
-    policy_loss = -policy_gradient + config.kl_cost * mean(kl) - config.entropy_cost * mean(entropy)
-    critic_loss = 0.5 * mean(jnp.square(corrected.target - value).sum(0))
-    total, metrics = total_loss(
-        agent, window, latents, action, policy_loss, critic_loss, config.distillation_cost
-    )
-    return total, metrics | {
-        "kl_high": mean(kl_high),
-        "kl_low": mean(kl_low),
-        "value": mean(value.mean(0)),
-        "value_target": mean(corrected.target),
-        "ratio": mean(jnp.minimum(config.rho_clip, ratio_t)),
-    }
+        mean = functools.partial(window_mean, window=window)
+        policy_gradient = mean(log_prob_t * corrected.advantage)
+        policy_loss = -policy_gradient + kl_cost * mean(kl) - entropy_cost * mean(entropy)
+        critic_loss = 0.5 * mean(jnp.square(corrected.target - value).sum(0))
+        total, metrics = total_loss(
+            agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
+        )
+        return total, metrics | {
+            "kl_high": mean(kl_high),
+            "kl_low": mean(kl_low),
+            "value": mean(value.mean(0)),
+            "value_target": mean(corrected.target),
+            "ratio": mean(jnp.minimum(self.rho_clip, ratio_t)),
+        }

@@ -1,19 +1,23 @@
 """What every algorithm shares: on-policy latents of a window, the KL of two levels, target networks."""
 
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from mjx_hkl.algorithms.window import Window, cut_inside, episode_steps
-from mjx_hkl.math.gaussian import Gaussian
-from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.critic import Critic
-from mjx_hkl.models.default_policy import DefaultPolicy
-from mjx_hkl.models.networks import Distribution, Observation
-from mjx_hkl.models.policy import Policy
+from mjx_hkl.algorithms.window import Window, in_order
+from mjx_hkl.models.agent import (
+    DEFAULT_LOW_LEVEL,
+    LOW_LEVEL,
+    PRIOR,
+    Agent,
+    Carry,
+    DefaultPolicy,
+    Latents,
+)
+from mjx_hkl.models.modules import Distribution, Observation, restarted
 
 
 class Target(nnx.Module):
@@ -21,79 +25,80 @@ class Target(nnx.Module):
 
     def __init__(self, agent: Agent):
         self.default_policy: DefaultPolicy = agent.default_policy
-        self.critic: Critic = agent.critic
-
-
-class Latents(NamedTuple):
-    """On-policy latents of a window: π^H, z, the z_{t−1} each was conditioned on, and whether z is new."""
-
-    distribution: Gaussian
-    latent: Float[Array, "time batch latent"]
-    latent_tm1: Float[Array, "time batch latent"]
-    drawn: Bool[Array, "time batch 1"]
+        self.critic: Any = agent.critic
+        self.encoders: nnx.Dict = agent.encoders
 
 
 @jax.named_scope("latents")
-def redraw_latents(policy: Policy, window: Window, key: PRNGKeyArray) -> Latents:
-    """z_t = f^H(x_t, ε_t) along the window, not the behaviour's (Algorithm 2, B.2).
+def redraw_latents(agent: Agent, observation: Observation, window: Window, key: PRNGKeyArray) -> Latents:
+    """z_t = f^H(x_t, ε_t) along the window, not the behaviour's (Algorithm 2, B.2). Time-major.
 
-    With an autoregressive prior the draws run in order from the stored latent; an episode that starts
-    inside the window begins from a draw of N(0, 1). z_{t−1} is history: no gradient flows through it. With
-    a latent period (eq. 27) a latent is kept until the next draw, and the actions in between move π^H.
+    Where the policy remembers, the draws run in order from the stored carry; an episode that starts inside the
+    window begins from a draw of N(0, 1). Else they are made at once.
+
+    Args:
+      agent: whose policy draws.
+      observation: of the window, shared encoders' groups encoded.
+      window: time-major.
+      key: consumed.
     """
-    num_observations, batch = next(iter(window.observation.values())).shape[:2]
+    policy = agent.policy
+    num_observations, batch = next(iter(observation.values())).shape[:2]
     noise_key, start_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (num_observations, batch, policy.latent_size))
     if not policy.remembers:
-        latent_tm1 = jnp.zeros_like(noise)  # neither the policy nor its prior looks at it
-        distribution = policy.latent(window.observation, latent_tm1)
-        drawn = jnp.ones((num_observations, batch, 1), bool)
-        return Latents(distribution, distribution.reparameterized(noise), latent_tm1, drawn)
-
-    # The last observation follows the step whose episode was cut, the others the step before.
+        return policy.draw(agent.start((num_observations, batch)), observation, noise)[1]
+    # One less than observations: the last follows a cut and begins no episode.
     starts = jax.random.normal(start_key, (num_observations - 1, batch, policy.latent_size))
-    is_first = jnp.concatenate([jnp.zeros_like(window.is_last[:1]), window.is_last])
-    is_first = is_first.at[-1].set(0.0)  # the state after the window's last step is the true one
-    cut = jnp.concatenate([cut_inside(window), jnp.zeros_like(window.is_last[:1])])
-    drawn = policy.draws(episode_steps(window))
+    starts = jnp.concatenate([starts, starts[-1:]])
 
-    def draw(kept, observation, noise, drawn):
-        history = jax.lax.stop_gradient(kept)
-        distribution = policy.latent(observation, history)
-        latent = jnp.where(drawn, distribution.reparameterized(noise), kept)
-        return Latents(distribution, latent, history, drawn)
+    def step(carry: Carry, is_first: Array, observation: Observation, noise: Array, start: Array) -> Any:
+        return policy.draw(agent.restart(carry, is_first, start), observation, noise)
 
-    def follow(carry, step):
-        latent_tm1, latent_at_cut = carry
-        observation, noise, start, is_first, is_cut, drawn = step
-        latents = draw(jnp.where(is_first[:, None] > 0, start, latent_tm1), observation, noise, drawn)
-        return (latents.latent, jnp.where(is_cut[:, None] > 0, latents.latent, latent_at_cut)), latents
+    return in_order(step, window.carry, window, observation, noise, starts)
 
-    in_order = jax.tree.map(lambda x: x[:-1], window.observation)
-    (_, latent_at_cut), latents = jax.lax.scan(
-        follow,
-        (window.latent_tm1, window.latent_tm1),
-        (in_order, noise[:-1], starts, is_first, cut, drawn[:-1]),
-    )
-    last = jax.tree.map(lambda x: x[-1], window.observation)
-    final = draw(latent_at_cut, last, noise[-1], drawn[-1])
-    return jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), latents, final)
+
+def policy_actions(agent: Agent, observation: Observation, window: Window, latents: Latents) -> Distribution:
+    """π^L(a_t | z_t, x_t) along the window. Time-major."""
+    low_level = agent.policy.low_level
+
+    def act(memory: Any, observation: Observation, latent: Array) -> tuple[Any, Distribution]:
+        return agent.default_policy.low_level.policy_action(low_level, memory, observation, latent)
+
+    return _along(low_level, act, LOW_LEVEL, window, observation, latents.latent)
 
 
 def divergence(
     agent: Agent,
     default_policy: DefaultPolicy,
     observation: Observation,
+    window: Window,
     latents: Latents,
     action: Distribution,
 ) -> tuple[Float[Array, "time batch"], Float[Array, "time batch"]]:
     """KL of the two levels (eq. 7, 8): π^H to π0^H at steps that draw a latent, π^L to π0^L at every step."""
-    kl_high = latents.distribution.kl_divergence(default_policy.latent(latents.latent_tm1))
-    kl_high = latents.drawn[..., 0] * kl_high
-    default_action = default_policy.action(agent.policy, observation, latents.latent)
-    if default_action is None:
+    high_level, low_level = default_policy.high_level, default_policy.low_level
+    prior = _along(high_level, high_level.step, PRIOR, window, latents.latent_tm1)
+    kl_high = latents.drawn[..., 0] * latents.distribution.kl_divergence(prior)
+    if not low_level.adds_kl:
         return kl_high, jnp.zeros_like(kl_high)
-    return kl_high, action.kl_divergence(default_action)  # pyright: ignore - of one kind
+
+    def act(memory: Any, observation: Observation, latent: Array) -> tuple[Any, Distribution]:
+        return low_level.step(memory, agent.policy.low_level, observation, latent)
+
+    default_action = _along(low_level, act, DEFAULT_LOW_LEVEL, window, observation, latents.latent)
+    return kl_high, action.kl_divergence(default_action)
+
+
+def _along(module: Any, function: Any, name: str, window: Window, *inputs: Any) -> Any:
+    """A module's `function` of its memory and inputs along a window: at once, or in order if it remembers."""
+    if not module.remembers:
+        return function((), *inputs)[1]
+
+    def step(memory: Any, is_first: Array, *inputs: Any) -> tuple[Any, Any]:
+        return function(restarted(module, memory, is_first), *inputs)
+
+    return in_order(step, window.carry.memory[name], window, *inputs)
 
 
 def window_mean(x: Float[Array, "_ batch"], window: Window) -> Float[Array, ""]:
@@ -104,6 +109,7 @@ def window_mean(x: Float[Array, "_ batch"], window: Window) -> Float[Array, ""]:
 
 def total_loss(
     agent: Agent,
+    observation: Observation,
     window: Window,
     latents: Latents,
     action: Distribution,
@@ -119,7 +125,7 @@ def total_loss(
     stop = jax.lax.stop_gradient
     with jax.named_scope("default_policy_loss"):
         kl_high, kl_low = divergence(
-            stop(agent), agent.default_policy, window.observation, *stop((latents, action))
+            stop(agent), agent.default_policy, stop(observation), window, *stop((latents, action))
         )
     default_policy_loss = window_mean(kl_high + kl_low, window)
     scale = latents.distribution.scale

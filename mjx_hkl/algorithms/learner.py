@@ -1,4 +1,4 @@
-"""One update: gradients of the losses, three optimizers, and the target network."""
+"""One update: gradients of the loss, an optimizer for each part, and the target networks."""
 
 import functools
 import inspect
@@ -12,62 +12,76 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mjx_hkl.algorithms import actor_critic, svg
-from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.hierarchy import Target
 from mjx_hkl.algorithms.window import Window
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.models.agent import Agent, module_at, with_modules
 
+_PARTS = ("policy", "default_policy", "critic", "encoders")  # of an agent, with an optimizer each
+
 
 @flax.struct.dataclass
 class Learner:
-    """θ, φ, ψ, their targets, the optimizers' state by module, and averages of modules over updates."""
+    """All that an update changes.
+
+    Attributes:
+      agent: θ, φ, ψ.
+      own: the algorithm's own parameters, by name.
+      target: φ', ψ'.
+      optimizer_state: by the name of the part.
+      average: parts of the agent averaged over updates, by name.
+    """
 
     agent: Agent
+    own: dict[str, Any]
     target: Target
     optimizer_state: dict[str, optax.OptState]
     average: dict[str, Any]
 
     @property
     def averaged(self) -> Agent:
-        """The agent to evaluate and export: modules that are averaged, and the others as they are."""
+        """The agent to evaluate and export: parts that are averaged, and the others as they are."""
         return with_modules(self.agent, self.average)
 
 
-def optimizers(config: AlgorithmConfig) -> dict[str, optax.GradientTransformation]:
-    """An optimizer for each module of the agent.
+def optimizers(
+    algorithm: Algorithm, parts: Mapping[str, Any], total_updates: int
+) -> dict[str, optax.GradientTransformation]:
+    """An optimizer for each part.
+
+    Args:
+      algorithm: says the learning rates and their schedule.
+      parts: of the agent and of the algorithm, by name.
+      total_updates: of the whole run.
 
     Raises:
-      UserError: optax has no optimizer of that name.
+      UserError: optax has no optimizer of that name, or a part has no learning rate.
     """
     known = _optimizers_by_name()
-    if config.optimizer not in known:
-        raise UserError(f"algorithm.optimizer: {unknown_name('optimizer', config.optimizer, known)}")
-    optimizer = known[config.optimizer]
-    rates = {
-        "policy": config.policy_learning_rate,
-        "default_policy": config.default_policy_learning_rate,
-        "critic": config.critic_learning_rate,
-    }
+    if algorithm.optimizer not in known:
+        raise UserError(f"algorithm.optimizer: {unknown_name('optimizer', algorithm.optimizer, known)}")
+    optimizer, rates = known[algorithm.optimizer], algorithm.learning_rates()
+    updates = round(algorithm.learning_rate_decay * total_updates)
 
-    def schedule(rate: float) -> optax.ScalarOrSchedule:
-        updates = config.learning_rate_decay
-        return optax.linear_schedule(rate, 0.1 * rate, updates) if updates else rate
+    def of(part: str) -> optax.GradientTransformation:
+        if part not in rates:
+            raise UserError(f"[algorithm] {type(algorithm).__name__} says no learning rate of its {part!r}")
+        rate = rates[part]
+        schedule = optax.linear_schedule(rate, 0.1 * rate, updates) if updates else rate
+        return optax.chain(optax.clip_by_global_norm(algorithm.max_gradient_norm), optimizer(schedule))
 
-    return {
-        module: optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optimizer(schedule(rate)))
-        for module, rate in rates.items()
-    }
+    return {part: of(part) for part in parts}
 
 
-def init(agent: Agent, config: AlgorithmConfig) -> Learner:
-    """A learner whose target equals the agent."""
-    state = {module: tx.init(getattr(agent, module)) for module, tx in optimizers(config).items()}
-    averaged = ("policy", "default_policy") if config.policy_average_updates else ()
-    return Learner(
-        agent, _copy(Target(agent)), state, {name: _copy(getattr(agent, name)) for name in averaged}
-    )
+def init(agent: Agent, algorithm: Algorithm, total_updates: int, key: PRNGKeyArray) -> Learner:
+    """A learner whose target equals the agent; `key` is for the algorithm's own parameters."""
+    own = algorithm.parameters(agent, key)
+    parts = _parts(agent, own)
+    state = {name: tx.init(parts[name]) for name, tx in optimizers(algorithm, parts, total_updates).items()}
+    averaged = ("policy", "default_policy") if algorithm.policy_average_updates else ()
+    average = {name: _copy(getattr(agent, name)) for name in averaged}
+    return Learner(agent, own, _copy(Target(agent)), state, average)
 
 
 def with_parameters(learner: Learner, modules: Mapping[str, Any]) -> Learner:
@@ -82,7 +96,8 @@ def update(
     window: Window,
     key: PRNGKeyArray,
     count: Int[Array, ""],
-    config: AlgorithmConfig,
+    algorithm: Algorithm,
+    total_updates: int,
     frozen: tuple[str, ...] = (),
 ) -> tuple[Learner, dict[str, Float[Array, ""]]]:
     """One step of every optimizer on a time-major batch.
@@ -92,43 +107,53 @@ def update(
       window: a time-major batch.
       key: consumed.
       count: updates made, this one included; every `target_update_period`-th moves the target.
-      config: learning rates and everything the loss needs.
+      algorithm: its loss and its numbers.
+      total_updates: of the whole run.
       frozen: modules that stay as they are, like "policy.high_level".
     """
-    loss = _LOSSES[config.kind]
-    gradients, metrics = jax.grad(loss, has_aux=True)(learner.agent, learner.target, window, key, config)
+
+    def loss(agent: Agent, own: dict[str, Any]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        return algorithm.loss(agent, learner.target, window, key, own)
+
+    gradients, metrics = jax.grad(loss, argnums=(0, 1), has_aux=True)(learner.agent, learner.own)
     with jax.named_scope("optimizer"):
-        nothing = {name: jax.tree.map(jnp.zeros_like, module_at(gradients, name)) for name in frozen}
-        gradients = with_modules(gradients, nothing)
-        modules, optimizer_state = {}, {}
-        for name, optimizer in optimizers(config).items():
-            gradient, module = getattr(gradients, name), getattr(learner.agent, name)
-            change, optimizer_state[name] = optimizer.update(gradient, learner.optimizer_state[name], module)
-            modules[name] = optax.apply_updates(module, change)
-            metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradient)
-        agent = with_modules(learner.agent, modules)
+        nothing = {name: jax.tree.map(jnp.zeros_like, module_at(gradients[0], name)) for name in frozen}
+        gradients = _parts(with_modules(gradients[0], nothing), gradients[1])
+        parts, optimizer_state = _parts(learner.agent, learner.own), {}
+        for name, optimizer in optimizers(algorithm, parts, total_updates).items():
+            state = learner.optimizer_state[name]
+            change, optimizer_state[name] = optimizer.update(gradients[name], state, parts[name])
+            parts[name] = optax.apply_updates(parts[name], change)
+            metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradients[name])
+        agent = with_modules(learner.agent, {name: parts[name] for name in _PARTS if name in parts})
         agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
-        rate = jnp.where(count % config.target_update_period == 0, config.target_update_rate, 0.0)
+        rate = jnp.where(count % algorithm.target_update_period == 0, algorithm.target_update_rate, 0.0)
         target = jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, Target(agent), learner.target)
         # All updates weigh alike until there are so many; and what is frozen stays to the last bit.
-        share = 1.0 / jnp.clip(count, 1, max(1, config.policy_average_updates))
+        share = 1.0 / jnp.clip(count, 1, max(1, algorithm.policy_average_updates))
         average = {
             name: jax.tree.map(lambda new, old: old + share * (new - old), getattr(agent, name), old)
             for name, old in learner.average.items()
         }
-    return Learner(agent, target, optimizer_state, average), metrics
+    own = {name: parts[name] for name in learner.own}
+    return Learner(agent, own, target, optimizer_state, average), metrics
+
+
+def _parts(agent: Agent, own: Mapping[str, Any]) -> dict[str, Any]:
+    """What has an optimizer each: the parts of the agent, and the algorithm's own parameters."""
+    of_agent = {name: getattr(agent, name) for name in _PARTS}
+    if not jax.tree.leaves(agent.encoders):
+        del of_agent["encoders"]
+    return {**of_agent, **own}
 
 
 def _copy(tree: Any) -> Any:
-    """Other buffers: those of a state are donated together and must not be the same."""
+    """Copies every array, because a donated state must not hold the same buffer twice."""
     return jax.tree.map(lambda x: x + 0, tree)
 
 
-_LOSSES = {"svg": svg.loss, "v_trace": actor_critic.loss}
-
-
 def _optimizers_by_name() -> dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]]:
-    """What of optax needs a learning rate and nothing else, gradients apart."""
+    """The optax optimizers that need only a learning rate."""
     known = {}
     for name, value in vars(optax).items():
         if isinstance(value, FunctionType | functools.partial) and name not in _NOT_ALONE:

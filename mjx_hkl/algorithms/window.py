@@ -1,9 +1,12 @@
 """A window: K consecutive steps of one environment and the step after, the unit of experience."""
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
 
 
 @flax.struct.dataclass
@@ -19,8 +22,8 @@ class Window:
     Attributes:
       observation: groups at steps 0..K−1, the state after step K−1, and the state a truncation before
         step K−1 led to (else anything finite).
-      latent_tm1: z before step 0; at an episode's start a draw from N(0, 1).
-      episode_step: steps of the episode before step 0.
+      carry: what the agent remembered before step 0.
+      is_first: 1 where an episode began with step 0.
       action: before clipping, or the choice of a discrete one.
       behaviour_log_prob: log μ(a_t | x_t) at the behaviour's latent.
       reward: of step t.
@@ -29,9 +32,9 @@ class Window:
       valid: 0 where the simulator failed in step t.
     """
 
-    observation: dict[str, Float[Array, "..."]]
-    latent_tm1: Float[Array, "*batch latent"]
-    episode_step: Int[Array, "*batch"]
+    observation: dict[str, Shaped[Array, "..."]]
+    carry: Any
+    is_first: Shaped[Array, "*batch"]
     action: Shaped[Array, "..."]
     behaviour_log_prob: Float[Array, "..."]
     reward: Float[Array, "..."]
@@ -43,14 +46,14 @@ class Window:
 def time_major(windows: Window) -> Window:
     """What replay holds, for the learner: batch and time swapped, flags as numbers.
 
-    What belongs to a window's start has no time.
+    What belongs to a window's start, the carry, has no time.
     """
 
     def swap(x: Array) -> Array:
         x = x.astype(jnp.float32) if x.dtype == bool else x
         return jnp.swapaxes(x, 0, 1) if x.ndim > 1 else x
 
-    return jax.tree.map(swap, windows).replace(latent_tm1=windows.latent_tm1)
+    return jax.tree.map(swap, windows.replace(carry=())).replace(carry=windows.carry)
 
 
 def cut_inside(window: Window) -> Float[Array, "time batch"]:
@@ -67,12 +70,45 @@ def following(values: Float[Array, "time+2 batch"], window: Window) -> Float[Arr
     return jnp.where(cut_inside(window) > 0, values[-1], values[1:-1])
 
 
-def episode_steps(window: Window) -> Int[Array, "time+2 batch"]:
-    """Steps of its episode before each observation. Time-major."""
+def first_steps(window: Window) -> Float[Array, "time+1 batch"]:
+    """1 where an observation begins an episode; of all but the last, which follows a cut. Time-major.
 
-    def count(step: Array, is_last: Array) -> tuple[Array, Array]:
-        return jnp.where(is_last > 0, 0, step + 1), step
+    The one after the window's last step never does: it is the true state that the step led to.
+    """
+    first = jnp.concatenate([window.is_first[None], window.is_last])
+    return first.at[-1].set(0.0)
 
-    _, steps = jax.lax.scan(count, window.episode_step, window.is_last)
-    at_cut = ((steps + 1) * cut_inside(window).astype(steps.dtype)).max(0)
-    return jnp.concatenate([steps, steps[-1:] + 1, at_cut[None]])
+
+def in_order(
+    step: Callable[..., tuple[Any, Any]], start: Any, window: Window, inputs: Any, *more: Any
+) -> Any:
+    """Outputs at all observations of a window of a function that remembers. Time-major.
+
+    Args:
+      step: of the carry, whether an episode begins, a step's part of `inputs`, and those of `more`; gives the
+        carry after the step and its output.
+      start: the carry before step 0.
+      window: tells where episodes begin and are cut. The last observation follows the step that was cut.
+      inputs: a pytree with one entry for each of the K + 2 observations.
+      more: like `inputs`.
+    """
+    cut = jnp.concatenate([cut_inside(window), jnp.zeros_like(window.is_last[:1])])
+
+    def follow(carries: tuple[Any, Any], x: Any) -> tuple[tuple[Any, Any], Any]:
+        carry, at_cut = carries
+        is_first, is_cut, given = x
+        carry, out = step(carry, is_first > 0, *given)
+        at_cut = jax.tree.map(lambda new, old: jnp.where(over(is_cut > 0, new), new, old), carry, at_cut)
+        return (carry, at_cut), out
+
+    given = (inputs, *more)
+    before_last = jax.tree.map(lambda x: x[:-1], given)
+    (_, at_cut), outputs = jax.lax.scan(follow, (start, start), (first_steps(window), cut, before_last))
+    last = jax.tree.map(lambda x: x[-1], given)
+    _, final = step(at_cut, jnp.zeros_like(window.is_first) > 0, *last)
+    return jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), outputs, final)
+
+
+def over(condition: Array, x: Array) -> Array:
+    """The condition with axes for all of `x` after the batch."""
+    return condition.reshape(*condition.shape, *(1,) * (x.ndim - condition.ndim))

@@ -64,12 +64,16 @@ def kl_field(agent: Agent, world: CellWorld, goal: tuple[int, int], seed: int = 
         return jax.vmap(world.observe_at, (0, None))(cell, jnp.asarray(goal))
 
     def cost(key: Array) -> Float[Array, "cells moves"]:
-        start_key, draw_key = jax.random.split(key)
-        start = jax.random.normal(start_key, (size**2, agent.policy.latent_size))
-        latent = agent.policy.latent(observe(jnp.asarray(cells.reshape(-1, 2))), start).sample(draw_key)
-        before = jnp.repeat(latent, len(MOVES), 0)
-        policy = agent.policy.latent(observe(jnp.asarray(after.reshape(-1, 2))), before)
-        return policy.kl_divergence(agent.default_policy.latent(before))
+        here, there = (observe(jnp.asarray(x.reshape(-1, 2))) for x in (cells, after))
+        first_key, second_key = jax.random.split(key)
+        batch = (size**2,)
+        noise = agent.noise(jax.random.split(first_key, 3), batch)
+        carry, _ = agent.step(agent.start(batch), here, jnp.ones(batch, bool), noise)
+        moves = jax.tree.map(lambda x: jnp.repeat(x, len(MOVES), 0), carry)
+        batch = (size**2 * len(MOVES),)
+        noise = agent.noise(jax.random.split(second_key, 3), batch)
+        _, step = agent.step(moves, there, jnp.zeros(batch, bool), noise)
+        return step.latents.distribution.kl_divergence(step.prior)
 
     keys = jax.random.split(jax.random.key(seed), _SAMPLES)
     kl = np.asarray(jax.jit(lambda keys: jax.vmap(cost)(keys).mean(0))(keys)).reshape(inside.shape)

@@ -3,8 +3,9 @@
 import dataclasses
 
 from mjx_hkl import resources
+from mjx_hkl.algorithms.table import ALGORITHMS
 from mjx_hkl.environments import VectorEnvironment, make_world
-from mjx_hkl.errors import UserError
+from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
 from mjx_hkl.experiments.transfer import frozen_modules
 from mjx_hkl.models.config import Information
@@ -32,10 +33,10 @@ def resolve(recipe: Recipe) -> Recipe:
     policy = recipe.policy
     if policy.actions == "auto":
         policy = dataclasses.replace(policy, actions=world.action_kind)
-    everything = tuple(world.observation_size)
+    everything = tuple(world.observation_specs)
     acted_on = tuple(group for group in everything if not group.startswith(_PRIVILEGED))
     taskless = tuple(group for group in world.low_level_information if group in acted_on)
-    is_flat = recipe.policy.kind == "flat"
+    is_flat = recipe.policy.is_flat
     low_level = seen.low_level or (acted_on if is_flat else taskless)
     information = Information(
         high_level=seen.high_level or acted_on,
@@ -60,16 +61,21 @@ def make_environment(recipe: Recipe, num_envs: int | None = None) -> VectorEnvir
       UserError: there is no such environment, or it lacks what the recipe asks of it.
     """
     world = make_world(recipe.environment, recipe.engine)
-    recipe.information.check(world.observation_size)
+    recipe.information.check(world.observation_specs)
+    groups = world.observation_specs
+    for group in recipe.encoders:
+        if group not in groups:
+            raise UserError(f"[encoders]: {unknown_name('observation group', group, groups)}")
     if recipe.policy.actions not in ("auto", world.action_kind):
         raise UserError(
             f"policy.actions is {recipe.policy.actions!r}, but those of {recipe.environment} are"
             f" {world.action_kind}"
         )
-    if world.action_kind == "categorical" and recipe.algorithm.kind == "svg":
+    if world.action_kind not in recipe.algorithm.action_kinds:
+        able = [name for name, kind in ALGORITHMS.known.items() if world.action_kind in kind.action_kinds]
         raise UserError(
-            f'algorithm.kind "svg" follows a gradient through actions, and those of {recipe.environment} are'
-            ' discrete; set it to "v_trace"'
+            f"algorithm.kind {ALGORITHMS.name_of(recipe.algorithm)!r} does not learn the {world.action_kind}"
+            f" actions of {recipe.environment}; {' or '.join(able)} does"
         )
     if world.episode_length < recipe.algorithm.unroll_length:
         raise UserError(
@@ -89,6 +95,7 @@ def make_train_step(recipe: Recipe) -> TrainStep:
         recipe.algorithm,
         recipe.replay_capacity,
         recipe.min_replay,
+        recipe.total_env_steps,
         frozen_modules(recipe.transfer),
     )
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import flax.struct
 import jax
@@ -12,8 +12,7 @@ from brax.envs.base import State
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.environments import VectorEnvironment
-from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.networks import Distribution
+from mjx_hkl.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Evaluation:
 @flax.struct.dataclass
 class _Progress:
     state: State
-    latent: Float[Array, "envs latent"]
+    carry: Any
     alive: Float[Array, " envs"]
     returns: Float[Array, " envs"]
     lengths: Float[Array, " envs"]
@@ -43,26 +42,62 @@ class _Progress:
     key: PRNGKeyArray
 
 
+class Actor(Protocol):
+    """Who acts: a pytree; `models.agent.Agent` is one, and says what each method does."""
+
+    def start(self, batch: tuple[int, ...]) -> Any:
+        """What to carry into the first step of an episode."""
+        ...
+
+    def noise(self, keys: PRNGKeyArray, batch: tuple[int, ...]) -> Any:
+        """Random numbers of one step, from three keys."""
+        ...
+
+    def no_noise(self, batch: tuple[int, ...]) -> Any:
+        """Those of the mean action."""
+        ...
+
+    def step(self, carry: Any, observation: dict[str, Array], is_first: Array, noise: Any) -> tuple[Any, Any]:
+        """One step of a batch of worlds: the carry after it, and what has an `action`."""
+        ...
+
+
+class Acted(NamedTuple):
+    """What a random agent does in a step."""
+
+    action: Array
+
+
 @flax.struct.dataclass
 class RandomAgent:
     """Every action uniform, independent of everything: the floor of every claim to have learned.
 
-    It has no latent, and its action no mean worth taking.
+    Its action has no mean worth taking.
     """
 
     action_size: int = flax.struct.field(pytree_node=False)
     action_kind: str = flax.struct.field(pytree_node=False)
 
-    def sample(self, observation: dict, key: PRNGKeyArray) -> Array:
-        """Actions of all worlds."""
-        num_envs = len(next(iter(observation.values())))
+    def start(self, batch: tuple[int, ...]) -> None:
+        """It remembers nothing."""
+
+    def noise(self, keys: PRNGKeyArray, batch: tuple[int, ...]) -> Array:
+        """The actions."""
         if self.action_kind == "categorical":
-            return jax.random.randint(key, (num_envs,), 0, self.action_size)
-        return jax.random.uniform(key, (num_envs, self.action_size), minval=-1.0, maxval=1.0)
+            return jax.random.randint(keys[2], batch, 0, self.action_size)
+        return jax.random.uniform(keys[2], (*batch, self.action_size), minval=-1.0, maxval=1.0)
+
+    def no_noise(self, batch: tuple[int, ...]) -> Array:
+        """Raises UserError: there is no mean action."""
+        raise UserError("a random agent has no mean action: evaluate it with sampled actions")
+
+    def step(self, carry: None, observation: dict, is_first: Array, noise: Array) -> tuple[None, Acted]:
+        """Takes the actions drawn."""
+        return None, Acted(noise)
 
 
 def evaluate(
-    environment: VectorEnvironment, agent: Agent | RandomAgent, seed: int, deterministic: bool
+    environment: VectorEnvironment, agent: Actor, seed: int, deterministic: bool
 ) -> Evaluation:
     """One episode in every world, from starts drawn with `seed`.
 
@@ -103,7 +138,7 @@ class Recording:
 
 
 def record(
-    environment: VectorEnvironment, agent: Agent | RandomAgent, seed: int, deterministic: bool
+    environment: VectorEnvironment, agent: Actor, seed: int, deterministic: bool
 ) -> Recording:
     """The episodes `evaluate` would count, for a video."""
     begin, step = _episodes(environment, deterministic)
@@ -112,7 +147,7 @@ def record(
         return Recording(now.state.pipeline_state, alive, now.returns, now.success)
 
     @jax.jit
-    def run(agent: Agent | RandomAgent, key: PRNGKeyArray) -> Recording:
+    def run(agent: Actor, key: PRNGKeyArray) -> Recording:
         def advance(now: _Progress, _: None) -> tuple[_Progress, Recording]:
             after = step(agent, now)
             return after, entry(after, now.alive)
@@ -137,7 +172,7 @@ def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
         return (progress.step < environment.episode_length) & (progress.alive.sum() > 0)
 
     @jax.jit
-    def run(agent: Agent | RandomAgent, key: PRNGKeyArray) -> _Progress:
+    def run(agent: Actor, key: PRNGKeyArray) -> _Progress:
         return jax.lax.while_loop(unfinished, functools.partial(step, agent), begin(agent, key))
 
     return run
@@ -146,18 +181,14 @@ def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
 def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Callable, Callable]:
     """How episodes begin, and one step of all of them."""
 
-    def draw(distribution: Distribution, key: PRNGKeyArray) -> Array:
-        return distribution.mode if deterministic else distribution.sample(key)
+    batch = (environment.num_envs,)
 
-    def begin(agent: Agent | RandomAgent, key: PRNGKeyArray) -> _Progress:
-        start_key, latent_key, key = jax.random.split(key, 3)
-        state = environment.reset(start_key).env
-        zero = jnp.zeros(environment.num_envs)
-        latent_size = 0 if isinstance(agent, RandomAgent) else agent.policy.latent_size
-        latent = jax.random.normal(latent_key, (environment.num_envs, latent_size))
+    def begin(agent: Actor, key: PRNGKeyArray) -> _Progress:
+        start_key, _, key = jax.random.split(key, 3)
+        zero = jnp.zeros(batch)
         return _Progress(
-            state,
-            jnp.zeros_like(latent) if deterministic else latent,
+            environment.reset(start_key).env,
+            agent.start(batch),
             alive=zero + 1.0,
             returns=zero,
             lengths=zero,
@@ -167,19 +198,15 @@ def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Call
             key=key,
         )
 
-    def step(agent: Agent | RandomAgent, now: _Progress) -> _Progress:
-        latent_key, action_key, key = jax.random.split(now.key, 3)
-        observation = cast(dict, now.state.obs)
-        if isinstance(agent, RandomAgent):
-            latent, action = now.latent, agent.sample(observation, action_key)
-        else:
-            latent = draw(agent.policy.latent(observation, now.latent), latent_key)
-            latent = jnp.where(agent.policy.draws(now.step), latent, now.latent)
-            action = draw(agent.action(observation, latent), action_key)
-        state = jax.vmap(environment.env.step)(now.state, action)
+    def step(agent: Actor, now: _Progress) -> _Progress:
+        *keys, key = jax.random.split(now.key, 4)
+        noise = agent.no_noise(batch) if deterministic else agent.noise(jnp.stack(keys), batch)
+        is_first = jnp.full(batch, now.step == 0)
+        carry, acted = agent.step(now.carry, cast(dict, now.state.obs), is_first, noise)
+        state = jax.vmap(environment.env.step)(now.state, acted.action)
         return _Progress(
             state,
-            latent,
+            carry,
             alive=now.alive * (1.0 - state.done),
             returns=now.returns + now.alive * state.reward,
             lengths=now.lengths + now.alive,

@@ -2,22 +2,18 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 
 from mjx_hkl import resources
-from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.algorithms.algorithm import Algorithm
+from mjx_hkl.algorithms.svg import SVG
+from mjx_hkl.algorithms.table import ALGORITHMS
 from mjx_hkl.config import NonNegative, Positive, Seed, from_table, to_table
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.models.config import (
-    CriticConfig,
-    DefaultPolicyConfig,
-    EncoderConfig,
-    Information,
-    ModelConfig,
-    PolicyConfig,
-)
+from mjx_hkl.models.config import DefaultPolicyConfig, Encoders, Information, ModelConfig, PolicyConfig
+from mjx_hkl.models.critics import CRITICS, CriticFields, MLPCriticFields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +24,7 @@ class TransferConfig:
     `policy.low_level=default_policy.low_level`.
     """
 
-    checkpoint: str = ""
+    agent: str = ""
     """An exported agent, a finished run, or in a recipe with variants :VARIANT; seeds take theirs in turn."""
     frozen: tuple[str, ...] = ()
     """Modules taken and kept as they are."""
@@ -36,8 +32,8 @@ class TransferConfig:
     """Modules taken and learned on."""
 
     def __post_init__(self):
-        if bool(self.checkpoint) != bool(self.frozen or self.initial):
-            raise ValueError("transfer needs a checkpoint, and frozen or initial modules of it")
+        if bool(self.agent) != bool(self.frozen or self.initial):
+            raise ValueError("transfer needs an agent, and frozen or initial modules of it")
         targets = [entry.partition("=")[0] for entry in (*self.frozen, *self.initial)]
         twice = next((name for name in targets if targets.count(name) > 1), None)
         if twice:
@@ -78,9 +74,10 @@ class Recipe:
     information: Information = Information()
     policy: PolicyConfig = PolicyConfig()
     default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
-    critic: CriticConfig = CriticConfig()
-    encoder: EncoderConfig = EncoderConfig()
-    algorithm: AlgorithmConfig = AlgorithmConfig()
+    critic: Annotated[CriticFields, CRITICS] = MLPCriticFields()
+    encoders: Encoders = dataclasses.field(default_factory=dict)
+    """By the observation group that is encoded, before a module joins all it sees."""
+    algorithm: Annotated[Algorithm, ALGORITHMS] = SVG()
     transfer: TransferConfig = TransferConfig()
 
     def __post_init__(self):
@@ -101,8 +98,8 @@ class Recipe:
             self.policy,
             self.default_policy,
             self.critic,
-            self.encoder,
-            state_values=self.algorithm.kind == "v_trace",
+            self.encoders,
+            state_values=self.algorithm.state_values,
         )
 
 

@@ -17,6 +17,15 @@ class Categorical(NamedTuple):
         """The likeliest choice, the first of equals."""
         return jnp.argmax(self.logits, -1)
 
+    @staticmethod
+    def noise(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*batch choices"]:
+        """What `draw` turns into samples: standard Gumbel; zeros give the mode."""
+        return jax.random.gumbel(key, shape)
+
+    def draw(self, noise: Float[Array, "*batch choices"]) -> Int[Array, "*batch"]:
+        """A choice, by the Gumbel-max trick; no gradient flows through it."""
+        return jnp.argmax(self.logits + noise, -1)
+
     def sample(self, key: PRNGKeyArray) -> Int[Array, "*batch"]:
         """A choice; no gradient flows through it."""
         return jax.random.categorical(key, self.logits)

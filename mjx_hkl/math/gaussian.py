@@ -24,6 +24,15 @@ class Gaussian(NamedTuple):
         """Sample f(x, ε) = μ + σ ε (B.1); `noise` is standard normal."""
         return self.mean + self.scale * noise
 
+    @staticmethod
+    def noise(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*batch n"]:
+        """What `draw` turns into samples: standard normal; zeros give the mode."""
+        return jax.random.normal(key, shape)
+
+    def draw(self, noise: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+        """A sample; the gradient flows through it."""
+        return self.reparameterized(noise)
+
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch n"]:
         """A reparameterized sample with fresh noise."""
         return self.reparameterized(jax.random.normal(key, self.mean.shape))

@@ -1,39 +1,220 @@
-"""The agent: policy, default policy and critic, each seeing only its own observation groups."""
+"""The agent: policy, default policy and critic, each seeing its own observation groups alone; how it acts."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.struct
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from mjx_hkl.models.config import ModelConfig
-from mjx_hkl.models.critic import Critic
-from mjx_hkl.models.default_policy import DefaultPolicy
-from mjx_hkl.models.networks import Distribution, Observation
-from mjx_hkl.models.policy import Policy
+from mjx_hkl.math.gaussian import Gaussian
+from mjx_hkl.models.config import ModelConfig, PolicyConfig
+from mjx_hkl.models.encoders import encode
+from mjx_hkl.models.modules import Distribution, Module, Observation, Place, restarted
+from mjx_hkl.specs import ArraySpec
+
+HIGH_LEVEL, LOW_LEVEL = "policy.high_level", "policy.low_level"
+PRIOR, DEFAULT_LOW_LEVEL = "default_policy.high_level", "default_policy.low_level"
+
+
+@flax.struct.dataclass
+class Carry:
+    """What an agent remembers between steps; acting, replay and evaluation keep it and do not look into it.
+
+    Attributes:
+      latent: z of the last step.
+      age: steps since it was drawn, modulo the latent period.
+      memory: of the modules that remember, by their names; of the others nothing.
+    """
+
+    latent: Float[Array, "*batch latent"]
+    age: Int[Array, "*batch"]
+    memory: dict[str, Any]
+
+
+class Noise(NamedTuple):
+    """The random numbers of a step; all zero for the most likely latent and action.
+
+    Attributes:
+      start: z before an episode's first step, N(0, 1).
+      latent: ε of z = f^H(x, ε) (B.1).
+      action: of the action's distribution, see its `draw`.
+    """
+
+    start: Float[Array, "*batch latent"]
+    latent: Float[Array, "*batch latent"]
+    action: Float[Array, "*batch action"]
+
+
+class Latents(NamedTuple):
+    """Latents of a step, or of the steps of a window: π^H, z, the z_{t−1} it was given, whether z is new."""
+
+    distribution: Gaussian
+    latent: Float[Array, "*batch latent"]
+    latent_tm1: Float[Array, "*batch latent"]
+    drawn: Bool[Array, "*batch 1"]
+
+
+class Step(NamedTuple):
+    """What an agent does in a step.
+
+    Attributes:
+      latents: z_t and how it came about.
+      prior: π0^H(z_t | z_{t−1}).
+      distribution: π^L of a_t, before clipping.
+      action: a_t.
+    """
+
+    latents: Latents
+    prior: Gaussian
+    distribution: Distribution
+    action: Array
+
+
+class Policy(nnx.Module):
+    """π(a, z | x) = π^H(z | x) π^L(a | z, x) (§3)."""
+
+    def __init__(self, high_level: Module, low_level: Any, config: PolicyConfig, sees_latent: bool):
+        self.high_level = high_level
+        self.low_level = low_level
+        self.latent_size = config.latent_size
+        self.latent_period = config.high_level.latent_period
+        self.sees_latent = sees_latent
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a step's latent needs the step before: it sees z_{t−1}, is kept, or has a memory."""
+        return self.sees_latent or self.latent_period > 1 or self.high_level.remembers
+
+    def draw(self, carry: Carry, observation: Observation, noise: Array) -> tuple[Carry, Latents]:
+        """z_t = f^H(x_t, ε_t), or z_{t−1} where the latent period keeps it (eq. 27).
+
+        z_{t−1} is history: no gradient flows through it into π^H. It does flow where the latent is kept: the
+        actions in between move π^H.
+        """
+        history = jax.lax.stop_gradient(carry.latent)
+        memory, distribution = self.high_level.step(carry.memory[HIGH_LEVEL], observation, history)
+        drawn = (carry.age == 0)[..., None]
+        latent = jnp.where(drawn, distribution.reparameterized(noise), carry.latent)
+        age = (carry.age + 1) % self.latent_period
+        carry = Carry(latent, age, {**carry.memory, HIGH_LEVEL: memory})
+        return carry, Latents(distribution, latent, history, drawn)
+
+
+class DefaultPolicy(nnx.Module):
+    """π0 = π0^H π0^L: a prior over latents, and a low level that is shared, its own, or none (§3.1, F.2)."""
+
+    def __init__(self, high_level: Module, low_level: Any):
+        self.high_level = high_level
+        self.low_level = low_level
 
 
 class Agent(nnx.Module):
     """All modules of one agent: a pytree of parameters that is called where it is needed."""
 
-    def __init__(
-        self, observation_size: Mapping[str, int], action_size: int, config: ModelConfig, key: jax.Array
-    ):
-        rngs = nnx.Rngs(key)
-        self.policy = Policy(observation_size, action_size, config, rngs=rngs)
-        self.default_policy = DefaultPolicy(observation_size, action_size, self.policy, config, rngs=rngs)
-        self.critic = Critic(observation_size, action_size, config, rngs=rngs)
+    def __init__(self, specs: Mapping[str, ArraySpec], action_size: int, config: ModelConfig, key: jax.Array):
+        """A new agent.
 
-    def action(self, observation: Observation, latent: Float[Array, "*batch latent"]) -> Distribution:
-        """π^L(a_t | z_t, x_t); of two columns (F.2) the default policy's is added to the policy's own."""
-        low_level = self.policy.low_level
-        column = self.default_policy.column(observation, latent)
-        if column is None:
-            return low_level(observation, latent)
-        own = low_level.head.linear(low_level.features(observation, latent))
-        return low_level.head.bounded(own + column)
+        Args:
+          specs: of the world's observation groups.
+          action_size: numbers of an action, or choices of a discrete one.
+          config: kinds and sizes; its information and actions are resolved.
+          key: of the initial parameters.
+
+        Raises:
+          UserError: a module cannot be made for these observation groups.
+        """
+        policy, seen = config.policy, config.information
+        shared = {name: fields for name, fields in config.encoders.items() if fields.shared}
+        rngs = nnx.Rngs(jax.random.fold_in(key, 1))
+        encoders = {name: fields.build(specs[name], rngs) for name, fields in shared.items() if name in specs}
+        encoded = {name: ArraySpec((encoder.size,)) for name, encoder in encoders.items()}
+        place = Place(
+            observation={**specs, **encoded},
+            groups=(),
+            encoders={name: fields for name, fields in config.encoders.items() if name not in shared},
+            action_size=action_size,
+            action_kind=policy.actions,
+            latent_size=policy.latent_size,
+            sees_latent=config.default_policy.high_level.sees_latent and not policy.is_flat,
+            rngs=nnx.Rngs(key),
+        )
+
+        def of(groups: tuple[str, ...]) -> Place:
+            return dataclasses.replace(place, groups=groups)
+
+        high_level = policy.high_level.build(of(seen.high_level))
+        low_level = policy.low_level.build(of(seen.low_level))
+        self.policy = Policy(high_level, low_level, policy, place.sees_latent)
+        prior = config.default_policy.high_level.build(place)
+        self.default_policy = DefaultPolicy(
+            prior, config.default_policy.low_level.build(of(seen.default), low_level)
+        )
+        self.critic = config.critic.build(of(seen.critic), config.state_values)
+        self.encoders = nnx.Dict(encoders)
+        self.action_size = action_size
+
+    def start(self, batch: tuple[int, ...]) -> Carry:
+        """What to carry into the first step of an episode, whose `is_first` is set."""
+        memory = {name: module.start(batch) for name, module in self._acting().items()}
+        latent = jnp.zeros((*batch, self.policy.latent_size))
+        return Carry(latent, jnp.zeros(batch, jnp.int32), memory)
+
+    def restart(self, carry: Carry, is_first: Bool[Array, "*batch"], start: Array) -> Carry:
+        """The carry, but where an episode begins a fresh one: z_{t−1} is `start`, and a latent is drawn."""
+        memory = {
+            name: restarted(module, carry.memory[name], is_first) for name, module in self._acting().items()
+        }
+        latent = jnp.where(is_first[..., None], start, carry.latent)
+        return Carry(latent, jnp.where(is_first, 0, carry.age), memory)
+
+    def noise(self, keys: PRNGKeyArray, batch: tuple[int, ...]) -> Noise:
+        """Random numbers of one step, from three keys."""
+        latent = (*batch, self.policy.latent_size)
+        start, drawn = jax.random.normal(keys[0], latent), jax.random.normal(keys[1], latent)
+        head = self.policy.low_level.head
+        return Noise(start, drawn, head.distribution.noise(keys[2], (*batch, self.action_size)))
+
+    def no_noise(self, batch: tuple[int, ...]) -> Noise:
+        """That of the agent's most likely latents and actions."""
+        latent = jnp.zeros((*batch, self.policy.latent_size))
+        return Noise(latent, latent, jnp.zeros((*batch, self.action_size)))
+
+    def step(
+        self, carry: Carry, observation: Observation, is_first: Bool[Array, "*batch"], noise: Noise
+    ) -> tuple[Carry, Step]:
+        """One step of a batch of worlds.
+
+        Args:
+          carry: of `start`, or of the step before.
+          observation: groups by name.
+          is_first: whether the step is the first of its episode.
+          noise: of `noise` or `no_noise`.
+        """
+        seen = encode(self.encoders, observation)
+        carry, latents = self.policy.draw(self.restart(carry, is_first, noise.start), seen, noise.latent)
+        default, low_level, memory = self.default_policy, self.policy.low_level, dict(carry.memory)
+        memory[PRIOR], prior = default.high_level.step(memory[PRIOR], latents.latent_tm1)
+        memory[DEFAULT_LOW_LEVEL], _ = default.low_level.step(
+            memory[DEFAULT_LOW_LEVEL], low_level, seen, latents.latent
+        )
+        memory[LOW_LEVEL], distribution = default.low_level.policy_action(
+            low_level, memory[LOW_LEVEL], seen, latents.latent
+        )
+        step = Step(latents, prior, distribution, distribution.draw(noise.action))
+        return carry.replace(memory=memory), step
+
+    def modules(self) -> dict[str, Module]:
+        """All modules by name, as recipes and exports name them."""
+        shared = {f"encoders.{name}": encoder for name, encoder in self.encoders.items()}
+        return {**self._acting(), "critic": self.critic, **shared}
+
+    def _acting(self) -> dict[str, Any]:
+        return {name: module_at(self, name) for name in (HIGH_LEVEL, LOW_LEVEL, PRIOR, DEFAULT_LOW_LEVEL)}
 
 
 def module_at(agent: nnx.Module, name: str) -> Any:

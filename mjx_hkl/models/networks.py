@@ -1,6 +1,4 @@
-"""The building blocks: multi-layer perceptrons and Gaussian heads with bounded scales."""
-
-from collections.abc import Mapping
+"""The building blocks: multi-layer perceptrons, and heads that give distributions."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +7,7 @@ from jaxtyping import Array, Float
 
 from mjx_hkl.math.categorical import Categorical
 from mjx_hkl.math.gaussian import Gaussian
-from mjx_hkl.models.config import ModelConfig
-
-Observation = Mapping[str, Float[Array, "*batch _n"]]
-Distribution = Gaussian | Categorical
+from mjx_hkl.models.modules import Place
 
 
 @jax.custom_jvp
@@ -73,29 +68,13 @@ class MLP(nnx.Module):
         self.layers = nnx.List(
             nnx.Linear(n_in, n_out, rngs=rngs) for n_in, n_out in zip(widths, sizes, strict=False)
         )
+        self.size = widths[-1]
 
     def __call__(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
         """The last layer's features."""
         for layer in self.layers:
             x = elu(layer(x))
         return x
-
-
-class Inputs(nnx.Module):
-    """The observation groups a module sees, boxes through an encoder where there is one, and more, joined."""
-
-    def __init__(
-        self, sizes: Mapping[str, int], groups: tuple[str, ...], config: ModelConfig, *, rngs: nnx.Rngs
-    ):
-        self.groups = groups
-        hidden = config.encoder.boxes if "boxes" in groups else ()
-        self.boxes = MLP(sizes["boxes"], hidden, rngs=rngs) if hidden else None
-        self.size = sum(hidden[-1] if hidden and name == "boxes" else sizes[name] for name in groups)
-
-    def __call__(self, observation: Observation, *more: Array) -> Float[Array, "*batch n"]:
-        """The groups in their order, then `more`."""
-        encode = {} if self.boxes is None else {"boxes": self.boxes(observation["boxes"])}
-        return jnp.concatenate([*({**observation, **encode}[name] for name in self.groups), *more], axis=-1)
 
 
 small_kernel = nnx.initializers.variance_scaling(1e-2, "fan_in", "truncated_normal")
@@ -108,8 +87,10 @@ class GaussianHead(nnx.Module):
     critic that knows nothing yet.
     """
 
+    distribution = Gaussian
+
     def __init__(self, inputs: int, size: int, scale_range: tuple[float, float], *, rngs: nnx.Rngs):
-        self._scale_range = scale_range
+        self.scale_range = scale_range
         self.linear = nnx.Linear(inputs, 2 * size, kernel_init=small_kernel, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch n"]) -> Gaussian:
@@ -119,5 +100,41 @@ class GaussianHead(nnx.Module):
     def bounded(self, raw: Float[Array, "*batch raw"]) -> Gaussian:
         """The distribution that outputs of the linear map stand for."""
         mean, raw_scale = jnp.split(raw, 2, axis=-1)
-        least, greatest = self._scale_range
+        least, greatest = self.scale_range
         return Gaussian(mean, least + (greatest - least) * jax.nn.sigmoid(raw_scale))
+
+
+class SquashedHead(GaussianHead):
+    """A Gaussian head whose mean is squashed by tanh."""
+
+    def bounded(self, raw: Float[Array, "*batch raw"]) -> Gaussian:
+        """The distribution that outputs of the linear map stand for."""
+        action = super().bounded(raw)
+        return Gaussian(jnp.tanh(action.mean), action.scale)
+
+
+class CategoricalHead(nnx.Module):
+    """A linear map to the logits of discrete actions; it starts near the uniform distribution."""
+
+    distribution = Categorical
+
+    def __init__(self, inputs: int, size: int, *, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(inputs, size, kernel_init=small_kernel, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*batch n"]) -> Categorical:
+        """The distribution for each input."""
+        return self.bounded(self.linear(x))
+
+    def bounded(self, raw: Float[Array, "*batch raw"]) -> Categorical:
+        """The distribution that outputs of the linear map stand for."""
+        return Categorical(raw)
+
+
+ActionHead = SquashedHead | CategoricalHead
+
+
+def action_head(inputs: int, place: Place, scale_range: tuple[float, float]) -> ActionHead:
+    """The head that suits the world's actions; discrete ones have no scale."""
+    if place.action_kind == "categorical":
+        return CategoricalHead(inputs, place.action_size, rngs=place.rngs)
+    return SquashedHead(inputs, place.action_size, scale_range, rngs=place.rngs)

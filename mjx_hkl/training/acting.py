@@ -3,28 +3,28 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from mjx_hkl.algorithms.window import Window
+from mjx_hkl.algorithms.window import Window, over
 from mjx_hkl.environments import Timestep, VectorEnvironment, VectorState
-from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.agent import Agent, Carry
 
 Metrics = dict[str, Float[Array, ""]]
 
 
 @flax.struct.dataclass
 class Actor:
-    """The worlds, and the latent last used in each; at an episode's start a draw from N(0, 1)."""
+    """The worlds, what the agent carries in each, and whether an episode begins there."""
 
     env: VectorState
-    latent: Float[Array, "envs latent"]
+    carry: Carry
+    is_first: Bool[Array, " envs"]
 
 
-def init(environment: VectorEnvironment, latent_size: int, key: PRNGKeyArray) -> Actor:
+def init(environment: VectorEnvironment, agent: Agent, key: PRNGKeyArray) -> Actor:
     """Every world at a fresh start."""
-    env_key, latent_key = jax.random.split(key)
-    latent = jax.random.normal(latent_key, (environment.num_envs, latent_size))
-    return Actor(environment.reset(env_key), latent)
+    batch = (environment.num_envs,)
+    return Actor(environment.reset(key), agent.start(batch), jnp.ones(batch, bool))
 
 
 def unroll(
@@ -42,39 +42,38 @@ def unroll(
         latent_key, action_key, start_key, env_key = jax.random.split(key, 4)
         observation = actor.env.observation
         with jax.named_scope("act"):
-            latent = policy.latent(observation, actor.latent).sample(latent_key)
-            latent = jnp.where(policy.draws(actor.env.steps), latent, actor.latent)
-            distribution = agent.action(observation, latent)
-            action = distribution.sample(action_key)
-        env, timestep = environment.step(actor.env, action, env_key)
-        ended = timestep.is_last[:, None] > 0
-        next_latent = jnp.where(ended, jax.random.normal(start_key, latent.shape), latent)
-        truncated = ended & (timestep.discount[:, None] > 0)
+            noise = agent.noise((start_key, latent_key, action_key), actor.is_first.shape)
+            next_carry, acted = agent.step(actor.carry, observation, actor.is_first, noise)
+        env, timestep = environment.step(actor.env, acted.action, env_key)
+        ended = timestep.is_last > 0
+        truncated = ended & (timestep.discount > 0)
         cut_observation = jax.tree.map(
-            lambda new, old: jnp.where(truncated, new, old), timestep.next_observation, cut_observation
+            lambda new, old: jnp.where(over(truncated, new), new, old),
+            timestep.next_observation,
+            cut_observation,
         )
         step = Window(
             observation=observation,
-            latent_tm1=actor.latent,
-            episode_step=actor.env.steps,
-            action=action,
-            behaviour_log_prob=distribution.log_prob(action),
+            carry=actor.carry,
+            is_first=actor.is_first,
+            action=acted.action,
+            behaviour_log_prob=acted.distribution.log_prob(acted.action),
             reward=timestep.reward,
             discount=timestep.discount > 0,
-            is_last=timestep.is_last > 0,
+            is_last=ended,
             valid=timestep.valid > 0,
         )
-        carry = (Actor(env, next_latent), timestep.next_observation, cut_observation)
+        carry = (Actor(env, next_carry, ended), timestep.next_observation, cut_observation)
         return carry, (step, _episode_sums(timestep))
 
-    policy, observation = agent.policy, actor.env.observation
+    observation = actor.env.observation
     carry = (actor, observation, observation)
     carry, (steps, sums) = jax.lax.scan(act, carry, jax.random.split(key, length))
     actor, next_observation, cut_observation = carry
     windows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)
     windows = windows.replace(
-        latent_tm1=steps.latent_tm1[0],
-        episode_step=steps.episode_step[0],
+        carry=jax.tree.map(lambda x: x[0], steps.carry),
+        is_first=steps.is_first[0],
         observation=jax.tree.map(
             lambda seen, following, cut: jnp.concatenate([seen, following[:, None], cut[:, None]], axis=1),
             windows.observation,

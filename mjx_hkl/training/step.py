@@ -1,8 +1,6 @@
 """The train step: environment steps, replay, updates, in one pure function of one state."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import cast
 
 import flax.struct
 import jax
@@ -10,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mjx_hkl.algorithms import learner, replay
-from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.learner import Learner
 from mjx_hkl.algorithms.window import Window, time_major
 from mjx_hkl.environments import VectorEnvironment
@@ -28,7 +26,7 @@ class TrainState:
 
     Attributes:
       learner: parameters, targets, optimizers.
-      actor: worlds and latents.
+      actor: worlds, and what the agent carries in them.
       replay: the ring of windows.
       key: of the next train step.
       iteration: train steps made; every other counter follows from it.
@@ -51,9 +49,10 @@ class TrainStep:
 
     environment: VectorEnvironment
     model: ModelConfig
-    algorithm: AlgorithmConfig
+    algorithm: Algorithm
     replay_capacity: int  # transitions
     min_replay: int  # transitions collected before the first update
+    total_env_steps: int  # of the whole run
     frozen: tuple[str, ...] = ()  # modules that stay as they are
 
     def init(self, key: PRNGKeyArray) -> TrainState:
@@ -64,16 +63,14 @@ class TrainStep:
         """
         agent_key, actor_key, age_key, key = jax.random.split(key, 4)
         env, config = self.environment, self.algorithm
-        sizes = cast(Mapping, env.env.observation_size)
-        agent = Agent(sizes, env.env.action_size, self.model, agent_key)
-        actor = acting.init(env, agent.policy.latent_size, actor_key)
+        agent = Agent(env.env.observation_specs, env.env.action_size, self.model, agent_key)
+        actor = acting.init(env, agent, jax.random.split(actor_key)[0])
         ages = jax.random.randint(age_key, (env.num_envs,), 0, env.episode_length)
         actor = actor.replace(env=actor.env.replace(steps=ages))
         _, windows, _ = jax.eval_shape(lambda: self.act(agent, actor, key))
         slots = replay.num_slots(self.replay_capacity, env.num_envs, config.unroll_length)
-        return TrainState(
-            learner.init(agent, config), actor, replay.empty(windows, slots), key, jnp.zeros((), jnp.int32)
-        )
+        state = learner.init(agent, config, self.total_updates, jax.random.fold_in(agent_key, 2))
+        return TrainState(state, actor, replay.empty(windows, slots), key, jnp.zeros((), jnp.int32))
 
     def step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """One unroll of every world, then `updates_per_unroll` updates (Algorithm 2)."""
@@ -99,7 +96,7 @@ class TrainStep:
             key, count = step
             sample_key, loss_key = jax.random.split(key)
             window = time_major(replay.sample(ring, sample_key, self.batch_size, filled))
-            return learner.update(state, window, loss_key, count, config, self.frozen)
+            return learner.update(state, window, loss_key, count, config, self.total_updates, self.frozen)
 
         def learn(state: Learner) -> tuple[Learner, Metrics, Float[Array, ""]]:
             keys = jax.random.split(key, config.updates_per_unroll)
@@ -118,6 +115,12 @@ class TrainStep:
     def warmup(self) -> int:
         """Train steps that only collect, so that `min_replay` transitions are there at the first update."""
         return max(0, -(-self.min_replay // self.environment_steps) - 1)
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of the whole run."""
+        train_steps = -(-self.total_env_steps // self.environment_steps)
+        return max(0, train_steps - self.warmup) * self.algorithm.updates_per_unroll
 
     @property
     def batch_size(self) -> int:

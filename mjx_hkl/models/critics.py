@@ -1,24 +1,62 @@
-"""The critic: values of actions, or of states, that also depend on the latent."""
+"""Critics: values of actions or of states that also depend on the latent; kinds of a recipe's `[critic]`."""
 
-from collections.abc import Mapping
+import dataclasses
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mjx_hkl.models.config import ModelConfig
-from mjx_hkl.models.networks import MLP, Inputs, Observation, tanh_layer_norm
+from mjx_hkl.config import Positive, Sizes
+from mjx_hkl.kinds import Kinds
+from mjx_hkl.models.encoders import Inputs, latent_input
+from mjx_hkl.models.modules import ACTION, Module, Observation, Place
+from mjx_hkl.models.networks import MLP, tanh_layer_norm
 
 
-class Critic(nnx.Module):
+@dataclasses.dataclass(frozen=True)
+class CriticFields:
+    """What every kind of critic has."""
+
+    def build(self, place: Place, state_values: bool) -> Module:
+        """A module of (observation, z_t, a_t) to values, or of (observation, z_t) where they are of states.
+
+        Called, it gives one value; its `each` gives those of every critic, on a leading axis.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPCriticFields(CriticFields):
+    """Networks whose first layer is followed by LayerNorm and tanh; the paper's (Appendix G)."""
+
+    sizes: Sizes = (400, 300)
+    """Hidden layer sizes; the first is followed by LayerNorm and tanh."""
+    num_critics: Positive = 1
+    """Critics learned side by side; of several (twins) the least value counts. The paper has one."""
+
+    def __post_init__(self):
+        if not self.sizes:
+            raise ValueError("sizes needs at least one layer")
+
+    def build(self, place: Place, state_values: bool) -> Module:
+        """See `CriticFields.build`."""
+        return Critic(place, self, state_values)
+
+
+CRITICS = Kinds("[critic]", {"mlp": MLPCriticFields}, default="mlp", base=CriticFields)
+
+
+class Critic(Module):
     """Q(a, z, x), or V(z, x) where the algorithm asks for state values; or several of them side by side."""
 
-    def __init__(self, sizes: Mapping[str, int], action_size: int, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.inputs = Inputs(sizes, config.information.critic, config, rngs=rngs)
-        self.sees_action = not config.state_values
-        inputs = self.inputs.size + config.policy.latent_size + self.sees_action * action_size
+    bound_to_body = True
+
+    def __init__(self, place: Place, fields: MLPCriticFields, state_values: bool):
+        action = (ACTION, 0 if state_values else place.action_size)
+        self.inputs = Inputs(place, latent_input(place), action)
+        self.sees = self.inputs.sees
         self.members = nnx.List(
-            ValueNetwork(inputs, config.critic.sizes, rngs=rngs) for _ in range(config.critic.num_critics)
+            ValueNetwork(self.inputs.size, fields.sizes, rngs=place.rngs) for _ in range(fields.num_critics)
         )
 
     def __call__(

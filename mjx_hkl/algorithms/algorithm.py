@@ -1,0 +1,99 @@
+"""What an algorithm is: a kind of a recipe's `[algorithm]`, with the numbers that all of them share."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Gt, Le
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mjx_hkl.algorithms.hierarchy import Target
+from mjx_hkl.algorithms.window import Window
+from mjx_hkl.config import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
+from mjx_hkl.models.agent import Agent
+
+Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """Numbers of Algorithm 2 that every algorithm shares; defaults are Appendix G's, with a note where it is silent.
+
+    Attributes:
+      state_values: whether the critic is V(z, x) instead of Q(a, z, x).
+      action_kinds: distributions of actions that it can learn.
+    """
+
+    state_values: ClassVar[bool] = False
+    action_kinds: ClassVar[tuple[str, ...]] = ("gaussian", "categorical")
+
+    discount: Fraction = 0.99
+    """γ; not in the paper."""
+    kl_cost: NonNegativeFloat = 1e-3
+    """α, the weight of the KL to the default policy."""
+    entropy_cost: NonNegativeFloat = 1e-4
+    """α_H, the weight of the low level's entropy."""
+    reward_scale: PositiveFloat = 1.0
+    """Multiplies rewards before they are learned from; returns are reported without it."""
+    policy_learning_rate: PositiveFloat = 1e-4
+    """β_π."""
+    critic_learning_rate: PositiveFloat = 1e-4
+    """β_Q."""
+    default_policy_learning_rate: PositiveFloat = 1e-4
+    """β_π0, where the default policy learns."""
+    learning_rate_decay: Fraction = 0.0
+    """Share of the run's updates over which all learning rates fall linearly to a tenth; 0: they stay. A policy
+    that moves fast to the end is a poor one whenever it is stopped."""
+    distillation_cost: PositiveFloat = 1.0
+    """Weight of the default policy's loss, beside what else moves its parameters: with two columns the
+    policy's loss does."""
+    optimizer: str = "adam"
+    """Name of an optax optimizer, used with its defaults but for the learning rate."""
+    max_gradient_norm: PositiveFloat = 40.0
+    """Each optimizer's gradients are clipped to this norm; not in the paper."""
+    target_update_period: Positive = 100
+    """Updates between moves of the target parameters."""
+    target_update_rate: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of the way to the online parameters a move goes: 1 copies them; a Polyak average has period 1
+    and a rate like 0.005."""
+    policy_average_updates: NonNegative = 0
+    """Updates over which the agent that is evaluated and exported is a moving average, of its policy and
+    default policy (Polyak averaging): between updates a policy swings more than its average does. Acting and
+    learning do not see it. 0: it is the last."""
+    unroll_length: Positive = 10
+    """K: steps of a window."""
+    batch_size: NonNegative = 512
+    """Windows per update; 0: as many as environments, which with replay_capacity 0 is on-policy."""
+    updates_per_unroll: Positive = 8
+    """Updates after each unroll of all environments; sets the replay ratio."""
+
+    def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:
+        """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature."""
+        return {}
+
+    def learning_rates(self) -> dict[str, float]:
+        """Of each part of the agent, and of each of `parameters`: each has an optimizer of its own."""
+        return {
+            "policy": self.policy_learning_rate,
+            "default_policy": self.default_policy_learning_rate,
+            "critic": self.critic_learning_rate,
+            "encoders": self.critic_learning_rate,
+        }
+
+    def costs(self, own: Mapping[str, Any]) -> tuple[Any, Any]:
+        """α and α_H, the weights of KL and entropy; `own` are the algorithm's parameters."""
+        return self.kl_cost, self.entropy_cost
+
+    def loss(
+        self, agent: Agent, target: Target, window: Window, key: PRNGKeyArray, own: Mapping[str, Any]
+    ) -> Loss:
+        """The loss that one update descends, and scalar metrics.
+
+        Args:
+          agent: θ, φ, ψ, differentiated.
+          target: φ', ψ'.
+          window: a time-major batch.
+          key: consumed.
+          own: the algorithm's `parameters`, differentiated.
+        """
+        raise NotImplementedError

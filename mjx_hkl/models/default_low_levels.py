@@ -1,0 +1,190 @@
+"""Low levels of the default policy π0^L (§3.1, F.2): kinds of a recipe's `[default_policy.low_level]`."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+from jax import lax
+from jaxtyping import Array, Float
+
+from mjx_hkl.config import Sizes
+from mjx_hkl.kinds import Kinds
+from mjx_hkl.models.high_levels import ScaleRange, require_range
+from mjx_hkl.models.low_levels import MLPLowLevel
+from mjx_hkl.models.modules import Distribution, Module, Observation, Place
+from mjx_hkl.models.networks import action_head
+
+
+@dataclasses.dataclass(frozen=True)
+class DefaultLowLevelFields:
+    """What every kind says.
+
+    Attributes:
+      flat: whether it is beneath a flat policy (True) or one with a latent (False); None: either.
+    """
+
+    flat: ClassVar[bool | None] = None
+
+    def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
+        """The module; `low_level` is the policy's."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared(DefaultLowLevelFields):
+    """The policy's own (eq. 10): it adds no KL."""
+
+    flat: ClassVar[bool | None] = False
+
+    def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
+        """See `DefaultLowLevelFields.build`."""
+        return SharedLowLevel()
+
+
+@dataclasses.dataclass(frozen=True)
+class NoDefault(DefaultLowLevelFields):
+    """No default policy: of a flat policy SVG-0."""
+
+    flat: ClassVar[bool | None] = True
+
+    def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
+        """See `DefaultLowLevelFields.build`."""
+        return DefaultLowLevel()
+
+
+@dataclasses.dataclass(frozen=True)
+class Separate(DefaultLowLevelFields):
+    """A network of its own that sees less than the policy (eq. 9)."""
+
+    flat: ClassVar[bool | None] = False
+    sizes: Sizes = (200, 100)
+    """Hidden layer sizes."""
+    scale: ScaleRange = (0.05, 1.0)
+    """Least and greatest standard deviation of an action."""
+
+    def __post_init__(self):
+        require_range(*self.scale)
+
+    def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
+        """See `DefaultLowLevelFields.build`."""
+        return OwnLowLevel(place, self.sizes, self.scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Distral(Separate):
+    """The same of a flat policy: it sees no task (F.2)."""
+
+    flat: ClassVar[bool | None] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class DistralTwoColumn(Distral):
+    """The same, and the policy adds its own column to it before tanh and bounds (F.2)."""
+
+    def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
+        """See `DefaultLowLevelFields.build`."""
+        return ColumnLowLevel(place, self.sizes, self.scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class DistralShared(DefaultLowLevelFields):
+    """A branch on the policy's last features, which it does not move (F.2)."""
+
+    flat: ClassVar[bool | None] = True
+    scale: ScaleRange = (0.05, 1.0)
+    """Least and greatest standard deviation of an action."""
+
+    def __post_init__(self):
+        require_range(*self.scale)
+
+    def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
+        """See `DefaultLowLevelFields.build`."""
+        return BranchLowLevel(place, low_level, self.scale)
+
+
+DEFAULT_LOW_LEVELS = Kinds(
+    "[default_policy.low_level]",
+    {
+        "shared": Shared,
+        "none": NoDefault,
+        "separate": Separate,
+        "distral": Distral,
+        "distral_two_column": DistralTwoColumn,
+        "distral_shared": DistralShared,
+    },
+    default="shared",
+    base=DefaultLowLevelFields,
+)
+
+
+class DefaultLowLevel(Module):
+    """π0^L; of this class itself: none, and no KL.
+
+    Attributes:
+      adds_kl: whether it is another distribution than the policy's, and called for its KL.
+    """
+
+    adds_kl: ClassVar[bool] = False
+
+    def __call__(
+        self, low_level: Any, observation: Observation, latent: Float[Array, "*batch latent"]
+    ) -> Distribution:
+        """The distribution of a_t; `low_level` is the policy's."""
+        return low_level(observation, latent)
+
+    def policy_action(
+        self, low_level: Any, memory: Any, observation: Observation, latent: Float[Array, "*batch latent"]
+    ) -> tuple[Any, Distribution]:
+        """The low level's memory after a step, and the policy's π^L(a_t | z_t, x_t) beside this default policy."""
+        return low_level.step(memory, observation, latent)
+
+
+class SharedLowLevel(DefaultLowLevel):
+    """The policy's own."""
+
+    stands_for = "policy.low_level"
+
+
+class OwnLowLevel(DefaultLowLevel, MLPLowLevel):
+    """A network of its own."""
+
+    adds_kl = True
+
+    def __call__(
+        self, low_level: Any, observation: Observation, latent: Float[Array, "*batch latent"]
+    ) -> Distribution:
+        """See `DefaultLowLevel`."""
+        return self.head(self.features(observation, latent))
+
+
+class ColumnLowLevel(OwnLowLevel):
+    """A network of its own that is a part of the policy too."""
+
+    def policy_action(
+        self, low_level: Any, memory: Any, observation: Observation, latent: Float[Array, "*batch latent"]
+    ) -> tuple[Any, Distribution]:
+        """See `DefaultLowLevel`: both columns' outputs are added before tanh and bounds."""
+        own = low_level.head.linear(low_level.features(observation, latent))
+        column = self.head.linear(self.features(observation, latent))
+        return memory, low_level.head.bounded(own + column)
+
+
+class BranchLowLevel(DefaultLowLevel):
+    """A head on the features of the policy's low level."""
+
+    adds_kl = True
+    bound_to_body = True
+    sees = ("features of policy.low_level",)
+
+    def __init__(self, place: Place, low_level: Any, scale: tuple[float, float]):
+        self.head = action_head(low_level.torso.size, place, scale)
+        self.scale = scale
+
+    def __call__(
+        self, low_level: Any, observation: Observation, latent: Float[Array, "*batch latent"]
+    ) -> Distribution:
+        """See `DefaultLowLevel`."""
+        return self.head(lax.stop_gradient(low_level.features(observation, latent)))
+
+    def fits(self) -> dict[str, Any]:
+        """See `Module.fits`."""
+        return {"range of scales": self.scale}

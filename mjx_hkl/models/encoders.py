@@ -1,0 +1,118 @@
+"""Encoders of single observation groups, and how a module joins all that it sees."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Shaped
+
+from mjx_hkl.config import Sizes
+from mjx_hkl.errors import UserError
+from mjx_hkl.kinds import Kinds
+from mjx_hkl.models.modules import LATENT, PREVIOUS_LATENT, Module, Observation, Place
+from mjx_hkl.models.networks import MLP
+from mjx_hkl.specs import ArraySpec
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderFields:
+    """What every kind of encoder has: a table `[encoders.GROUP]` of a recipe."""
+
+    shared: bool = False
+    """One encoder for all modules that see the group, moved by the losses of all, instead of one each."""
+
+    def build(self, spec: ArraySpec, rngs: nnx.Rngs) -> Module:
+        """A module from an array of the spec, after any batch axes, to a vector; its `size` is the vector's."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPEncoderFields(EncoderFields):
+    """Linear layers with ELU after each (Appendix G); an image is read as one long vector."""
+
+    sizes: Sizes = (50,)
+    """Layer sizes; the last is that of what the modules see."""
+
+    def __post_init__(self):
+        if not self.sizes:
+            raise ValueError("sizes needs at least one layer")
+
+    def build(self, spec: ArraySpec, rngs: nnx.Rngs) -> Module:
+        """See `EncoderFields.build`."""
+        return MLPEncoder(spec, self.sizes, rngs=rngs)
+
+
+ENCODERS = Kinds("[encoders]", {"mlp": MLPEncoderFields}, default="mlp", base=EncoderFields)
+
+
+class MLPEncoder(Module):
+    """An MLP on a group; integers are brought to the order of one by their type's greatest value."""
+
+    def __init__(self, spec: ArraySpec, sizes: tuple[int, ...], *, rngs: nnx.Rngs):
+        dtype = np.dtype(spec.dtype)
+        self.axes = len(spec.shape)
+        self.unit = float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
+        self.mlp = MLP(spec.size, sizes, rngs=rngs)
+        self.size = sizes[-1]
+
+    def __call__(self, x: Shaped[Array, "..."]) -> Float[Array, "*batch n"]:
+        """Features of the group."""
+        batch = x.shape[: x.ndim - self.axes]
+        x = x.reshape(*batch, -1)
+        return self.mlp(x if self.unit == 1.0 else x.astype(jnp.float32) / self.unit)
+
+
+class Inputs(nnx.Module):
+    """What a module sees, joined to one vector: its groups, through encoders where they have one, and more.
+
+    Raises:
+      UserError: a group that is no vector has no encoder.
+    """
+
+    def __init__(self, place: Place, *more: tuple[str, int]):
+        """`more` are names and sizes of what is joined after the groups."""
+        self.groups = place.groups
+        self.encoders = nnx.Dict(
+            {
+                name: place.encoders[name].build(place.observation[name], place.rngs)
+                for name in place.groups
+                if name in place.encoders
+            }
+        )
+        for name in place.groups:
+            if name not in self.encoders and not place.observation[name].is_vector:
+                raise UserError(
+                    f"observation group {name!r} is {place.observation[name]}, no vector of numbers: give it an"
+                    f" encoder, [encoders.{name}], or leave it out of [information]"
+                )
+        given = [(name, size) for name, size in more if size]
+        self.sees = (*place.groups, *(name for name, _ in given))
+        self.size = sum(self._size(place, name) for name in place.groups) + sum(size for _, size in given)
+
+    def _size(self, place: Place, name: str) -> int:
+        return self.encoders[name].size if name in self.encoders else place.observation[name].size
+
+    def __call__(self, observation: Observation, *more: Array) -> Float[Array, "*batch n"]:
+        """The groups in their order, then `more`."""
+        seen = [
+            self.encoders[name](observation[name]) if name in self.encoders else observation[name]
+            for name in self.groups
+        ]
+        return jnp.concatenate([*seen, *more], axis=-1)
+
+
+def latent_input(place: Place) -> tuple[str, int]:
+    """z_t as an input."""
+    return LATENT, place.latent_size
+
+
+def history_input(place: Place) -> tuple[str, int]:
+    """z_{t−1} as an input, where the prior depends on it."""
+    return PREVIOUS_LATENT, place.latent_size * place.sees_latent
+
+
+def encode(encoders: Any, observation: Observation) -> Observation:
+    """The observation with the groups of shared encoders encoded."""
+    return {**observation, **{name: encoder(observation[name]) for name, encoder in encoders.items()}}

@@ -1,0 +1,100 @@
+"""High levels π^H(z_t | x_t): kinds of a recipe's `[policy.high_level]`."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+from jaxtyping import Array, Float
+
+from mjx_hkl.config import Positive, PositiveFloat, Sizes
+from mjx_hkl.kinds import Kinds
+from mjx_hkl.math.gaussian import Gaussian
+from mjx_hkl.models.encoders import Inputs, history_input
+from mjx_hkl.models.modules import Module, Observation, Place
+from mjx_hkl.models.networks import MLP, GaussianHead
+
+ScaleRange = tuple[PositiveFloat, PositiveFloat]
+
+
+def require_range(low: float, high: float) -> None:
+    """Raises ValueError where bounds of a standard deviation are no range."""
+    if low >= high:
+        raise ValueError(f"scale needs its least value below its greatest, not {low} and {high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class HighLevelFields:
+    """What every kind of high level has."""
+
+    latent_size: Positive = 10
+    """Numbers of a latent z (Appendix G: 10)."""
+    latent_period: Positive = 1
+    """p of eq. 27: steps between draws of a latent, which is kept in between."""
+
+    def build(self, place: Place) -> Module:
+        """A module of (observation, z_{t−1}) to the Gaussian of z_t; z_{t−1} means nothing without `sees_latent`."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class NoHighLevel(HighLevelFields):
+    """A flat policy: its latent has size 0, so that one algorithm serves both."""
+
+    latent_size: ClassVar[int] = 0  # pyright: ignore[reportIncompatibleVariableOverride]
+    latent_period: ClassVar[int] = 1  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def build(self, place: Place) -> Module:
+        """See `HighLevelFields.build`."""
+        return EmptyHighLevel()
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPHighLevelFields(HighLevelFields):
+    """A network with a Gaussian head; the paper's."""
+
+    sizes: Sizes = (200,)
+    """Hidden layer sizes (Appendix G's "(200, 10)" is these and the latent size)."""
+    scale: ScaleRange = (0.05, 1.0)
+    """Least and greatest standard deviation of a latent."""
+
+    def __post_init__(self):
+        require_range(*self.scale)
+
+    def build(self, place: Place) -> Module:
+        """See `HighLevelFields.build`."""
+        return MLPHighLevel(place, self)
+
+
+HIGH_LEVELS = Kinds(
+    "[policy.high_level]",
+    {"mlp": MLPHighLevelFields, "none": NoHighLevel},
+    default="mlp",
+    base=HighLevelFields,
+)
+
+
+class EmptyHighLevel(Module):
+    """The high level of a flat policy: the latent, its distribution and its KL are empty."""
+
+    def __call__(self, observation: Observation, latent_tm1: Float[Array, "*batch 0"]) -> Gaussian:
+        """Of nothing."""
+        return Gaussian(latent_tm1, latent_tm1)
+
+
+class MLPHighLevel(Module):
+    """π^H(z_t | x_t): with a prior that depends on z_{t−1}, that is part of the history x_t (§3.1)."""
+
+    def __init__(self, place: Place, fields: MLPHighLevelFields):
+        self.inputs = Inputs(place, history_input(place))
+        self.sees = self.inputs.sees
+        self.sees_latent = place.sees_latent
+        self.torso = MLP(self.inputs.size, fields.sizes, rngs=place.rngs)
+        self.head = GaussianHead(self.torso.size, place.latent_size, fields.scale, rngs=place.rngs)
+
+    def __call__(self, observation: Observation, latent_tm1: Float[Array, "*batch latent"]) -> Gaussian:
+        """The distribution of z_t."""
+        history = (latent_tm1,) if self.sees_latent else ()
+        return self.head(self.torso(self.inputs(observation, *history)))
+
+    def fits(self) -> dict[str, Any]:
+        """See `Module.fits`."""
+        return {"range of scales": self.head.scale_range}

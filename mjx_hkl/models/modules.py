@@ -1,0 +1,86 @@
+"""What every module of an agent is: what it is made for, what it remembers, and what it says of itself."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Shaped
+
+from mjx_hkl.math.categorical import Categorical
+from mjx_hkl.math.gaussian import Gaussian
+from mjx_hkl.specs import ArraySpec
+
+Observation = Mapping[str, Shaped[Array, "..."]]
+Distribution = Gaussian | Categorical
+LATENT, PREVIOUS_LATENT, ACTION = "latent", "previous latent", "action"
+"""Inputs of modules beside observation groups, as `sees` names them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """What a module is made for, beside its own fields.
+
+    Attributes:
+      observation: specs of all groups, as modules get them: those of shared encoders are encoded.
+      groups: the observation groups that the module sees, in the order they are joined.
+      encoders: an encoder's fields for each group that the module encodes by itself.
+      action_size: numbers of an action, or choices of a discrete one.
+      action_kind: "gaussian" or "categorical".
+      latent_size: of z; 0 for a flat policy.
+      sees_latent: whether a high level is given z_{t−1}, because the prior depends on it (§3.1).
+      rngs: for initial parameters.
+    """
+
+    observation: Mapping[str, ArraySpec]
+    groups: tuple[str, ...]
+    encoders: Mapping[str, Any]
+    action_size: int
+    action_kind: str
+    latent_size: int
+    sees_latent: bool
+    rngs: nnx.Rngs
+
+
+class Module(nnx.Module):
+    """A part of an agent.
+
+    One that remembers nothing has `__call__`, and is called for all steps of a window at once. One that
+    remembers sets `remembers`, has `start` and `step` instead, and is called for one step after the other.
+
+    Attributes:
+      remembers: whether a step depends on the steps before, by a memory of its own.
+      sees: the names of its inputs, in the order they are joined: observation groups, and those above.
+      bound_to_body: whether it fits one body alone, whatever it sees.
+      stands_for: the name of the module that it is, where it has no parameters of its own.
+    """
+
+    remembers: ClassVar[bool] = False
+    bound_to_body: ClassVar[bool] = False
+    stands_for: ClassVar[str] = ""
+    sees: tuple[str, ...] = ()
+
+    def start(self, batch: tuple[int, ...]) -> Any:
+        """The memory at an episode's start; nothing where nothing is remembered."""
+        return ()
+
+    def step(self, memory: Any, *inputs: Any) -> tuple[Any, Any]:
+        """The memory after a step, and what the module gives for its inputs."""
+        return memory, self(*inputs)  # pyright: ignore[reportCallIssue]
+
+    def fits(self) -> dict[str, Any]:
+        """What another module must have in common with this one to take its place, beside shapes and inputs."""
+        return {}
+
+
+def restarted(module: Module, memory: Any, is_first: Array) -> Any:
+    """The memory, afresh where an episode begins."""
+    if not module.remembers:
+        return memory
+
+    def select(fresh: Array, old: Array) -> Array:
+        return jnp.where(is_first.reshape(*is_first.shape, *(1,) * (old.ndim - is_first.ndim)), fresh, old)
+
+    return jax.tree.map(select, module.start(is_first.shape), memory)
