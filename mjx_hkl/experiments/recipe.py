@@ -14,6 +14,7 @@ from mjx_hkl.config import NonNegative, Positive, Seed, from_table, to_table
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.models.config import DefaultPolicyConfig, Encoders, Information, ModelConfig, PolicyConfig
 from mjx_hkl.models.critics import CRITICS, CriticFields, MLPCriticFields
+from mjx_hkl.tables import beside, merged, read_extended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,7 @@ def load_variants(given: str) -> dict[str, Recipe]:
       UserError: it does not exist or says something wrong.
     """
     path = resources.find("recipe", given, "train", ".toml")
-    table = {"name": path.stem, **_read(path)}
+    table = {"name": path.stem, **read_extended("recipe", path, "train", _FILES)}
     changes = table.pop("variants", None)
     if changes is None:
         return {"": recipe_from_table(table, str(path))}
@@ -137,37 +138,14 @@ def load_variants(given: str) -> dict[str, Recipe]:
         raise UserError(f"{path}: variants must be tables, [variants.NAME]")
     return {
         name: recipe_from_table(
-            _merged({**table, "name": f"{table['name']}:{name}"}, _with_paths(change, path)),
+            merged({**table, "name": f"{table['name']}:{name}"}, beside(path, change, _FILES)),
             f"{path}: variant {name}",
         )
         for name, change in changes.items()
     }
 
 
-def _read(path: Path, *above: Path) -> dict[str, Any]:
-    """The tables of a recipe file on top of those of the recipe it `extends`."""
-    if path.resolve() in above:
-        raise UserError(f"{path} extends itself")
-    table = _with_paths(resources.read_toml(path), path)
-    if "extends" not in table:
-        return table
-    base = resources.find("recipe", str(table.pop("extends")), "train", ".toml")
-    return _merged(_read(base, path.resolve(), *above), table)
-
-
-def _with_paths(table: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The table, other files it names looked for beside its own."""
-    files = {field: table[field] for field in ("extends", "environment") if isinstance(table.get(field), str)}
-    return table | {field: resources.beside(path, given) for field, given in files.items()}
-
-
-def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the fields of `change`, table by table."""
-    merged = dict(base)
-    for name, value in change.items():
-        both = isinstance(value, dict) and isinstance(base.get(name), dict)
-        merged[name] = base[name] | value if both else value
-    return merged
+_FILES = ("environment",)
 
 
 def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:

@@ -83,17 +83,13 @@ class ModelConfig:
     state_values: bool = False  # the critic is V(z, x) instead of Q(a, z, x); the algorithm says
 
     def __post_init__(self):
-        prior, own = self.default_policy.high_level, self.default_policy.low_level
-        if self.policy.is_flat and prior.needs_latent:
+        policy = "a flat policy" if self.policy.is_flat else "a policy with a latent"
+        for name, kinds in (("high_level", PRIORS), ("low_level", DEFAULT_LOW_LEVELS)):
+            chosen = getattr(self.default_policy, name)
+            if chosen.flat is None or chosen.flat == self.policy.is_flat:
+                continue
+            suits = [kind for kind, cls in kinds.known.items() if cls.flat in (None, self.policy.is_flat)]
             raise ValueError(
-                f"a flat policy has no latent: leave default_policy.high_level out, not {PRIORS.name_of(prior)!r}"
-            )
-        if own.flat is not None and own.flat != self.policy.is_flat:
-            policy = "a flat policy" if self.policy.is_flat else "a policy with a latent"
-            suits = [
-                name for name, kind in DEFAULT_LOW_LEVELS.known.items() if kind.flat == self.policy.is_flat
-            ]
-            raise ValueError(
-                f"default_policy.low_level {DEFAULT_LOW_LEVELS.name_of(own)!r} does not suit {policy}; one of"
+                f"default_policy.{name} {kinds.name_of(chosen)!r} does not suit {policy}; one of"
                 f" {', '.join(suits)} does"
             )

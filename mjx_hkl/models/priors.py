@@ -22,11 +22,11 @@ class PriorFields:
     Attributes:
       sees_latent: whether z_t depends on z_{t−1}, or on latents before it. The high level then sees z_{t−1} too,
         and latents are drawn in order.
-      needs_latent: whether it means nothing for a flat policy.
+      flat: whether it is of a flat policy (True) or of one with a latent (False); None: of either.
     """
 
     sees_latent: ClassVar[bool] = True
-    needs_latent: ClassVar[bool] = True
+    flat: ClassVar[bool | None] = False
 
     def build(self, place: Place) -> Module:
         """A module of z_{t−1} to the Gaussian of z_t."""
@@ -35,14 +35,21 @@ class PriorFields:
 
 @dataclasses.dataclass(frozen=True)
 class Isotropic(PriorFields):
-    """N(0, 1), whatever came before; of a flat policy the prior of its empty latent."""
+    """N(0, 1), whatever came before."""
 
     sees_latent: ClassVar[bool] = False
-    needs_latent: ClassVar[bool] = False
+    flat: ClassVar[bool | None] = None
 
     def build(self, place: Place) -> Module:
         """See `PriorFields.build`."""
         return AR1Prior(0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoPrior(Isotropic):
+    """No prior, for a flat policy, which has no latent."""
+
+    flat: ClassVar[bool | None] = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +83,7 @@ class ARLearned(PriorFields):
 
 PRIORS = Kinds(
     "[default_policy.high_level]",
-    {"isotropic": Isotropic, "ar1": AR1, "ar_learned": ARLearned},
+    {"isotropic": Isotropic, "ar1": AR1, "ar_learned": ARLearned, "none": NoPrior},
     default="isotropic",
     base=PriorFields,
 )
