@@ -10,7 +10,7 @@ from mjx_hkl import resources
 from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.svg import SVG
 from mjx_hkl.algorithms.table import ALGORITHMS
-from mjx_hkl.config import NonNegative, Positive, Seed, from_table, to_table
+from mjx_hkl.config import NonNegative, NonNegativeFloat, Positive, Seed, from_table, to_table
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.models.config import DefaultPolicyConfig, Encoders, Information, ModelConfig, PolicyConfig
 from mjx_hkl.models.critics import CRITICS, CriticFields, MLPCriticFields
@@ -65,7 +65,9 @@ class Recipe:
     log_interval: Positive = 100_000
     """Environment steps between metrics; rounded up to whole train steps."""
     checkpoint_interval: NonNegative = 5_000_000
-    """Environment steps between checkpoints, beside the one at the end; 0: only that one."""
+    """Environment steps between checkpoints, beside those by time and the one at the end; 0: not by steps."""
+    checkpoint_minutes: NonNegativeFloat = 5.0
+    """Minutes after which a checkpoint is written at the end of the log interval; 0: not by time."""
     replay_capacity: NonNegative = 1_000_000
     """Transitions replay holds, rounded up to whole unrolls; 0: the newest unroll alone, for on-policy."""
     min_replay: NonNegative = 50_000
@@ -162,6 +164,7 @@ _MAY_CHANGE = (
     "total_env_steps",
     "log_interval",
     "checkpoint_interval",
+    "checkpoint_minutes",
     "evaluation_episodes",
     "name",
     "num_devices",
