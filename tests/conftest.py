@@ -53,6 +53,9 @@ def tiny_recipe():
     """A real recipe shrunk until a train step takes milliseconds."""
     from mjx_hkl.experiments.build import resolve
     from mjx_hkl.experiments.recipe import load_recipe
+    from mjx_hkl.models.config import PolicyConfig
+    from mjx_hkl.models.high_levels import MLPHighLevelFields
+    from mjx_hkl.models.low_levels import MLPLowLevelFields
 
     recipe = resolve(load_recipe("ball-go-to-target"))
     return dataclasses.replace(
@@ -64,7 +67,7 @@ def tiny_recipe():
         replay_capacity=200,
         min_replay=80,
         evaluation_episodes=4,
-        policy=dataclasses.replace(recipe.policy, high_level=(8, 2), low_level=(8,)),
+        policy=PolicyConfig(MLPHighLevelFields(latent_size=2, sizes=(8,)), MLPLowLevelFields(sizes=(8,)), "gaussian"),
         critic=dataclasses.replace(recipe.critic, sizes=(8, 8)),
         algorithm=dataclasses.replace(
             recipe.algorithm, unroll_length=5, batch_size=4, updates_per_unroll=2, target_update_period=3
@@ -75,6 +78,10 @@ def tiny_recipe():
 @pytest.fixture(scope="session")
 def flat_recipe(tiny_recipe):
     """The SVG-0 baseline, as small."""
+    from mjx_hkl.models.config import DefaultPolicyConfig
+    from mjx_hkl.models.default_low_levels import NoDefault
+    from mjx_hkl.models.high_levels import NoHighLevel
+
     return dataclasses.replace(
         tiny_recipe,
         num_envs=1,
@@ -82,6 +89,6 @@ def flat_recipe(tiny_recipe):
         information=dataclasses.replace(
             tiny_recipe.information, low_level=("proprioception", "targets", "instruction")
         ),
-        policy=dataclasses.replace(tiny_recipe.policy, kind="flat"),
-        default_policy=dataclasses.replace(tiny_recipe.default_policy, high_level="none", low_level="none"),
+        policy=dataclasses.replace(tiny_recipe.policy, high_level=NoHighLevel()),
+        default_policy=DefaultPolicyConfig(low_level=NoDefault()),
     )

@@ -7,7 +7,6 @@ from mjx_hkl.algorithms.table import ALGORITHMS
 from mjx_hkl.environments import VectorEnvironment, make_world
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
-from mjx_hkl.experiments.transfer import frozen_modules
 from mjx_hkl.models.config import Information
 from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop, Schedule
@@ -96,7 +95,7 @@ def make_train_step(recipe: Recipe) -> TrainStep:
         recipe.replay_capacity,
         recipe.min_replay,
         recipe.total_env_steps,
-        frozen_modules(recipe.transfer),
+        recipe.transfer.frozen_modules,
     )
 
 

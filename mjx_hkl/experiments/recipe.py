@@ -35,10 +35,21 @@ class TransferConfig:
     def __post_init__(self):
         if bool(self.agent) != bool(self.frozen or self.initial):
             raise ValueError("transfer needs an agent, and frozen or initial modules of it")
-        targets = [entry.partition("=")[0] for entry in (*self.frozen, *self.initial)]
+        targets = [target for target, _ in self.taken]
         twice = next((name for name in targets if targets.count(name) > 1), None)
         if twice:
             raise ValueError(f"{twice} is taken twice")
+
+    @property
+    def taken(self) -> list[tuple[str, str]]:
+        """The modules of the new agent that come from the other one, each with the name it has there."""
+        entries = [entry.partition("=") for entry in (*self.frozen, *self.initial)]
+        return [(target, source or target) for target, _, source in entries]
+
+    @property
+    def frozen_modules(self) -> tuple[str, ...]:
+        """The modules of the new agent that stay as they are."""
+        return tuple(target for target, _ in self.taken[: len(self.frozen)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,15 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_hkl.algorithms.window import Window
-from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.config import CriticConfig, DefaultPolicyConfig, Information, ModelConfig, PolicyConfig
+from mjx_hkl.config import from_table
+from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, HIGH_LEVEL, LOW_LEVEL, PRIOR, Agent, Carry
+from mjx_hkl.models.config import ModelConfig
+from mjx_hkl.specs import ArraySpec
 
-SIZES, ACTIONS, LATENT = {"proprioception": 3, "targets": 2}, 2, 2
+SPECS, ACTIONS, LATENT = {"proprioception": ArraySpec((3,)), "targets": ArraySpec((2,))}, 2, 2
+ACTING = (HIGH_LEVEL, LOW_LEVEL, PRIOR, DEFAULT_LOW_LEVEL)
 FLAT = ("none", "distral", "distral_two_column", "distral_shared")
 
 
 def make_agent(
-    high_level="isotropic",
+    prior="isotropic",
     low_level="shared",
     *,
     seed=0,
@@ -21,35 +24,40 @@ def make_agent(
     num_critics=1,
     actions="gaussian",
     state_values=False,
+    encoders=None,
 ):
     """An agent away from the small initial heads, so that everything depends on everything."""
     flat = low_level in FLAT
-    hidden = ("proprioception",)
-    config = ModelConfig(
-        information=Information(tuple(SIZES), tuple(SIZES) if flat else hidden, tuple(SIZES), hidden),
-        policy=PolicyConfig(
-            kind="flat" if flat else "hierarchical",
-            high_level=(8, LATENT),
-            low_level=(8,),
-            latent_period=period,
-            actions=actions,
-        ),
-        default_policy=DefaultPolicyConfig(
-            high_level="none" if flat else high_level,
-            low_level=low_level,
-            high_level_sizes=(8,),
-            low_level_sizes=(8,),
-        ),
-        critic=CriticConfig((8, 8), num_critics),
-        state_values=state_values,
-    )
-    leaves, structure = jax.tree.flatten(Agent(SIZES, ACTIONS, config, jax.random.key(seed)))
+    hidden, everything = ("proprioception",), tuple(SPECS)
+    has_sizes = low_level not in ("shared", "none", "distral_shared")
+    table = {
+        "information": {
+            "high_level": everything,
+            "low_level": everything if flat else hidden,
+            "critic": everything,
+            "default": hidden,
+        },
+        "policy": {
+            "high_level": "none" if flat else {"sizes": [8], "latent_size": LATENT, "latent_period": period},
+            "low_level": {"sizes": [8]},
+            "actions": actions,
+        },
+        "default_policy": {
+            "high_level": "none" if flat else {"kind": prior} | ({"sizes": [8]} if prior == "ar_learned" else {}),
+            "low_level": {"kind": low_level} | ({"sizes": [8]} if has_sizes else {}),
+        },
+        "critic": {"sizes": [8, 8], "num_critics": num_critics},
+        "encoders": encoders or {},
+        "state_values": state_values,
+    }
+    config = from_table(ModelConfig, table, "small agent")
+    leaves, structure = jax.tree.flatten(Agent(SPECS, ACTIONS, config, jax.random.key(seed)))
     keys = jax.random.split(jax.random.key(seed + 7), len(leaves))
     moved = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
     return jax.tree.unflatten(structure, moved)
 
 
-def make_window(seed=0, *, steps=5, batch=6, latent_size=LATENT):
+def make_window(seed=0, *, steps=5, batch=6, latent_size=LATENT, period=1):
     """Random experience; some episodes terminate, are truncated or fail inside the window."""
     rng = np.random.default_rng(seed)
     kinds = ["on", "terminated", "truncated", "fault"]
@@ -63,9 +71,13 @@ def make_window(seed=0, *, steps=5, batch=6, latent_size=LATENT):
         return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
     return Window(
-        observation={name: normal(steps + 2, batch, n) for name, n in SIZES.items()},
-        latent_tm1=normal(batch, latent_size),
-        episode_step=jnp.asarray(rng.integers(0, 50, batch), jnp.int32),
+        observation={name: normal(steps + 2, batch, spec.size) for name, spec in SPECS.items()},
+        carry=Carry(
+            latent=normal(batch, latent_size),
+            age=jnp.asarray(rng.integers(0, 50, batch) % period, jnp.int32),
+            memory={name: () for name in ACTING},
+        ),
+        is_first=jnp.asarray(rng.random(batch) < 0.2, jnp.float32),
         action=normal(steps, batch, ACTIONS),
         behaviour_log_prob=normal(steps, batch) - 2.0,
         reward=normal(steps, batch),
