@@ -70,7 +70,7 @@ class SVG(Algorithm):
             # E_π Q_ψ'(a, z, x), eq. 18: the gradient flows through a, and through z into a, not through Q's z.
             noise = jax.random.normal(action_key, (self.action_samples, *action.mean.shape))
             q_policy = jax.vmap(
-                lambda noise: target.critic(target_observation, stop(latent), action.reparameterized(noise))
+                lambda noise: target.critic(target_observation, stop(latent), action.draw(noise))
             )(noise).mean(0)
         kl = kl_high + kl_low
         entropy = action.entropy()

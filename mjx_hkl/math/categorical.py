@@ -12,11 +12,6 @@ class Categorical(NamedTuple):
 
     logits: Float[Array, "*batch choices"]
 
-    @property
-    def mode(self) -> Int[Array, "*batch"]:
-        """The likeliest choice, the first of equals."""
-        return jnp.argmax(self.logits, -1)
-
     @staticmethod
     def noise(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*batch choices"]:
         """What `draw` turns into samples: standard Gumbel; zeros give the mode."""
@@ -25,10 +20,6 @@ class Categorical(NamedTuple):
     def draw(self, noise: Float[Array, "*batch choices"]) -> Int[Array, "*batch"]:
         """A choice, by the Gumbel-max trick; no gradient flows through it."""
         return jnp.argmax(self.logits + noise, -1)
-
-    def sample(self, key: PRNGKeyArray) -> Int[Array, "*batch"]:
-        """A choice; no gradient flows through it."""
-        return jax.random.categorical(key, self.logits)
 
     def log_prob(self, value: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
         """Log p(value)."""

@@ -15,27 +15,14 @@ class Gaussian(NamedTuple):
     mean: Float[Array, "*batch n"]
     scale: Float[Array, "*batch n"]
 
-    @property
-    def mode(self) -> Float[Array, "*batch n"]:
-        """The likeliest event, which is the mean."""
-        return self.mean
-
-    def reparameterized(self, noise: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-        """Sample f(x, ε) = μ + σ ε (B.1); `noise` is standard normal."""
-        return self.mean + self.scale * noise
-
     @staticmethod
     def noise(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*batch n"]:
         """What `draw` turns into samples: standard normal; zeros give the mode."""
         return jax.random.normal(key, shape)
 
     def draw(self, noise: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-        """A sample; the gradient flows through it."""
-        return self.reparameterized(noise)
-
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch n"]:
-        """A reparameterized sample with fresh noise."""
-        return self.reparameterized(jax.random.normal(key, self.mean.shape))
+        """A sample f(x, ε) = μ + σ ε (B.1), reparameterized: the gradient flows through it."""
+        return self.mean + self.scale * noise
 
     def log_prob(self, value: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """Log N(value; μ, σ²), summed over the event."""

@@ -99,7 +99,7 @@ class Policy(nnx.Module):
         history = jax.lax.stop_gradient(carry.latent)
         memory, distribution = self.high_level.step(carry.memory[HIGH_LEVEL], observation, history)
         drawn = (carry.age == 0)[..., None]
-        latent = jnp.where(drawn, distribution.reparameterized(noise), carry.latent)
+        latent = jnp.where(drawn, distribution.draw(noise), carry.latent)
         age = (carry.age + 1) % self.latent_period
         carry = Carry(latent, age, {**carry.memory, HIGH_LEVEL: memory})
         return carry, Latents(distribution, latent, history, drawn)

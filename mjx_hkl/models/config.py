@@ -1,11 +1,11 @@
 """The tables of a recipe that say what is learned: kinds, sizes, and who sees what."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.models.critics import CriticFields, MLPCriticFields
+from mjx_hkl.models.critics import CRITICS, CriticFields, MLPCriticFields
 from mjx_hkl.models.default_low_levels import DEFAULT_LOW_LEVELS, DefaultLowLevelFields, Shared
 from mjx_hkl.models.encoders import ENCODERS, EncoderFields
 from mjx_hkl.models.high_levels import HIGH_LEVELS, HighLevelFields, MLPHighLevelFields
@@ -78,8 +78,8 @@ class ModelConfig:
     information: Information = Information()
     policy: PolicyConfig = PolicyConfig()
     default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
-    critic: CriticFields = MLPCriticFields()
-    encoders: Mapping[str, EncoderFields] = dataclasses.field(default_factory=dict)
+    critic: Annotated[CriticFields, CRITICS] = MLPCriticFields()
+    encoders: Encoders = dataclasses.field(default_factory=dict)
     state_values: bool = False  # the critic is V(z, x) instead of Q(a, z, x); the algorithm says
 
     def __post_init__(self):

@@ -7,7 +7,7 @@ gradient has to be stopped but that of z as history and as Q's own input.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from small import at, next_index
+from small import action_of, at, default_action_of, next_index
 
 
 def kl(p, q):
@@ -38,18 +38,18 @@ class SlowReference:
         """For each observation π^H, z, z_{t−1} and whether z was drawn there; None where no step leads."""
         w, last = self.window, self.steps + 1
         found = [None] * (self.steps + 2)
-        kept, step = w.latent_tm1[b], int(w.episode_step[b])
+        kept, step = w.carry.latent[b], int(w.carry.age[b])
 
         def visit(index, kept, step):
             history = jax.lax.stop_gradient(kept)
-            distribution = policy.latent(at(self.window.observation, index, b), history)
+            distribution = policy.high_level(at(self.window.observation, index, b), history)
             drawn = step % policy.latent_period == 0
             z = distribution.mean + distribution.scale * self.noise[index, b] if drawn else kept
             found[index] = (distribution, z, history, drawn)
             return z
 
         for t in range(self.steps + 1):
-            if 0 < t < self.steps and w.is_last[t - 1, b]:
+            if w.is_first[b] if t == 0 else t < self.steps and w.is_last[t - 1, b]:
                 kept, step = self.starts[t, b], 0
             kept = visit(t, kept, step)
             step += 1
@@ -60,13 +60,13 @@ class SlowReference:
     def divergence(self, agent, default_policy, x, latent):
         """KL_t = KL(π^H‖π0^H) + KL(π^L‖π0^L), the first at steps that draw."""
         distribution, z, z_tm1, drawn = latent
-        total = kl(distribution, default_policy.latent(z_tm1)) if drawn else 0.0
-        default_action = default_policy.action(agent.policy, x, z)
-        return total if default_action is None else total + kl(agent.action(x, z), default_action)
+        total = kl(distribution, default_policy.high_level(z_tm1)) if drawn else 0.0
+        default_action = default_action_of(agent, default_policy, x, z)
+        return total if default_action is None else total + kl(action_of(agent, x, z), default_action)
 
     def expected_q(self, agent, x, z, index, b):
         """V̂ = E_π Q_ψ'(a, z, x)."""
-        a = agent.action(x, z)
+        a = action_of(agent, x, z)
         samples = [
             self.target.critic(x, jax.lax.stop_gradient(z), a.mean + a.scale * noise[index, b])
             for noise in self.action_noise
@@ -80,7 +80,7 @@ class SlowReference:
             latents = self.latents(agent.policy, b)
             for t in [t for t, column in self.cells if column == b]:
                 x, z = at(self.window.observation, t, b), latents[t][1]
-                entropy = jnp.sum(0.5 * jnp.log(2 * np.pi * np.e * agent.action(x, z).scale ** 2))
+                entropy = jnp.sum(0.5 * jnp.log(2 * np.pi * np.e * action_of(agent, x, z).scale ** 2))
                 regularizer = self.divergence(agent, self.target.default_policy, x, latents[t])
                 total -= self.expected_q(agent, x, z, t, b) - self.config.kl_cost * regularizer
                 total -= self.config.entropy_cost * entropy
@@ -139,7 +139,7 @@ class SlowReference:
             if s > t:
                 if w.is_last[s - 1, b]:
                     break
-                pi = agent.action(at(self.window.observation, s, b), latents[s][1])
+                pi = action_of(agent, at(self.window.observation, s, b), latents[s][1])
                 ratio = jnp.exp(log_density(w.action[s, b], pi) - w.behaviour_log_prob[s, b])
                 product *= config.discount * config.retrace_lambda * jnp.minimum(1.0, ratio)
             if w.valid[s, b]:
@@ -181,7 +181,7 @@ class SlowActorCritic(SlowReference):
 
     def pi(self, agent, latents, t, b):
         """Probabilities π(·|z_t, x_t)."""
-        return jax.nn.softmax(agent.action(at(self.window.observation, t, b), latents[t][1]).logits)
+        return jax.nn.softmax(action_of(agent, at(self.window.observation, t, b), latents[t][1]).logits)
 
     def ratio(self, agent, latents, t, b):
         """w_t = π(a_t|z_t, x_t) / μ(a_t|x_t)."""

@@ -87,6 +87,17 @@ def make_window(seed=0, *, steps=5, batch=6, latent_size=LATENT, period=1):
     )
 
 
+def action_of(agent, observation, latent):
+    """π^L(a | z, x)."""
+    return agent.default_policy.low_level.policy_action(agent.policy.low_level, (), observation, latent)[1]
+
+
+def default_action_of(agent, default_policy, observation, latent):
+    """π0^L(a | z, x); None where it adds no KL."""
+    low_level = default_policy.low_level
+    return low_level(agent.policy.low_level, observation, latent) if low_level.adds_kl else None
+
+
 def next_index(window, t, b):
     """The observation that step t truly led to: the last one if a truncation cut the window there."""
     steps = len(window.reward)

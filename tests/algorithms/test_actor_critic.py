@@ -7,11 +7,10 @@ import pytest
 from slow_reference import SlowActorCritic
 from small import ACTIONS, LATENT, make_agent, make_window
 
-from mjx_hkl.algorithms import actor_critic, hierarchy, learner
-from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.algorithms import hierarchy, learner
+from mjx_hkl.algorithms.actor_critic import VTrace
 
-CONFIG = AlgorithmConfig(
-    kind="v_trace",
+ALGORITHM = VTrace(
     discount=0.9,
     kl_cost=0.3,
     entropy_cost=0.2,
@@ -20,19 +19,19 @@ CONFIG = AlgorithmConfig(
     trace_clip=0.8,
 )
 AGENTS = {
-    "ar_learned": {"high_level": "ar_learned"},
-    "separate, period 2": {"high_level": "ar1", "low_level": "separate", "period": 2},
+    "ar_learned": {"prior": "ar_learned"},
+    "separate, period 2": {"prior": "ar1", "low_level": "separate", "period": 2},
     "distral": {"low_level": "distral"},
 }
-gradients = jax.jit(jax.grad(actor_critic.loss, has_aux=True), static_argnames="config")
+gradients = jax.jit(jax.grad(VTrace.loss, argnums=1, has_aux=True), static_argnums=0)
 
 
 def make(seed=0, **kind):
     return make_agent(seed=seed, actions="categorical", state_values=True, **kind)
 
 
-def make_discrete_window(seed, steps, batch, latent_size=LATENT):
-    window = make_window(seed, steps=steps, batch=batch, latent_size=latent_size)
+def make_discrete_window(seed, steps, batch, latent_size=LATENT, period=1):
+    window = make_window(seed, steps=steps, batch=batch, latent_size=latent_size, period=period)
     rng = np.random.default_rng(seed)
     return window.replace(
         action=jnp.asarray(rng.integers(0, ACTIONS, (steps, batch))),
@@ -46,7 +45,7 @@ def test_losses_and_gradients_are_those_of_b3(kind):
     steps, batch = 4, 3
     agent, target = make(**AGENTS[kind]), hierarchy.Target(make(1, **AGENTS[kind]))
     latent_size = agent.policy.latent_size
-    window = make_discrete_window(5, steps, batch, latent_size)
+    window = make_discrete_window(5, steps, batch, latent_size, agent.policy.latent_period)
     key = jax.random.key(3)
     noise_key, start_key = jax.random.split(key)
     slow = SlowActorCritic(
@@ -54,9 +53,9 @@ def test_losses_and_gradients_are_those_of_b3(kind):
         window,
         noise=jax.random.normal(noise_key, (steps + 2, batch, latent_size)),
         starts=jax.random.normal(start_key, (steps + 1, batch, latent_size)),
-        config=CONFIG,
+        config=ALGORITHM,
     )
-    actual, metrics = gradients(agent, target, window, key, CONFIG)
+    actual, metrics = gradients(ALGORITHM, agent, target, window, key, {})
     policy_loss, by_policy = jax.value_and_grad(slow.policy_loss)(agent)
     critic_loss, by_critic = jax.value_and_grad(slow.critic_loss, argnums=1)(agent, agent.critic)
     default_loss, by_default = jax.value_and_grad(slow.default_policy_loss, argnums=1)(
@@ -73,18 +72,18 @@ def test_losses_and_gradients_are_those_of_b3(kind):
 
 def test_the_policy_gradient_reaches_the_high_level_through_z():
     agent, window = make(), make_discrete_window(0, 5, 6)
-    config = dataclasses.replace(CONFIG, kl_cost=0.0, entropy_cost=0.0)
+    algorithm = dataclasses.replace(ALGORITHM, kl_cost=0.0, entropy_cost=0.0)
     target = hierarchy.Target(agent)
-    found, _ = gradients(agent, target, window, jax.random.key(0), config)
+    found, _ = gradients(algorithm, agent, target, window, jax.random.key(0), {})
     assert sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(found.policy.high_level)) > 1e-3
 
 
 def test_a_period_of_one_makes_the_targets_the_online_networks():
     """The paper has no targets here."""
-    config = dataclasses.replace(CONFIG, target_update_period=1)
-    state = learner.init(make(high_level="ar_learned"), config)
+    algorithm = dataclasses.replace(ALGORITHM, target_update_period=1)
+    state = learner.init(make(prior="ar_learned"), algorithm, 1, jax.random.key(0))
     window = make_discrete_window(0, 5, 6)
-    after, _ = learner.update(state, window, jax.random.key(0), jnp.int32(1), config)
+    after, _ = learner.update(state, window, jax.random.key(0), jnp.int32(1), algorithm, 1)
     new, target = jax.tree.leaves(hierarchy.Target(after.agent)), jax.tree.leaves(after.target)
     for a, b in zip(new, target, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -92,5 +91,5 @@ def test_a_period_of_one_makes_the_targets_the_online_networks():
 
 def test_it_also_takes_continuous_actions():
     agent, window = make_agent(state_values=True), make_window()
-    found, metrics = gradients(agent, hierarchy.Target(agent), window, jax.random.key(0), CONFIG)
+    found, metrics = gradients(ALGORITHM, agent, hierarchy.Target(agent), window, jax.random.key(0), {})
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((found, metrics)))

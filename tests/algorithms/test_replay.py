@@ -16,8 +16,8 @@ def windows(value):
     per_step = jnp.tile(mark[:, None], (1, STEPS))
     return Window(
         observation={"x": jnp.tile(mark[:, None, None], (1, STEPS + 2, 2))},
-        latent_tm1=mark[:, None],
-        episode_step=mark.astype(jnp.int32),
+        carry=mark[:, None],
+        is_first=mark.astype(jnp.int32),
         action=per_step[..., None],
         behaviour_log_prob=per_step,
         reward=per_step,

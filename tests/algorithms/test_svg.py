@@ -6,24 +6,25 @@ import numpy as np
 import pytest
 from flax import nnx
 from scipy import integrate, stats
-from small import ACTIONS, SIZES, at, make_agent, make_window, next_index
+from small import ACTIONS, SPECS, action_of, at, default_action_of, make_agent, make_window, next_index
 
-from mjx_hkl.algorithms import hierarchy, svg
-from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.algorithms import hierarchy
+from mjx_hkl.algorithms.svg import SVG
 
 STEPS, BATCH = 5, 6
 redraw_latents, divergence = jax.jit(hierarchy.redraw_latents), jax.jit(hierarchy.divergence)
-loss = jax.jit(svg.loss, static_argnames="config")
-gradients = jax.jit(jax.grad(svg.loss, has_aux=True), static_argnames="config")
-CONFIG = AlgorithmConfig(discount=0.9, retrace_lambda=0.8, kl_cost=0.3, entropy_cost=0.2, reward_scale=0.5)
+loss = jax.jit(SVG.loss, static_argnums=0)
+gradients = jax.jit(jax.grad(SVG.loss, argnums=1, has_aux=True), static_argnums=0)
+ALGORITHM = SVG(discount=0.9, retrace_lambda=0.8, kl_cost=0.3, entropy_cost=0.2, reward_scale=0.5)
 
 
 @pytest.mark.parametrize("prior", ["ar1", "ar_learned"])
 def test_latents_are_drawn_in_order_from_the_stored_one_and_afresh_in_a_new_episode(prior):
     agent, window = make_agent(prior), make_window()
-    latents = redraw_latents(agent.policy, window, jax.random.key(0))
+    latents = redraw_latents(agent, window.observation, window, jax.random.key(0))
     for b in range(BATCH):
-        np.testing.assert_array_equal(latents.latent_tm1[0, b], window.latent_tm1[b])
+        goes_on = latents.latent_tm1[0, b] == window.carry.latent[b]
+        assert not goes_on.any() if window.is_first[b] else goes_on.all()
         for t in range(STEPS):
             if not window.is_last[t, b] or t == STEPS - 1:
                 np.testing.assert_array_equal(latents.latent_tm1[t + 1, b], latents.latent[t, b])
@@ -32,24 +33,25 @@ def test_latents_are_drawn_in_order_from_the_stored_one_and_afresh_in_a_new_epis
             if next_index(window, t, b) == STEPS + 1:
                 np.testing.assert_array_equal(latents.latent_tm1[-1, b], latents.latent[t, b])
         for t in range(STEPS + 2):
-            expected = agent.policy.latent(at(window.observation, t, b), latents.latent_tm1[t, b])
+            expected = agent.policy.high_level(at(window.observation, t, b), latents.latent_tm1[t, b])
             np.testing.assert_allclose(latents.distribution.mean[t, b], expected.mean, atol=1e-5)
             np.testing.assert_allclose(latents.distribution.scale[t, b], expected.scale, atol=1e-5)
 
 
 @pytest.mark.parametrize("prior", ["isotropic", "ar1"])
 def test_a_latent_is_kept_for_its_period_and_its_kl_counted_once(prior):
-    agent, window = make_agent(prior, period=3), make_window()
+    agent, window = make_agent(prior, period=3), make_window(period=3)
     whole = window.replace(
         is_last=jnp.zeros((STEPS, BATCH)),
         discount=jnp.ones((STEPS, BATCH)),
         valid=jnp.ones((STEPS, BATCH)),
-        episode_step=jnp.arange(BATCH),
+        is_first=jnp.zeros(BATCH),
     )
-    latents = redraw_latents(agent.policy, whole, jax.random.key(0))
-    action = agent.action(whole.observation, latents.latent)
-    kl_high, _ = divergence(agent, agent.default_policy, whole.observation, latents, action)
-    before = whole.latent_tm1
+    whole = whole.replace(carry=whole.carry.replace(age=jnp.arange(BATCH) % 3))
+    latents = redraw_latents(agent, whole.observation, whole, jax.random.key(0))
+    action = action_of(agent, whole.observation, latents.latent)
+    kl_high, _ = divergence(agent, agent.default_policy, whole.observation, whole, latents, action)
+    before = whole.carry.latent
     for t in range(STEPS + 1):
         draws = (np.arange(BATCH) + t) % 3 == 0
         changed = (latents.latent[t] != before).all(-1)
@@ -58,8 +60,8 @@ def test_a_latent_is_kept_for_its_period_and_its_kl_counted_once(prior):
         before = latents.latent[t]
 
 
-def _gradients(agent, target, window, config=CONFIG):
-    return gradients(agent, target, window, jax.random.key(0), config)[0]
+def _gradients(agent, target, window, algorithm=ALGORITHM):
+    return gradients(algorithm, agent, target, window, jax.random.key(0), {})[0]
 
 
 def _norm(tree):
@@ -70,12 +72,12 @@ def _norm(tree):
 def test_the_policy_gradient_flows_through_a_and_not_through_qs_own_z(kind):
     """With a critic blind to actions nothing is left of the policy gradient, though Q depends on z."""
     agent, window = make_agent("isotropic", kind), make_window()
-    config = dataclasses.replace(CONFIG, kl_cost=0.0, entropy_cost=0.0)
+    algorithm = dataclasses.replace(ALGORITHM, kl_cost=0.0, entropy_cost=0.0)
     target = hierarchy.Target(make_agent("isotropic", kind, seed=1))
-    assert _norm(_gradients(agent, target, window, config).policy.high_level) > 1e-3  # by z into a
+    assert _norm(_gradients(agent, target, window, algorithm).policy.high_level) > 1e-3  # by z into a
     kernel = target.critic.members[0].first.kernel
     target.critic.members[0].first.kernel = nnx.Param(kernel[...].at[-ACTIONS:].set(0.0))
-    assert _norm(_gradients(agent, target, window, config).policy) == 0.0
+    assert _norm(_gradients(agent, target, window, algorithm).policy) == 0.0
 
 
 # With two columns the default policy is a part of the policy, which its loss therefore also moves.
@@ -102,16 +104,16 @@ def test_what_is_invalid_does_not_matter():
     target = hierarchy.Target(make_agent("isotropic", seed=1))
     assert (window.valid == 0).any()
     garbage = jnp.where(window.valid > 0, window.reward, 1e6)
-    before, _ = loss(agent, target, window, jax.random.key(0), CONFIG)
-    after, _ = loss(agent, target, window.replace(reward=garbage), jax.random.key(0), CONFIG)
+    before, _ = loss(ALGORITHM, agent, target, window, jax.random.key(0), {})
+    after, _ = loss(ALGORITHM, agent, target, window.replace(reward=garbage), jax.random.key(0), {})
     assert before == after
 
 
 def _divergence(agent, seed=0):
     window = make_window(seed, latent_size=agent.policy.latent_size)
-    latents = redraw_latents(agent.policy, window, jax.random.key(seed))
-    action = agent.action(window.observation, latents.latent)
-    kl = divergence(agent, agent.default_policy, window.observation, latents, action)
+    latents = redraw_latents(agent, window.observation, window, jax.random.key(seed))
+    action = action_of(agent, window.observation, latents.latent)
+    kl = divergence(agent, agent.default_policy, window.observation, window, latents, action)
     return window.observation, latents, action, kl
 
 
@@ -119,7 +121,7 @@ def _divergence(agent, seed=0):
 def test_the_kl_of_flat_policies_is_scipys_integral(kind):
     agent = make_agent(low_level=kind)
     observation, latents, action, (kl_high, kl_low) = _divergence(agent)
-    default = agent.default_policy.action(agent.policy, observation, latents.latent)
+    default = default_action_of(agent, agent.default_policy, observation, latents.latent)
     np.testing.assert_array_equal(kl_high, jnp.zeros_like(kl_high))
     for t in range(3):
         expected = 0.0
@@ -135,16 +137,16 @@ def test_the_kl_of_flat_policies_is_scipys_integral(kind):
 def test_the_kl_of_both_levels_bounds_that_of_the_actions(seed):
     """Eq. 6, by Monte Carlo: KL(a|x) <= KL(z|x) + E_z KL(a|z,x)."""
     agent = make_agent("isotropic", "separate", seed=seed)
-    observation = {name: jax.random.normal(jax.random.key(seed), (n,)) for name, n in SIZES.items()}
+    observation = {name: jax.random.normal(jax.random.key(seed), spec.shape) for name, spec in SPECS.items()}
     draws, actions = 4000, 4000
     keys = jax.random.split(jax.random.key(seed + 1), 3)
-    high = agent.policy.latent(observation, jnp.zeros(2))
+    high = agent.policy.high_level(observation, jnp.zeros(2))
     z = high.mean + high.scale * jax.random.normal(keys[0], (draws, 2))
     z_default = jax.random.normal(keys[1], (draws, 2))
     many = {name: jnp.broadcast_to(group, (draws, *group.shape)) for name, group in observation.items()}
-    low = agent.action(many, z)
-    low_default = agent.default_policy.action(agent.policy, many, z)
-    marginal_default = agent.default_policy.action(agent.policy, many, z_default)
+    low = action_of(agent, many, z)
+    low_default = default_action_of(agent, agent.default_policy, many, z)
+    marginal_default = default_action_of(agent, agent.default_policy, many, z_default)
     a = np.asarray(low.mean + low.scale * jax.random.normal(keys[2], (draws, ACTIONS)))[:actions]
 
     def log_marginal(mixture):
@@ -152,7 +154,7 @@ def test_the_kl_of_both_levels_bounds_that_of_the_actions(seed):
         return np.logaddexp.reduce(each, axis=1) - np.log(draws)
 
     kl_of_actions = (log_marginal(low) - log_marginal(marginal_default)).mean()
-    kl_high = high.kl_divergence(agent.default_policy.latent(jnp.zeros(2)))
+    kl_high = high.kl_divergence(agent.default_policy.high_level(jnp.zeros(2)))
     kl_low = low.kl_divergence(low_default).mean()
     assert 0.05 < kl_of_actions < kl_high + kl_low
 
@@ -163,13 +165,14 @@ def test_separate_with_tied_weights_is_shared():
     target = make_agent("ar1", "separate", seed=1)
     for agent in (separate, target):
         agent.policy = shared.policy
-        agent.default_policy.low_level = shared.policy.low_level
+        own, low_level = agent.default_policy.low_level, shared.policy.low_level
+        own.inputs, own.torso, own.head = low_level.inputs, low_level.torso, low_level.head
     separate.critic = shared.critic
     plain_target = make_agent("ar1", "shared", seed=1)
     plain_target.critic = target.critic
     window = make_window()
-    one, metrics = loss(separate, hierarchy.Target(target), window, jax.random.key(0), CONFIG)
-    other, _ = loss(shared, hierarchy.Target(plain_target), window, jax.random.key(0), CONFIG)
+    one, metrics = loss(ALGORITHM, separate, hierarchy.Target(target), window, jax.random.key(0), {})
+    other, _ = loss(ALGORITHM, shared, hierarchy.Target(plain_target), window, jax.random.key(0), {})
     np.testing.assert_allclose(metrics["kl_low"], 0.0, atol=1e-6)
     np.testing.assert_allclose(one, other, rtol=1e-5)
     actual = _gradients(separate, hierarchy.Target(target), window).policy

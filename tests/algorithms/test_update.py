@@ -3,15 +3,17 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from slow_reference import SlowReference, adam_first_step
 from small import ACTIONS, make_agent, make_window
 
-from mjx_hkl.algorithms import hierarchy, learner, svg
-from mjx_hkl.algorithms.config import AlgorithmConfig
+from mjx_hkl.algorithms import hierarchy, learner
+from mjx_hkl.algorithms.svg import SVG
 from mjx_hkl.errors import UserError
 
-CONFIG = AlgorithmConfig(
+UPDATES = 100
+ALGORITHM = SVG(
     discount=0.9,
     retrace_lambda=0.8,
     kl_cost=0.3,
@@ -20,14 +22,14 @@ CONFIG = AlgorithmConfig(
     distillation_cost=0.7,
     target_update_period=3,
 )
-loss = jax.jit(svg.loss, static_argnames="config")
-update = jax.jit(learner.update, static_argnames=("config", "frozen"))
+loss = jax.jit(SVG.loss, static_argnums=0)
+update = jax.jit(learner.update, static_argnames=("algorithm", "total_updates", "frozen"))
 AGENTS = {
     "isotropic": {},
-    "ar1": {"high_level": "ar1"},
-    "ar_learned": {"high_level": "ar_learned"},
+    "ar1": {"prior": "ar1"},
+    "ar_learned": {"prior": "ar_learned"},
     "separate": {"low_level": "separate"},
-    "separate, period 2": {"high_level": "ar1", "low_level": "separate", "period": 2},
+    "separate, period 2": {"prior": "ar1", "low_level": "separate", "period": 2},
     "svg0": {"low_level": "none"},
     "distral": {"low_level": "distral"},
     "distral_two_column": {"low_level": "distral_two_column"},
@@ -36,20 +38,20 @@ AGENTS = {
 }
 
 
-ALGORITHM_1 = dataclasses.replace(CONFIG, returns="n_step", action_samples=2)
+ALGORITHM_1 = dataclasses.replace(ALGORITHM, returns="n_step", action_samples=2)
 
 
 @pytest.mark.parametrize(
-    ("kind", "config"),
-    [*((kind, CONFIG) for kind in AGENTS), ("separate, period 2", ALGORITHM_1), ("svg0", ALGORITHM_1)],
+    ("kind", "algorithm"),
+    [*((kind, ALGORITHM) for kind in AGENTS), ("separate, period 2", ALGORITHM_1), ("svg0", ALGORITHM_1)],
 )
-def test_one_update_is_that_of_the_paper(kind, config):
+def test_one_update_is_that_of_the_paper(kind, algorithm):
     """Losses, gradients and the first step of Adam, against Algorithms 2 and 1 in loops."""
     steps, batch = 3, 3
     agent = make_agent(**AGENTS[kind])
     latent_size = agent.policy.latent_size
     target = hierarchy.Target(make_agent(**AGENTS[kind], seed=1))
-    window = make_window(5, steps=steps, batch=batch, latent_size=latent_size)
+    window = make_window(5, steps=steps, batch=batch, latent_size=latent_size, period=agent.policy.latent_period)
     key = jax.random.key(3)
 
     latent_key, action_key = jax.random.split(key)
@@ -59,10 +61,10 @@ def test_one_update_is_that_of_the_paper(kind, config):
         window,
         noise=jax.random.normal(noise_key, (steps + 2, batch, latent_size)),
         starts=jax.random.normal(start_key, (steps + 1, batch, latent_size)),
-        action_noise=jax.random.normal(action_key, (config.action_samples, steps + 2, batch, ACTIONS)),
-        config=config,
+        action_noise=jax.random.normal(action_key, (algorithm.action_samples, steps + 2, batch, ACTIONS)),
+        config=algorithm,
     )
-    _, metrics = loss(agent, target, window, key, config)
+    _, metrics = loss(algorithm, agent, target, window, key, {})
     expected = {
         "policy_loss": slow.policy_loss(agent),
         "default_policy_loss": slow.default_policy_loss(agent, agent.default_policy),
@@ -76,14 +78,14 @@ def test_one_update_is_that_of_the_paper(kind, config):
     gradients = {
         "policy": by_agent.policy,
         "default_policy": jax.tree.map(
-            lambda a, b: a + config.distillation_cost * b, by_agent.default_policy, distilled
+            lambda a, b: a + algorithm.distillation_cost * b, by_agent.default_policy, distilled
         ),
         "critic": jax.grad(slow.critic_loss, argnums=1)(agent, agent.critic),
     }
-    before = learner.init(agent, config).replace(target=target)
-    after, _ = update(before, window, key, jnp.int32(1), config)
+    before = learner.init(agent, algorithm, UPDATES, jax.random.key(0)).replace(target=target)
+    after, _ = update(before, window, key, jnp.int32(1), algorithm, UPDATES)
     for name, gradient in gradients.items():
-        expected = adam_first_step(gradient, 1e-4, config.max_gradient_norm)
+        expected = adam_first_step(gradient, 1e-4, algorithm.max_gradient_norm)
         moved = jax.tree.map(lambda new, old: new - old, getattr(after.agent, name), getattr(agent, name))
         # the sign of a gradient that is zero but for rounding says nothing
         matters = jax.tree.map(lambda g: jnp.abs(g) > 1e-4, gradient)
@@ -93,11 +95,11 @@ def test_one_update_is_that_of_the_paper(kind, config):
 
 @pytest.mark.parametrize("rate", [1.0, 0.25])
 def test_the_target_moves_every_period(rate):
-    config = dataclasses.replace(CONFIG, target_update_rate=rate)
-    state = learner.init(make_agent("ar_learned"), config)
+    algorithm = dataclasses.replace(ALGORITHM, target_update_rate=rate)
+    state = learner.init(make_agent("ar_learned"), algorithm, UPDATES, jax.random.key(0))
     for count in range(1, 7):
         old = state.target
-        state, _ = update(state, make_window(count), jax.random.key(count), jnp.int32(count), config=config)
+        state, _ = update(state, make_window(count), jax.random.key(count), jnp.int32(count), algorithm, UPDATES)
         share = rate if count % 3 == 0 else 0.0
         new = jax.tree.leaves(hierarchy.Target(state.agent))
         for a, b, c in zip(jax.tree.leaves(state.target), jax.tree.leaves(old), new, strict=True):
@@ -105,9 +107,9 @@ def test_the_target_moves_every_period(rate):
 
 
 def test_the_agent_to_export_is_the_mean_of_the_first_updates_then_a_moving_average():
-    config = dataclasses.replace(CONFIG, policy_average_updates=3)
+    algorithm = dataclasses.replace(ALGORITHM, policy_average_updates=3)
     start = make_agent("ar_learned", low_level="separate")
-    state = learner.init(start, config)
+    state = learner.init(start, algorithm, UPDATES, jax.random.key(0))
     high_level = start.policy.high_level
     seen = []
     for count in range(1, 7):
@@ -116,7 +118,7 @@ def test_the_agent_to_export_is_the_mean_of_the_first_updates_then_a_moving_aver
             make_window(count),
             jax.random.key(count),
             jnp.int32(count),
-            config=config,
+            algorithm, UPDATES,
             frozen=("policy.high_level",),
         )
         seen.append(state.agent)
@@ -133,25 +135,25 @@ def test_the_agent_to_export_is_the_mean_of_the_first_updates_then_a_moving_aver
 
 
 def test_modules_from_elsewhere_are_where_the_average_begins():
-    config = dataclasses.replace(CONFIG, policy_average_updates=100)
+    algorithm = dataclasses.replace(ALGORITHM, policy_average_updates=100)
     other = make_agent("ar_learned", seed=1).policy.low_level
     state = learner.with_parameters(
-        learner.init(make_agent("ar_learned"), config), {"policy.low_level": other}
+        learner.init(make_agent("ar_learned"), algorithm, UPDATES, jax.random.key(0)), {"policy.low_level": other}
     )
     assert jax.tree.all(jax.tree.map(jnp.array_equal, state.averaged.policy.low_level, other))
 
 
 def test_without_an_average_the_agent_to_export_is_the_last():
-    state = learner.init(make_agent("ar_learned"), CONFIG)
-    state, _ = update(state, make_window(), jax.random.key(0), jnp.int32(1), config=CONFIG)
+    state = learner.init(make_agent("ar_learned"), ALGORITHM, UPDATES, jax.random.key(0))
+    state, _ = update(state, make_window(), jax.random.key(0), jnp.int32(1), ALGORITHM, UPDATES)
     assert not state.average
     assert jax.tree.all(jax.tree.map(jnp.array_equal, state.averaged, state.agent))
 
 
 def test_each_module_has_its_own_learning_rate():
-    config = dataclasses.replace(CONFIG, critic_learning_rate=1e-30)
-    state = learner.init(make_agent("ar_learned"), config)
-    after, _ = update(state, make_window(), jax.random.key(0), jnp.int32(1), config)
+    algorithm = dataclasses.replace(ALGORITHM, critic_learning_rate=1e-30)
+    state = learner.init(make_agent("ar_learned"), algorithm, UPDATES, jax.random.key(0))
+    after, _ = update(state, make_window(), jax.random.key(0), jnp.int32(1), algorithm, UPDATES)
 
     def moved(module):
         old, new = (jax.tree.leaves(getattr(learned.agent, module)) for learned in (state, after))
@@ -164,13 +166,34 @@ def test_each_module_has_its_own_learning_rate():
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop"])
 def test_an_optimizer_is_optaxs_of_that_name(name):
-    config = dataclasses.replace(CONFIG, optimizer=name)
-    state = learner.init(make_agent(), config)
-    after, _ = update(state, make_window(), jax.random.key(0), jnp.int32(1), config)
-    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (state.agent, after.agent)), strict=True))
+    algorithm = dataclasses.replace(ALGORITHM, optimizer=name, policy_learning_rate=0.1)
+    state = learner.init(make_agent(), algorithm, UPDATES, jax.random.key(0))
+    window, key = make_window(), jax.random.key(0)
+    gradient, _ = jax.grad(SVG.loss, argnums=1, has_aux=True)(
+        algorithm, state.agent, state.target, window, key, {}
+    )
+    optimizer, before = getattr(optax, name)(0.1), state.agent.policy
+    change, _ = optimizer.update(gradient.policy, optimizer.init(before), before)
+    after, _ = update(state, window, key, jnp.int32(1), algorithm, UPDATES)
+    expected = jax.tree.leaves(optax.apply_updates(before, change))
+    for a, b in zip(jax.tree.leaves(after.agent.policy), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_learning_rates_fall_to_a_tenth_over_their_share_of_the_run():
+    """Steps of plain gradient descent, by the rate that each step had."""
+    algorithm = dataclasses.replace(ALGORITHM, optimizer="sgd", learning_rate_decay=0.5)
+    parts = {"critic": jnp.zeros(1)}
+    optimizer = learner.optimizers(algorithm, parts, total_updates=20)["critic"]
+    state, rates = optimizer.init(parts["critic"]), []
+    for _ in range(20):
+        change, state = optimizer.update(jnp.ones(1), state)
+        rates.append(-float(change[0]))
+    expected = 1e-4 * np.maximum(1 - 0.9 * np.arange(20) / 10, 0.1)
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 def test_an_optimizer_that_optax_does_not_have_is_refused():
     for name, hint in (("adamv", "did you mean adam"), ("lbfgs", "unknown optimizer")):
         with pytest.raises(UserError, match=hint):
-            learner.optimizers(dataclasses.replace(CONFIG, optimizer=name))
+            learner.optimizers(dataclasses.replace(ALGORITHM, optimizer=name), {"critic": jnp.zeros(1)}, UPDATES)

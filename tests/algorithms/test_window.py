@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 from small import make_window, next_index
 
-from mjx_hkl.algorithms.window import cut_inside, episode_steps, following
+from mjx_hkl.algorithms.window import cut_inside, following, in_order
 
 STEPS, BATCH = 5, 6
 
@@ -18,11 +18,18 @@ def test_what_follows_a_step_is_the_state_it_led_to():
                 assert actual[t, b] == values[next_index(window, t, b), b]
 
 
-def test_steps_are_counted_from_each_episodes_start():
+def test_what_remembers_goes_through_a_window_in_order():
+    """A memory that counts the steps of an episode, against counting them one by one."""
     window = make_window()
-    counted = np.asarray(episode_steps(window))
+    start = jnp.arange(BATCH) + 7
+
+    def count(steps, is_first, _):
+        steps = jnp.where(is_first, 0, steps)
+        return steps + 1, steps
+
+    counted = np.asarray(in_order(count, start, window, jnp.zeros(STEPS + 2)))
     for b in range(BATCH):
-        step = int(window.episode_step[b])
+        step = 0 if window.is_first[b] else int(start[b])
         for t in range(STEPS):
             assert counted[t, b] == step
             if next_index(window, t, b) == STEPS + 1 or t == STEPS - 1:

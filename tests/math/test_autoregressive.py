@@ -11,7 +11,7 @@ def test_marginal_stays_standard_normal_and_correlation_is_the_coefficient(coeff
     z0 = jax.random.normal(jax.random.key(0), (200_000, 1))
     z = z0
     for i in range(3):
-        z = ar1(z, coefficient).sample(jax.random.key(1 + i))
+        z = ar1(z, coefficient).draw(jax.random.normal(jax.random.key(1 + i), z.shape))
     np.testing.assert_allclose([z.mean(), z.std()], [0.0, 1.0], atol=1e-2)
     np.testing.assert_allclose(np.corrcoef(z0[:, 0], z[:, 0])[0, 1], coefficient**3, atol=1e-2)
 
