@@ -49,8 +49,8 @@ class Actor(Protocol):
         """What to carry into the first step of an episode."""
         ...
 
-    def noise(self, keys: PRNGKeyArray, batch: tuple[int, ...]) -> Any:
-        """Random numbers of one step, from three keys."""
+    def noise(self, key: PRNGKeyArray, batch: tuple[int, ...]) -> Any:
+        """Random numbers of one step."""
         ...
 
     def no_noise(self, batch: tuple[int, ...]) -> Any:
@@ -81,11 +81,11 @@ class RandomAgent:
     def start(self, batch: tuple[int, ...]) -> None:
         """It remembers nothing."""
 
-    def noise(self, keys: PRNGKeyArray, batch: tuple[int, ...]) -> Array:
+    def noise(self, key: PRNGKeyArray, batch: tuple[int, ...]) -> Array:
         """The actions."""
         if self.action_kind == "categorical":
-            return jax.random.randint(keys[2], batch, 0, self.action_size)
-        return jax.random.uniform(keys[2], (*batch, self.action_size), minval=-1.0, maxval=1.0)
+            return jax.random.randint(key, batch, 0, self.action_size)
+        return jax.random.uniform(key, (*batch, self.action_size), minval=-1.0, maxval=1.0)
 
     def no_noise(self, batch: tuple[int, ...]) -> Array:
         """Raises UserError: there is no mean action."""
@@ -184,7 +184,7 @@ def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Call
     batch = (environment.num_envs,)
 
     def begin(agent: Actor, key: PRNGKeyArray) -> _Progress:
-        start_key, _, key = jax.random.split(key, 3)
+        start_key, _, key = jax.random.split(key, 3)  # the starts of evaluations published before
         zero = jnp.zeros(batch)
         return _Progress(
             environment.reset(start_key).env,
@@ -199,8 +199,8 @@ def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Call
         )
 
     def step(agent: Actor, now: _Progress) -> _Progress:
-        *keys, key = jax.random.split(now.key, 4)
-        noise = agent.no_noise(batch) if deterministic else agent.noise(jnp.stack(keys), batch)
+        noise_key, key = jax.random.split(now.key)
+        noise = agent.no_noise(batch) if deterministic else agent.noise(noise_key, batch)
         is_first = jnp.full(batch, now.step == 0)
         carry, acted = agent.step(now.carry, cast(dict, now.state.obs), is_first, noise)
         state = jax.vmap(environment.env.step)(now.state, acted.action)

@@ -172,12 +172,12 @@ class Agent(nnx.Module):
         latent = jnp.where(is_first[..., None], start, carry.latent)
         return Carry(latent, jnp.where(is_first, 0, carry.age), memory)
 
-    def noise(self, keys: PRNGKeyArray, batch: tuple[int, ...]) -> Noise:
-        """Random numbers of one step, from three keys."""
+    def noise(self, key: PRNGKeyArray, batch: tuple[int, ...]) -> Noise:
+        """Random numbers of one step of so many worlds."""
+        start_key, latent_key, action_key = jax.random.split(key, 3)
         latent = (*batch, self.policy.latent_size)
-        start, drawn = jax.random.normal(keys[0], latent), jax.random.normal(keys[1], latent)
-        head = self.policy.low_level.head
-        return Noise(start, drawn, head.distribution.noise(keys[2], (*batch, self.action_size)))
+        action = self.policy.low_level.head.distribution.noise(action_key, (*batch, self.action_size))
+        return Noise(jax.random.normal(start_key, latent), jax.random.normal(latent_key, latent), action)
 
     def no_noise(self, batch: tuple[int, ...]) -> Noise:
         """That of the agent's most likely latents and actions."""

@@ -39,10 +39,10 @@ def unroll(
 
     def act(carry: tuple[Actor, dict, dict], key: PRNGKeyArray):
         actor, _, cut_observation = carry
-        latent_key, action_key, start_key, env_key = jax.random.split(key, 4)
+        noise_key, env_key = jax.random.split(key)
         observation = actor.env.observation
         with jax.named_scope("act"):
-            noise = agent.noise((start_key, latent_key, action_key), actor.is_first.shape)
+            noise = agent.noise(noise_key, actor.is_first.shape)
             next_carry, acted = agent.step(actor.carry, observation, actor.is_first, noise)
         env, timestep = environment.step(actor.env, acted.action, env_key)
         ended = timestep.is_last > 0

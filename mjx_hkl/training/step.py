@@ -64,7 +64,7 @@ class TrainStep:
         agent_key, actor_key, age_key, key = jax.random.split(key, 4)
         env, config = self.environment, self.algorithm
         agent = Agent(env.env.observation_specs, env.env.action_size, self.model, agent_key)
-        actor = acting.init(env, agent, jax.random.split(actor_key)[0])
+        actor = acting.init(env, agent, actor_key)
         ages = jax.random.randint(age_key, (env.num_envs,), 0, env.episode_length)
         actor = actor.replace(env=actor.env.replace(steps=ages))
         _, windows, _ = jax.eval_shape(lambda: self.act(agent, actor, key))

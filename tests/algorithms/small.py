@@ -29,6 +29,7 @@ def make_agent(
     """An agent away from the small initial heads, so that everything depends on everything."""
     flat = low_level in FLAT
     hidden, everything = ("proprioception",), tuple(SPECS)
+    prior_sizes = {"sizes": [8]} if prior == "ar_learned" else {}
     has_sizes = low_level not in ("shared", "none", "distral_shared")
     table = {
         "information": {
@@ -43,7 +44,9 @@ def make_agent(
             "actions": actions,
         },
         "default_policy": {
-            "high_level": "none" if flat else {"kind": prior} | ({"sizes": [8]} if prior == "ar_learned" else {}),
+            "high_level": "none"
+            if flat
+            else {"kind": prior} | ({"sizes": [8]} if prior == "ar_learned" else {}),
             "low_level": {"kind": low_level} | ({"sizes": [8]} if has_sizes else {}),
         },
         "critic": {"sizes": [8, 8], "num_critics": num_critics},
@@ -75,7 +78,7 @@ def make_window(seed=0, *, steps=5, batch=6, latent_size=LATENT, period=1):
         carry=Carry(
             latent=normal(batch, latent_size),
             age=jnp.asarray(rng.integers(0, 50, batch) % period, jnp.int32),
-            memory={name: () for name in ACTING},
+            memory=dict.fromkeys(ACTING, ()),
         ),
         is_first=jnp.asarray(rng.random(batch) < 0.2, jnp.float32),
         action=normal(steps, batch, ACTIONS),

@@ -49,9 +49,11 @@ def test_one_update_is_that_of_the_paper(kind, algorithm):
     """Losses, gradients and the first step of Adam, against Algorithms 2 and 1 in loops."""
     steps, batch = 3, 3
     agent = make_agent(**AGENTS[kind])
-    latent_size = agent.policy.latent_size
+    latent_size, period = agent.policy.latent_size, agent.policy.latent_period
     target = hierarchy.Target(make_agent(**AGENTS[kind], seed=1))
-    window = make_window(5, steps=steps, batch=batch, latent_size=latent_size, period=agent.policy.latent_period)
+    window = make_window(
+        5, steps=steps, batch=batch, latent_size=latent_size, period=period
+    )
     key = jax.random.key(3)
 
     latent_key, action_key = jax.random.split(key)
@@ -99,7 +101,9 @@ def test_the_target_moves_every_period(rate):
     state = learner.init(make_agent("ar_learned"), algorithm, UPDATES, jax.random.key(0))
     for count in range(1, 7):
         old = state.target
-        state, _ = update(state, make_window(count), jax.random.key(count), jnp.int32(count), algorithm, UPDATES)
+        state, _ = update(
+            state, make_window(count), jax.random.key(count), jnp.int32(count), algorithm, UPDATES
+        )
         share = rate if count % 3 == 0 else 0.0
         new = jax.tree.leaves(hierarchy.Target(state.agent))
         for a, b, c in zip(jax.tree.leaves(state.target), jax.tree.leaves(old), new, strict=True):
@@ -118,7 +122,8 @@ def test_the_agent_to_export_is_the_mean_of_the_first_updates_then_a_moving_aver
             make_window(count),
             jax.random.key(count),
             jnp.int32(count),
-            algorithm, UPDATES,
+            algorithm,
+            UPDATES,
             frozen=("policy.high_level",),
         )
         seen.append(state.agent)
@@ -138,7 +143,8 @@ def test_modules_from_elsewhere_are_where_the_average_begins():
     algorithm = dataclasses.replace(ALGORITHM, policy_average_updates=100)
     other = make_agent("ar_learned", seed=1).policy.low_level
     state = learner.with_parameters(
-        learner.init(make_agent("ar_learned"), algorithm, UPDATES, jax.random.key(0)), {"policy.low_level": other}
+        learner.init(make_agent("ar_learned"), algorithm, UPDATES, jax.random.key(0)),
+        {"policy.low_level": other},
     )
     assert jax.tree.all(jax.tree.map(jnp.array_equal, state.averaged.policy.low_level, other))
 
@@ -196,4 +202,6 @@ def test_learning_rates_fall_to_a_tenth_over_their_share_of_the_run():
 def test_an_optimizer_that_optax_does_not_have_is_refused():
     for name, hint in (("adamv", "did you mean adam"), ("lbfgs", "unknown optimizer")):
         with pytest.raises(UserError, match=hint):
-            learner.optimizers(dataclasses.replace(ALGORITHM, optimizer=name), {"critic": jnp.zeros(1)}, UPDATES)
+            learner.optimizers(
+                dataclasses.replace(ALGORITHM, optimizer=name), {"critic": jnp.zeros(1)}, UPDATES
+            )

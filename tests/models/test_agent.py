@@ -1,63 +1,68 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.config import (
-    CriticConfig,
-    DefaultPolicyConfig,
-    EncoderConfig,
-    Information,
-    ModelConfig,
-    PolicyConfig,
-)
+from mjx_hkl.models.config import Information, ModelConfig
+from mjx_hkl.specs import ArraySpec
 
-SIZES = {"proprioception": 5, "targets": 4, "instruction": 3}
+SPECS = {
+    name: ArraySpec((size,)) for name, size in {"proprioception": 5, "targets": 4, "instruction": 3}.items()
+}
+GROUPS = list(SPECS)
 ACTIONS, LATENT = 2, 3
+EVERYTHING = dict.fromkeys(("high_level", "low_level", "critic", "default"), GROUPS)
+SMALL = {
+    "policy": {"high_level": {"sizes": [16], "latent_size": LATENT}, "low_level": {"sizes": [16]}},
+    "critic": {"sizes": [16, 16]},
+}
 
 
-def make(prior="isotropic", kind="hierarchical", own="shared", **information):
-    seen = {
-        "high_level": tuple(SIZES),
-        "low_level": ("proprioception",),
-        "critic": tuple(SIZES),
-        "default": ("proprioception",),
-    }
-    config = ModelConfig(
-        information=Information(**seen | information),
-        policy=PolicyConfig(kind=kind, high_level=(16, LATENT), low_level=(16,)),
-        default_policy=DefaultPolicyConfig(
-            high_level=prior, low_level=own, high_level_sizes=(16,), low_level_sizes=(16,)
-        ),
-        critic=CriticConfig((16, 16)),
-    )
-    return Agent(SIZES, ACTIONS, config, jax.random.key(0))
+def build(specs=SPECS, **table):
+    return Agent(specs, ACTIONS, from_table(ModelConfig, table, "test"), jax.random.key(0))
+
+
+def make(prior="isotropic", own="shared", **information):
+    """A small agent whose low level sees the body alone."""
+    seen = EVERYTHING | {"low_level": ["proprioception"], "default": ["proprioception"]} | information
+    own = {"kind": own, "sizes": [16]} if own == "separate" else own
+    return build(**SMALL, information=seen, default_policy={"high_level": prior, "low_level": own})
+
+
+def make_flat(own):
+    """A small agent without a latent, whose default policy sees the body alone."""
+    policy = {"high_level": "none", "low_level": {"sizes": [16]}}
+    own = {"kind": own} | ({"sizes": [16]} if own in ("distral", "distral_two_column") else {})
+    information = EVERYTHING | {"default": ["proprioception"]}
+    return build(information=information, policy=policy, default_policy={"low_level": own})
 
 
 def observe(key=0, batch=6):
-    keys = jax.random.split(jax.random.key(key), len(SIZES))
-    return {name: jax.random.normal(k, (batch, n)) for k, (name, n) in zip(keys, SIZES.items(), strict=True)}
+    keys = dict(zip(SPECS, jax.random.split(jax.random.key(key), len(SPECS)), strict=True))
+    return {name: jax.random.normal(keys[name], (batch, *spec.shape)) for name, spec in SPECS.items()}
 
 
 def outputs(agent, observation):
     latent = jnp.ones((6, agent.policy.latent_size))
-    own = agent.default_policy.action(agent.policy, observation, latent)
+    low_level, own = agent.policy.low_level, agent.default_policy.low_level
     return {
-        **({} if own is None else {"default": own}),
-        "high_level": agent.policy.latent(observation, latent),
-        "low_level": agent.action(observation, latent),
+        **({"default": own(low_level, observation, latent)} if own.adds_kl else {}),
+        "high_level": agent.policy.high_level(observation, latent),
+        "low_level": own.policy_action(low_level, (), observation, latent)[1],
         "critic": agent.critic(observation, latent, jnp.ones((6, ACTIONS))),
     }
 
 
-@pytest.mark.parametrize("hidden", list(SIZES))
+@pytest.mark.parametrize("hidden", GROUPS)
 @pytest.mark.parametrize("module", ["high_level", "low_level", "critic", "default"])
 def test_a_module_cannot_read_a_group_it_was_not_given(module, hidden):
-    everything = {name: tuple(SIZES) for name in ("high_level", "low_level", "critic", "default")}
-    seen = everything | {module: tuple(name for name in SIZES if name != hidden)}
-    agent = make(**{"own": "separate", **seen})
+    seen = EVERYTHING | {module: [name for name in GROUPS if name != hidden]}
+    agent = make(own="separate", **seen)
     observation = observe()
     perturbed = observation | {hidden: observation[hidden] + 1.0}
     before, after = outputs(agent, observation), outputs(agent, perturbed)
@@ -66,10 +71,16 @@ def test_a_module_cannot_read_a_group_it_was_not_given(module, hidden):
         assert all(jax.tree.leaves(same)) == (name == module)
 
 
-def test_the_default_policy_sees_no_observation_at_all():
-    for prior in ("isotropic", "ar1", "ar_learned"):
-        latent = jnp.ones((6, LATENT))
-        assert make(prior).default_policy.latent(latent).mean.shape == (6, LATENT)
+@pytest.mark.parametrize("prior", ["isotropic", "ar1", "ar_learned"])
+def test_the_prior_sees_no_observation_at_all(prior):
+    """Along a window whose observations differ in every group, at equal latents before: the same prior."""
+    agent = make(prior)
+    carry = agent.start((6,)).replace(latent=jax.random.normal(jax.random.key(1), (6, LATENT)))
+    first, noise = jnp.zeros(6, bool), agent.no_noise((6,))
+    (_, here), (_, there) = (agent.step(carry, observe(key), first, noise) for key in (0, 1))
+    assert (here.latents.distribution.mean != there.latents.distribution.mean).all()
+    np.testing.assert_array_equal(here.prior.mean, there.prior.mean)
+    np.testing.assert_array_equal(here.prior.scale, there.prior.scale)
 
 
 def test_scales_stay_inside_their_bounds_whatever_the_input():
@@ -84,37 +95,32 @@ def test_scales_stay_inside_their_bounds_whatever_the_input():
 @pytest.mark.parametrize(("prior", "sees"), [("isotropic", False), ("ar1", True), ("ar_learned", True)])
 def test_the_previous_latent_is_seen_exactly_with_autoregressive_priors(prior, sees):
     agent, observation = make(prior), observe()
-    a = agent.policy.latent(observation, jnp.zeros((6, LATENT)))
-    b = agent.policy.latent(observation, jnp.ones((6, LATENT)))
-    assert agent.policy.is_autoregressive == sees
+    a = agent.policy.high_level(observation, jnp.zeros((6, LATENT)))
+    b = agent.policy.high_level(observation, jnp.ones((6, LATENT)))
+    assert agent.policy.remembers == sees
     assert bool((a.mean != b.mean).any()) == sees
 
 
 def test_priors_are_those_of_the_paper():
     z = jnp.array([[0.5, -1.0, 2.0]])
-    isotropic = make("isotropic").default_policy.latent(z)
+    isotropic = make("isotropic").default_policy.high_level(z)
     np.testing.assert_array_equal(isotropic.mean, jnp.zeros((1, LATENT)))
     np.testing.assert_array_equal(isotropic.scale, jnp.ones((1, LATENT)))
-    ar1 = make("ar1").default_policy.latent(z)
+    ar1 = make("ar1").default_policy.high_level(z)
     np.testing.assert_allclose(ar1.mean, 0.95 * z)
     np.testing.assert_allclose(ar1.scale, np.sqrt(1 - 0.95**2), rtol=1e-6)
-    learned = make("ar_learned").default_policy
-    assert learned.high_level is not None
-    assert (learned.latent(z).mean != learned.latent(2 * z).mean).any()
+    learned = make("ar_learned").default_policy.high_level
+    assert (learned(z).mean != learned(2 * z).mean).any()
 
 
 def test_a_flat_policy_has_no_latent_and_no_kl():
-    agent = make("none", kind="flat", own="none", low_level=tuple(SIZES))
-    observation, latent_tm1 = observe(), jnp.zeros((6, 0))
-    latent = agent.policy.latent(observation, latent_tm1)
+    agent, observation, latent_tm1 = make_flat("none"), observe(), jnp.zeros((6, 0))
+    latent = agent.policy.high_level(observation, latent_tm1)
     assert latent.mean.shape == (6, 0)
-    kl = latent.kl_divergence(agent.default_policy.latent(latent_tm1))
+    kl = latent.kl_divergence(agent.default_policy.high_level(latent_tm1))
     np.testing.assert_array_equal(kl, jnp.zeros(6))
-    assert agent.action(observation, latent.mean).mean.shape == (6, ACTIONS)
-
-
-def make_flat(own):
-    return make("none", kind="flat", own=own, low_level=tuple(SIZES))
+    assert not agent.default_policy.low_level.adds_kl
+    assert outputs(agent, observation)["low_level"].mean.shape == (6, ACTIONS)
 
 
 def test_distral_hides_the_task_from_the_default_policy():
@@ -128,57 +134,113 @@ def test_distral_hides_the_task_from_the_default_policy():
 
 
 def test_two_columns_are_added_before_the_bounds():
-    agent, observation, latent = make_flat("distral_two_column"), observe(), jnp.zeros((6, 0))
+    agent, observation = make_flat("distral_two_column"), observe()
     raw = [
         low_level.head.linear(low_level.torso(low_level.inputs(observation)))
         for low_level in (agent.policy.low_level, agent.default_policy.low_level)
     ]
     mean, scale = jnp.split(raw[0] + raw[1], 2, axis=-1)
-    action = agent.action(observation, latent)
+    action = outputs(agent, observation)["low_level"]
     np.testing.assert_allclose(action.mean, jnp.tanh(mean), atol=1e-6)
     np.testing.assert_allclose(action.scale, 0.05 + 0.95 / (1 + np.exp(-scale)), rtol=1e-5)
 
 
-def test_boxes_pass_an_encoder_of_their_own():
+def with_boxes(**encoder):
+    specs = {"proprioception": ArraySpec((5,)), "boxes": ArraySpec((18,))}
+    information = {name: list(specs) for name in EVERYTHING}
+    agent = build(specs, information=information, encoders={"boxes": {"sizes": [50], **encoder}})
+    return agent, {name: jnp.linspace(-1.0, 1.0, spec.size) for name, spec in specs.items()}
+
+
+def elu_layer(layer, x):
+    return jax.nn.elu(x @ layer.kernel[...] + layer.bias[...])
+
+
+def test_boxes_pass_an_encoder_of_each_modules_own():
     """Appendix G; what else a module sees is joined as it is."""
-    sizes = {"proprioception": 5, "boxes": 18}
-    config = ModelConfig(
-        Information(*4 * [tuple(sizes)]), PolicyConfig(low_level=(16,)), encoder=EncoderConfig(boxes=(50,))
-    )
-    low_level = Agent(sizes, ACTIONS, config, jax.random.key(0)).policy.low_level
-    assert low_level.torso.layers[0].in_features == 5 + 50 + config.policy.latent_size
-    observation = {name: jnp.ones(n) for name, n in sizes.items()}
-    encoder = low_level.inputs.boxes.layers[0]
-    expected = jax.nn.elu(observation["boxes"] @ encoder.kernel[...] + encoder.bias[...])
+    agent, observation = with_boxes()
+    low_level = agent.policy.low_level
+    assert low_level.torso.layers[0].in_features == 5 + 50 + agent.policy.latent_size
+    expected = elu_layer(low_level.inputs.encoders.boxes.mlp.layers[0], observation["boxes"])
     joined = low_level.inputs(observation)
     np.testing.assert_allclose(joined, jnp.concatenate([observation["proprioception"], expected]), atol=1e-6)
+    modules = agent.policy.high_level, agent.policy.low_level, agent.critic
+    kernels = [module.inputs.encoders.boxes.mlp.layers[0].kernel[...] for module in modules]
+    assert all((a != b).any() for a, b in itertools.combinations(kernels, 2))
+
+
+def test_a_shared_encoder_is_one_module_that_all_see_through():
+    """A step's latent and action, by the one encoder's parameters and those of the torsos."""
+    agent, observation = with_boxes(shared=True)
+    assert set(agent.modules()) >= {"encoders.boxes", "policy.high_level"}
+    assert not agent.policy.low_level.inputs.encoders
+    encoded = observation | {"boxes": elu_layer(agent.encoders.boxes.mlp.layers[0], observation["boxes"])}
+    batched = jax.tree.map(lambda x: x[None], observation)
+    _, step = agent.step(agent.start((1,)), batched, jnp.ones(1, bool), agent.no_noise((1,)))
+    latent = agent.policy.high_level(encoded, jnp.zeros(10)).mean
+    np.testing.assert_allclose(step.latents.latent[0], latent, atol=1e-6)
+    np.testing.assert_allclose(step.action[0], agent.policy.low_level(encoded, latent).mean, atol=1e-6)
+
+
+def test_integers_are_brought_to_the_order_of_one():
+    """An image of bytes, against the same layer on numbers from 0 to 1."""
+    specs = {"vision": ArraySpec((8, 8, 3), "uint8")}
+    information = {name: ["vision"] for name in EVERYTHING}
+    agent = build(specs, **SMALL, information=information, encoders={"vision": {"sizes": [20]}})
+    image = jax.random.randint(jax.random.key(0), (4, 8, 8, 3), 0, 256).astype(jnp.uint8)
+    encoder = agent.policy.low_level.inputs.encoders.vision
+    expected = elu_layer(encoder.mlp.layers[0], np.asarray(image, float).reshape(4, -1) / 255)
+    np.testing.assert_allclose(encoder(image), expected, atol=1e-5)
+    with pytest.raises(UserError, match=r"'vision' is 8x8x3 uint8, no vector of numbers: give it an encoder"):
+        build(specs, **SMALL, information=information)
 
 
 def test_of_twin_critics_the_least_counts():
-    config = ModelConfig(Information(*4 * [tuple(SIZES)]), critic=CriticConfig((16, 16), num_critics=2))
-    critic = Agent(SIZES, ACTIONS, config, jax.random.key(0)).critic
-    inputs = observe(), jnp.ones((6, config.policy.latent_size)), jnp.ones((6, ACTIONS))
-    each = critic.each(*inputs)
+    agent = build(information=EVERYTHING, critic={"sizes": [16, 16], "num_critics": 2})
+    inputs = observe(), jnp.ones((6, 10)), jnp.ones((6, ACTIONS))
+    each = agent.critic.each(*inputs)
     assert each.shape == (2, 6)
     assert (each[0] != each[1]).all()
-    np.testing.assert_array_equal(critic(*inputs), np.minimum(*each))
+    np.testing.assert_array_equal(agent.critic(*inputs), np.minimum(*each))
 
 
-def test_contradictions_are_refused():
-    with pytest.raises(ValueError, match="a flat policy has no latent"):
-        ModelConfig(policy=PolicyConfig(kind="flat"))
-    with pytest.raises(ValueError, match="a latent needs a prior"):
-        ModelConfig(default_policy=DefaultPolicyConfig(low_level="distral"))
-    with pytest.raises(ValueError, match="no latent to keep"):
-        ModelConfig(
-            policy=PolicyConfig(kind="flat", latent_period=2),
-            default_policy=DefaultPolicyConfig(high_level="none", low_level="distral"),
-        )
-    with pytest.raises(ValueError, match="below its greatest"):
-        PolicyConfig(latent_scale=(1.0, 0.5))
+def test_a_latent_is_kept_for_its_period_and_drawn_afresh_in_a_new_episode():
+    table = SMALL | {"policy": {"high_level": {"latent_size": LATENT, "latent_period": 3}}}
+    agent = build(**table, information=EVERYTHING)
+    carry, changed = agent.start((6,)), []
+    for t, first in enumerate([1, 0, 0, 0, 0, 1, 0, 0, 0]):
+        noise = agent.noise(jax.random.key(t), (6,))
+        after, step = agent.step(carry, observe(t), jnp.full(6, bool(first)), noise)
+        changed.append((after.latent != carry.latent).all())
+        assert (step.latents.drawn == changed[-1]).all()
+        carry = after
+    assert changed == [True, False, False, True, False, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        ({"policy": {"high_level": "none"}, "default_policy": {"high_level": "ar1", "low_level": "none"}},
+         "default_policy.high_level 'ar1' does not suit a flat policy; one of isotropic, none does"),
+        ({"policy": {"high_level": "none"}}, "default_policy.low_level 'shared' does not suit a flat policy"),
+        ({"default_policy": {"low_level": "distral"}}, "does not suit a policy with a latent; one of shared"),
+        ({"policy": {"high_level": {"kind": "none", "latent_period": 2}}}, "unknown field 'latent_period'"),
+        ({"policy": {"high_level": {"scale": [1.0, 0.5]}}}, "below its greatest"),
+        ({"policy": {"high_level": "mpl"}}, "did you mean mlp"),
+        ({"default_policy": {"high_level": {"kind": "ar1", "coefficient": 1.0}}}, "should be less than 1"),
+        ({"critic": {"sizes": []}}, "at least one layer"),
+    ],
+)  # fmt: skip
+def test_contradictions_are_refused(table, match):
+    with pytest.raises(UserError, match=match):
+        from_table(ModelConfig, table, "test")
+
+
+def test_information_names_groups_that_are_there():
+    some, twice = ("targets",), ("targets", "targets")
     with pytest.raises(UserError, match="unknown observation group 'target'; did you mean targets"):
-        Information(("targets",), ("target",), ("targets",), ("targets",)).check(SIZES)
+        Information(some, ("target",), some, some).check(SPECS)
     with pytest.raises(UserError, match="twice"):
-        Information(("targets",), ("targets", "targets"), ("targets",), ("targets",)).check(SIZES)
+        Information(some, twice, some, some).check(SPECS)
     with pytest.raises(UserError, match=r"information.critic names no observation group"):
-        Information(("targets",), ("targets",), (), ("targets",)).check(SIZES)
+        Information(some, some, (), some).check(SPECS)

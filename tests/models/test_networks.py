@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
-from mjx_hkl.models.critic import ValueNetwork
+from mjx_hkl.models.critics import ValueNetwork
 from mjx_hkl.models.networks import elu, tanh_layer_norm
 
 

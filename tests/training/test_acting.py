@@ -8,18 +8,24 @@ from scipy import stats
 from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import Information, ModelConfig, PolicyConfig
+from mjx_hkl.models.high_levels import MLPHighLevelFields
 from mjx_hkl.training import acting
 
 ENVS, LENGTH, EPISODE = 3, 7, 9  # the second window of each environment is cut inside by the time limit
 
 
+def make_agent(ball, **high_level):
+    everything = tuple(ball.observation_specs)
+    information = Information(everything, ball.low_level_information, everything, everything)
+    config = ModelConfig(information, PolicyConfig(MLPHighLevelFields(**high_level), actions="gaussian"))
+    return Agent(ball.observation_specs, ball.action_size, config, jax.random.key(0))
+
+
 @pytest.fixture(scope="module")
 def windows(ball):
     environment = VectorEnvironment(ball, ENVS, EPISODE)
-    everything = tuple(ball.observation_size)
-    config = ModelConfig(Information(everything, ball.low_level_information, everything))
-    agent = Agent(ball.observation_size, ball.action_size, config, jax.random.key(0))
-    actor = acting.init(environment, agent.policy.latent_size, jax.random.key(1))
+    agent = make_agent(ball)
+    actor = acting.init(environment, agent, jax.random.key(1))
     unroll = jax.jit(lambda actor, key: acting.unroll(environment, agent, actor, key, LENGTH))
     pairs = []
     for i in range(3):
@@ -36,7 +42,8 @@ def test_windows_follow_each_other_without_a_gap(windows):
             np.testing.assert_array_equal(after.env.observation[name], following.observation[name][:, 0])
             goes_on = window.is_last[:, -1] == 0
             np.testing.assert_array_equal(group[goes_on, -2], following.observation[name][goes_on, 0])
-        np.testing.assert_array_equal(following.latent_tm1, before.latent)
+        np.testing.assert_array_equal(following.carry.latent, before.carry.latent)
+        np.testing.assert_array_equal(following.is_first, window.is_last[:, -1])
 
 
 def test_the_observation_after_a_cut_is_the_true_one(windows):
@@ -61,11 +68,13 @@ def test_log_probs_are_those_of_scipy_at_the_latents_that_were_drawn(windows):
     _, agent, pairs = windows
     for i, (before, _, window, _) in enumerate(pairs):
         step_key = jax.random.split(jax.random.key(2 + i), LENGTH)[0]
-        latent_key, action_key, _, _ = jax.random.split(step_key, 4)
+        noise_key, _ = jax.random.split(step_key)
+        noise = agent.noise(noise_key, (ENVS,))
         observation = jax.tree.map(lambda x: x[:, 0], window.observation)
-        latent = agent.policy.latent(observation, before.latent).sample(latent_key)
-        action = agent.action(observation, latent)
-        drawn = action.mean + action.scale * jax.random.normal(action_key, action.mean.shape)
+        high_level = agent.policy.high_level(observation, before.carry.latent)
+        latent = high_level.mean + high_level.scale * noise.latent
+        action = agent.policy.low_level(observation, latent)
+        drawn = action.mean + action.scale * noise.action
         np.testing.assert_allclose(window.action[:, 0], drawn, atol=1e-5)
         mean, scale = np.asarray(action.mean, float), np.asarray(action.scale, float)
         expected = stats.norm.logpdf(window.action[:, 0], mean, scale).sum(-1)
@@ -82,17 +91,13 @@ def test_episode_sums_count_what_ended(windows):
 
 def test_a_latent_is_kept_for_its_period_and_drawn_anew_in_a_new_episode(ball):
     environment = VectorEnvironment(ball, ENVS, EPISODE + 2)
-    everything = tuple(ball.observation_size)
-    information = Information(everything, ball.low_level_information, everything, everything)
-    config = ModelConfig(information, PolicyConfig(latent_period=4))
-    agent = Agent(ball.observation_size, ball.action_size, config, jax.random.key(0))
-    actor = acting.init(environment, agent.policy.latent_size, jax.random.key(1))
+    agent = make_agent(ball, latent_period=4)
+    actor = acting.init(environment, agent, jax.random.key(1))
     unroll = jax.jit(lambda actor, key: acting.unroll(environment, agent, actor, key, 1))
     for t in range(2 * (EPISODE + 2)):
         step = t % (EPISODE + 2)
         after, window, _ = unroll(actor, jax.random.key(t))
-        np.testing.assert_array_equal(window.episode_step, step)
-        if step < EPISODE + 1:  # the last step's latent is not kept: another episode follows
-            changed = (after.latent != actor.latent).any(-1)
-            np.testing.assert_array_equal(changed, step % 4 == 0)
+        np.testing.assert_array_equal(window.is_first, step == 0)
+        changed = (after.carry.latent != actor.carry.latent).any(-1)
+        np.testing.assert_array_equal(changed, step % 4 == 0)
         actor = after

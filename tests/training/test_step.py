@@ -8,6 +8,7 @@ import pytest
 from mjx_hkl.experiments.build import make_loop, make_train_step, resolve
 from mjx_hkl.experiments.recipe import load_recipe
 from mjx_hkl.experiments.training_run import agent_of_seed
+from mjx_hkl.models.priors import AR1, ARLearned
 from mjx_hkl.training import checkpoint, devices
 
 
@@ -109,9 +110,9 @@ def test_what_is_evaluated_and_exported_of_a_seed_is_its_average(tiny_recipe):
     assert any((one != other).any() for one, other in pairs)
 
 
-@pytest.mark.parametrize("prior", ["ar1", "ar_learned"])
+@pytest.mark.parametrize("prior", [AR1(), ARLearned(sizes=(8,))])
 def test_autoregressive_priors_train(tiny_recipe, prior):
-    default = dataclasses.replace(tiny_recipe.default_policy, high_level=prior, high_level_sizes=(8,))
+    default = dataclasses.replace(tiny_recipe.default_policy, high_level=prior)
     loop = make_loop(dataclasses.replace(tiny_recipe, default_policy=default))
     *_, (_, rows) = loop.intervals(loop.init())
     assert np.isfinite(rows[0]["critic_loss"])
