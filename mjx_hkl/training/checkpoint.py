@@ -5,7 +5,7 @@ import inspect
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
     Raises:
       UserError: there is none, it is damaged, or it holds something else; it is left untouched.
     """
-    return _restore(folder, abstract, about(folder).get("shapes"))
+    return _restore(folder, abstract, about(folder).get("shapes"), ocp.args.StandardRestore)
 
 
 def restore_part(folder: Path, abstract: Any) -> Any:
@@ -87,17 +87,23 @@ def restore_part(folder: Path, abstract: Any) -> Any:
     """
     saved, wanted = about(folder).get("shapes", {}), _named_leaves(abstract)
     part = {name: shape for name, shape in saved.items() if name in wanted}
-    return _restore(folder, abstract, part, names=saved)
+    return _restore(folder, abstract, part, _partial)
 
 
-def _restore(folder: Path, abstract: Any, saved: Any, names: Iterable[str] = ()) -> Any:
+def _partial(leaves: dict[str, Any]) -> Any:
+    """Orbax's arguments to read these arrays of a checkpoint, and no others."""
+    restore_args = ocp.checkpoint_utils.construct_restore_args(leaves)
+    return ocp.args.PyTreeRestore(leaves, restore_args=restore_args, partial_restore=True)
+
+
+def _restore(folder: Path, abstract: Any, saved: Any, arguments: Callable[[dict[str, Any]], Any]) -> Any:
     """What `abstract` says of the newest checkpoint.
 
     Args:
       folder: of all checkpoints of a run.
       abstract: shapes and types.
       saved: shapes and types of the same in the checkpoint.
-      names: of all that the checkpoint holds.
+      arguments: Orbax's, for shapes by name.
     """
     step = newest(folder)
     leaves = {name: on_this_device(leaf) for name, leaf in _named_leaves(abstract).items()}
@@ -106,10 +112,9 @@ def _restore(folder: Path, abstract: Any, saved: Any, names: Iterable[str] = ())
         raise UserError(
             f"checkpoint {folder / str(step)} does not fit this run: {_difference(saved, expected)}"
         )
-    whole = {**dict.fromkeys(names, ocp.PLACEHOLDER), **leaves}
     try:
         with reading(), _manager(folder) as manager:
-            restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(whole)))
+            restored = manager.restore(step, args=ocp.args.Composite(state=arguments(leaves)))
     except Exception as error:
         raise _damaged(folder, step, error) from error
     restored = restored["state"]
