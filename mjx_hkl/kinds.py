@@ -115,7 +115,7 @@ def imported(given: str, what: str) -> Any:
 
 
 def field_kinds(field: dataclasses.Field) -> Kinds | None:
-    """The kinds that a field of a configuration, or each entry of its table, chooses from; None: it is neither."""
+    """The kinds that a field of a configuration, or each entry of its table, chooses from; else None."""
     declared = (field.type, *get_args(field.type)[-1:])
     return next(
         (x for one in declared for x in getattr(one, "__metadata__", ()) if isinstance(x, Kinds)), None

@@ -1,6 +1,7 @@
 """An encoder of its own: convolutions over an observation group that is an image."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ class ConvolutionEncoder(Module):
         sizes = (channels, *fields.channels)
         self.layers = nnx.List(
             nnx.Conv(before, after, (3, 3), strides=2, rngs=rngs)
-            for before, after in zip(sizes[:-1], sizes[1:], strict=True)
+            for before, after in itertools.pairwise(sizes)
         )
         shrink = 2 ** len(fields.channels)
         flat = -(-height // shrink) * -(-width // shrink) * sizes[-1]

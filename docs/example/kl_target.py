@@ -12,7 +12,7 @@ from mjx_hkl.algorithms.svg import SVG
 
 @dataclasses.dataclass(frozen=True)
 class KLTarget(SVG):
-    """Its fields, beside those of SVG, are the recipe's [algorithm] table; `kl_cost` is where the cost begins."""
+    """Its fields and those of SVG are the recipe's [algorithm] table; `kl_cost` is where the cost begins."""
 
     kl_target: Annotated[float, Gt(0)] = 1.0
     """Mean KL of a step, nats."""
