@@ -71,10 +71,7 @@ def test_each_seed_of_each_run_counts_once(runs, capsys):
     said = []
     found = curves.read_curves(given, "success_rate", smooth=1, say=said.append)
     ((_, seeds),) = found.items()
-    assert [len(seed.value) for seed in seeds] == [
-        ROWS - 3,
-        ROWS - 3,
-    ]  # from where every world has had an episode
+    assert [len(seed.value) for seed in seeds] == [ROWS - 3, ROWS - 3]  # all worlds have had an episode
     assert said == [
         f"{runs / 'link'} is {runs / 'ar1'} again: counted once",
         f"{given[-1]} is {runs / 'ar1'} again: counted once",
