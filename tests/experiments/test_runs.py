@@ -19,7 +19,7 @@ from tensorboardX.proto.event_pb2 import Event
 from mjx_hkl.cli.main import run
 from mjx_hkl.environments import load_environment
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments import training_run, transfer
+from mjx_hkl.experiments import build, training_run, transfer
 from mjx_hkl.experiments.agent_format import read_agent, read_card
 from mjx_hkl.experiments.agents import find_agent
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
@@ -244,14 +244,16 @@ def test_inspect_tells_of_a_run_without_a_checkpoint(finished, tmp_path, capsys)
     assert "checkpoint_environment_steps: none" in capsys.readouterr().out
 
 
-def test_a_finished_run_goes_on_when_given_more_steps(finished, recipe_file, tmp_path):
-    out = tmp_path / "run"
-    short = ["--total-env-steps", "80"]
-    assert run(["train", str(recipe_file), "--out", str(out), *short]) == 0
+def test_a_finished_run_goes_on_when_given_more_steps(recipe_file, tmp_path):
+    """As if it had been given them at once, where the learning rates stay: a decay is a share of the run."""
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    constant = ["--algorithm.learning-rate-decay", "0"]
+    assert run(["train", str(recipe_file), "--out", str(whole), *constant]) == 0
+    assert run(["train", str(recipe_file), "--out", str(out), "--total-env-steps", "80", *constant]) == 0
     assert run(["train", str(out), "--resume", "--total-env-steps", "160"]) == 0
     assert session_starts(out / "tensorboard") == [1, 81]
     skip = {"seconds", "environment_steps_per_second"}
-    for a, b in zip(rows(finished), rows(out), strict=True):
+    for a, b in zip(rows(whole), rows(out), strict=True):
         assert {k: v for k, v in a.items() if k not in skip} == {k: v for k, v in b.items() if k not in skip}
 
 
@@ -282,10 +284,17 @@ def test_checkpoints_are_written_by_time_too(recipe_file, tmp_path, monkeypatch,
     assert found == saves
 
 
+def test_a_run_builds_its_world_once(recipe_file, tmp_path, monkeypatch):
+    made, make = [], build.make_world
+    monkeypatch.setattr(build, "make_world", lambda *given: made.append(given) or make(*given))
+    assert run(["train", str(recipe_file), "--out", str(tmp_path / "run")]) == 0
+    assert len(made) == 1
+
+
 def test_a_damaged_checkpoint_is_told_before_anything_is_compiled(finished, tmp_path, monkeypatch, capsys):
     shutil.copytree(finished, tmp_path / "run")
-    state = tmp_path / "run" / "checkpoints" / "160" / "state"
-    data = max((path for path in state.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    arrays = (tmp_path / "run" / "checkpoints" / "160" / "state").glob("ocdbt.process_*/d/*")
+    data = max(arrays, key=lambda path: path.stat().st_size)
     data.write_bytes(data.read_bytes()[:100])
     monkeypatch.setattr(training_run.Loop, "compile", lambda self: pytest.fail("compiled"))
     assert run(["train", str(tmp_path / "run"), "--resume", "--total-env-steps", "200"]) == 2
