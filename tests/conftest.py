@@ -13,7 +13,14 @@ from jaxtyping import install_import_hook
 # Pure functions only: a pytree class also holds shapes, axes and such, which its annotations do not say.
 CHECKED = (
     "math",
-    "models",
+    "models.agent",
+    "models.critics",
+    "models.default_low_levels",
+    "models.encoders",
+    "models.high_levels",
+    "models.low_levels",
+    "models.networks",
+    "models.priors",
     "algorithms.svg",
     "algorithms.actor_critic",
     "algorithms.hierarchy",
@@ -67,7 +74,9 @@ def tiny_recipe():
         replay_capacity=200,
         min_replay=80,
         evaluation_episodes=4,
-        policy=PolicyConfig(MLPHighLevelFields(latent_size=2, sizes=(8,)), MLPLowLevelFields(sizes=(8,)), "gaussian"),
+        policy=PolicyConfig(
+            MLPHighLevelFields(latent_size=2, sizes=(8,)), MLPLowLevelFields(sizes=(8,)), "gaussian"
+        ),
         critic=dataclasses.replace(recipe.critic, sizes=(8, 8)),
         algorithm=dataclasses.replace(
             recipe.algorithm, unroll_length=5, batch_size=4, updates_per_unroll=2, target_update_period=3
