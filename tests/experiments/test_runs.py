@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from mjx_hkl.experiments.export import load_export
 from tensorboardX.proto.event_pb2 import Event
 
 from mjx_hkl.cli.main import run
