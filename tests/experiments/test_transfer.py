@@ -137,7 +137,7 @@ def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
         ),
         (
             ["--transfer.frozen", LOW, "--policy.low-level.scale", "0.1", "1"],
-            "range of scales is 0.3, 1.0 there and 0.1, 1.0 here",
+            "range of scales is 0.05, 1.0 there and 0.1, 1.0 here",
         ),
         (["--transfer.frozen", "policy.lowlevel"], "did you mean policy.low_level"),
         (["--transfer.frozen", f"{LOW}=policy.low"], "the other agent has unknown module 'policy.low'"),
