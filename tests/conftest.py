@@ -25,6 +25,7 @@ import dataclasses
 
 import jax
 import pytest
+from crashes import pytest_testnodedown  # noqa: F401
 
 from mjx_hkl.training import devices
 
@@ -67,7 +68,9 @@ def tiny_recipe():
         replay_capacity=200,
         min_replay=80,
         evaluation_episodes=4,
-        policy=PolicyConfig(MLPHighLevelFields(latent_size=2, sizes=(8,)), MLPLowLevelFields(sizes=(8,)), "gaussian"),
+        policy=PolicyConfig(
+            MLPHighLevelFields(latent_size=2, sizes=(8,)), MLPLowLevelFields(sizes=(8,)), "gaussian"
+        ),
         critic=dataclasses.replace(recipe.critic, sizes=(8, 8)),
         algorithm=dataclasses.replace(
             recipe.algorithm, unroll_length=5, batch_size=4, updates_per_unroll=2, target_update_period=3
