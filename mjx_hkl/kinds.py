@@ -14,7 +14,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import core_schema
 
@@ -115,8 +115,11 @@ def imported(given: str, what: str) -> Any:
 
 
 def field_kinds(field: dataclasses.Field) -> Kinds | None:
-    """The kinds that a field of a configuration chooses from; None for other fields."""
-    return next((x for x in getattr(field.type, "__metadata__", ()) if isinstance(x, Kinds)), None)
+    """The kinds that a field of a configuration, or each entry of its table, chooses from; else None."""
+    declared = (field.type, *get_args(field.type)[-1:])
+    return next(
+        (x for one in declared for x in getattr(one, "__metadata__", ()) if isinstance(x, Kinds)), None
+    )
 
 
 _PREFIX = "mjx_hkl_user_"

@@ -51,9 +51,9 @@ def beside(path: Path, table: Mapping[str, Any], files: tuple[str, ...]) -> dict
         user_class = _CLASS.fullmatch(value) if isinstance(value, str) else None
         return f"{resources.beside(path, user_class[1])}:{user_class[2]}" if user_class else value
 
-    table = found(table)
-    named = {name: table[name] for name in files if isinstance(table.get(name), str)}
-    return table | {name: resources.beside(path, given) for name, given in named.items()}
+    result = {name: found(value) for name, value in table.items()}
+    named = {name: result[name] for name in files if isinstance(result.get(name), str)}
+    return result | {name: resources.beside(path, given) for name, given in named.items()}
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

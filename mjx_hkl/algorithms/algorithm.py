@@ -17,7 +17,7 @@ Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
-    """Numbers of Algorithm 2 that every algorithm shares; defaults are Appendix G's, with a note where it is silent.
+    """The numbers of Algorithm 2 that all algorithms share; defaults are Appendix G's where it has one.
 
     Attributes:
       state_values: whether the critic is V(z, x) instead of Q(a, z, x).
@@ -42,8 +42,8 @@ class Algorithm:
     default_policy_learning_rate: PositiveFloat = 1e-4
     """β_π0, where the default policy learns."""
     learning_rate_decay: Fraction = 0.0
-    """Share of the run's updates over which all learning rates fall linearly to a tenth; 0: they stay. A policy
-    that moves fast to the end is a poor one whenever it is stopped."""
+    """Share of the run's updates over which all learning rates fall linearly to a tenth; 0: they stay. A
+    policy that moves fast to the end is a poor one whenever it is stopped."""
     distillation_cost: PositiveFloat = 1.0
     """Weight of the default policy's loss, beside what else moves its parameters: with two columns the
     policy's loss does."""

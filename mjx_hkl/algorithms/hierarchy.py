@@ -33,8 +33,8 @@ class Target(nnx.Module):
 def redraw_latents(agent: Agent, observation: Observation, window: Window, key: PRNGKeyArray) -> Latents:
     """z_t = f^H(x_t, ε_t) along the window, not the behaviour's (Algorithm 2, B.2). Time-major.
 
-    Where the policy remembers, the draws run in order from the stored carry; an episode that starts inside the
-    window begins from a draw of N(0, 1). Else they are made at once.
+    Where the policy remembers, the draws run in order from the stored carry; an episode that starts inside
+    the window begins from a draw of N(0, 1). Else they are made at once.
 
     Args:
       agent: whose policy draws.
@@ -117,7 +117,7 @@ def total_loss(
     critic_loss: Float[Array, ""],
     distillation_cost: float,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The losses of policy and critic with that of distillation: φ follows the policy, which does not follow.
+    """The losses of policy and critic with that of distillation, which moves the default policy alone.
 
     Returns:
       The sum, and the metrics every algorithm has.

@@ -67,7 +67,7 @@ class SVG(Algorithm):
             kl_high, kl_low = divergence(
                 agent, target.default_policy, target_observation, window, latents, action
             )
-            # E_π Q_ψ'(a, z, x), eq. 18: the gradient flows through a, and through z into a, not through Q's z.
+            # E_π Q_ψ'(a, z, x), eq. 18: gradients flow through a, and through z into a, not through Q's z.
             noise = jax.random.normal(action_key, (self.action_samples, *action.mean.shape))
             q_policy = jax.vmap(
                 lambda noise: target.critic(target_observation, stop(latent), action.draw(noise))

@@ -67,11 +67,11 @@ def kl_field(agent: Agent, world: CellWorld, goal: tuple[int, int], seed: int = 
         here, there = (observe(jnp.asarray(x.reshape(-1, 2))) for x in (cells, after))
         first_key, second_key = jax.random.split(key)
         batch = (size**2,)
-        noise = agent.noise(jax.random.split(first_key, 3), batch)
+        noise = agent.noise(first_key, batch)
         carry, _ = agent.step(agent.start(batch), here, jnp.ones(batch, bool), noise)
         moves = jax.tree.map(lambda x: jnp.repeat(x, len(MOVES), 0), carry)
         batch = (size**2 * len(MOVES),)
-        noise = agent.noise(jax.random.split(second_key, 3), batch)
+        noise = agent.noise(second_key, batch)
         _, step = agent.step(moves, there, jnp.zeros(batch, bool), noise)
         return step.latents.distribution.kl_divergence(step.prior)
 

@@ -47,8 +47,8 @@ def profile(program: jax.stages.Compiled, call: Callable[[], Any], folder: Path)
     with jax.profiler.trace(folder):
         jax.block_until_ready(call())
     part_of = _parts(program.as_text() or "")
-    # Not with `jax.profiler.ProfileData`: where warnings are errors, jaxlib 0.12 ends the process in it, as it
-    # makes a type without a module.
+    # Not with `jax.profiler.ProfileData`: where warnings are errors, jaxlib 0.12 ends the process in it,
+    # as it makes a type without a module.
     (trace,) = sorted(folder.glob("plugins/profile/*/*.trace.json.gz"))[-1:]
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     # Of an accelerator the host's events show only who launched what.

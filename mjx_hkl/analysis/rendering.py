@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mjx_hkl.experiments.agents import Player
 from mjx_hkl.experiments.evaluation import record
+from mjx_hkl.experiments.players import Player
 
 _FPS = 20
 _PAUSE = 0.5  # seconds on the last frame of an episode

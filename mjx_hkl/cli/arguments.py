@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import io
 import re
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from mjx_hkl.config import NonNegative, Seed, from_table, to_table
 from mjx_hkl.errors import UserError
+from mjx_hkl.kinds import field_kinds
 
 T = TypeVar("T")
 
@@ -43,6 +44,8 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
       UserError: an option is unknown, or its value is wrong or missing.
       SystemExit: help was asked for and printed.
     """
+    if default is not None:
+        default, arguments = _with_kinds(default, arguments)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -57,6 +60,43 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
             raise
         raise UserError(_one_line(errors.getvalue(), command)) from None
     return from_table(cls, to_table(found), "command line")
+
+
+def _with_kinds(default: T, arguments: list[str]) -> tuple[T, list[str]]:
+    """The defaults with the kinds that `--table KIND` or `--table.kind KIND` name, and the other arguments.
+
+    The fields of another kind than the default's have their own defaults, as in a recipe.
+    """
+    table, rest, waiting, chosen = to_table(default), [], iter(arguments), False
+    for argument in waiting:
+        option, equals, value = argument.partition("=")
+        path = option.removeprefix("--").replace("-", "_").removesuffix(".kind").split(".")
+        place = _place_of_kind(default, table, path) if option.startswith("--") else None
+        if place is None:
+            rest.append(argument)
+            continue
+        kind = value if equals else next(waiting, "--")
+        if kind.startswith("--"):
+            raise UserError(f"{option} needs the name of a kind")
+        chosen = True
+        if place.get(path[-1], {}).get("kind") != kind:
+            place[path[-1]] = {"kind": kind}
+    return from_table(type(default), table, "command line") if chosen else default, rest
+
+
+def _place_of_kind(default: Any, table: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
+    """The table that holds the kind which a path of field names leads to; None where it leads to none."""
+    name, *inner = path
+    field = next((x for x in dataclasses.fields(default) if x.name == name), None)
+    if field is None:
+        return None
+    value = getattr(default, name)
+    if isinstance(value, dict) and len(inner) == 1 and field_kinds(field):
+        return table.setdefault(name, {})
+    if not inner:
+        return table if field_kinds(field) and not isinstance(value, dict) else None
+    nested = dataclasses.is_dataclass(value) and not field_kinds(field)
+    return _place_of_kind(value, table[name], inner) if nested else None
 
 
 def _one_line(box: str, command: str) -> str:

@@ -1,4 +1,4 @@
-"""`mjx-hkl evaluate CHECKPOINT_OR_RUN`."""
+"""`mjx-hkl evaluate AGENT_OR_RUN`."""
 
 import dataclasses
 import json
@@ -21,13 +21,13 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(EvaluateCommand, "evaluate", arguments)
 
-    from mjx_hkl.experiments.agents import find_player
     from mjx_hkl.experiments.evaluation import evaluate
+    from mjx_hkl.experiments.players import find_player
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
     player = find_player(command.agent, command.episodes, command.seed_index, command.engine)
-    deterministic = not (command.stochastic or player.is_random)
+    deterministic = player.has_mean and not command.stochastic
     result = evaluate(player.environment, player.agent, command.seed, deterministic)
     if command.json:
         print(json.dumps({"agent": command.agent, **dataclasses.asdict(result)}))

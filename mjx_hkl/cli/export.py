@@ -32,20 +32,19 @@ def main(arguments: list[str]) -> int:
     if not (run / "recipe.toml").is_file():
         raise UserError(f"{run} is not a run directory: it has no recipe.toml")
 
-    from mjx_hkl.experiments.agents import agent_of_run, evaluation_environment
+    from mjx_hkl.experiments.agent_format import require_free, write_agent
+    from mjx_hkl.experiments.agents import agent_of_run
     from mjx_hkl.experiments.evaluation import evaluate
-    from mjx_hkl.experiments.export import require_free, save_export
+    from mjx_hkl.experiments.players import evaluation_environment
     from mjx_hkl.experiments.run_directory import RunDirectory
-    from mjx_hkl.experiments.training_run import specs
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
     out = Path(command.out or Path("checkpoints", run.resolve().name))
     require_free(out)
-    found = agent_of_run(RunDirectory(run), command.seed_index)
-    environment = evaluation_environment(found, command.episodes)
-    result = evaluate(environment, found.agent, seed=0, deterministic=True)
-    seed = found.recipe.seed + command.seed_index
-    save_export(out, found.agent, found.recipe, seed, specs(environment.env), dataclasses.asdict(result))
+    known = agent_of_run(RunDirectory(run), command.seed_index)
+    environment = evaluation_environment(known, command.episodes)
+    result = evaluate(environment, known.agent, seed=0, deterministic=True)
+    write_agent(out, known, known.recipe.seed + command.seed_index, result)
     print(f"{out}: success {result.success_rate:.1%} over {result.episodes} episodes")
     return 0

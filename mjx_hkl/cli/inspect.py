@@ -1,4 +1,4 @@
-"""`mjx-hkl inspect CHECKPOINT`."""
+"""`mjx-hkl inspect AGENT_OR_RUN`."""
 
 import dataclasses
 import json
@@ -14,8 +14,8 @@ from mjx_hkl.cli.arguments import parse
 class InspectCommand:
     """Say what an exported agent or a run holds, without loading its parameters."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional]
-    """An exported agent, a run directory, or a name from `mjx-hkl list checkpoints`."""
+    agent: Annotated[str, tyro.conf.Positional]
+    """An exported agent, a run directory, or a name from `mjx-hkl list agents`."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -23,8 +23,8 @@ class InspectCommand:
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(InspectCommand, "inspect", arguments)
-    is_run = (Path(command.checkpoint) / "recipe.toml").is_file()
-    about = _run(Path(command.checkpoint)) if is_run else _export(command.checkpoint)
+    is_run = (Path(command.agent) / "recipe.toml").is_file()
+    about = _run(Path(command.agent)) if is_run else _agent(command.agent)
     print(json.dumps(about) if command.json else "\n".join(_lines(about)))
     return 0
 
@@ -37,24 +37,25 @@ def _run(path: Path) -> dict[str, Any]:
 
     run = RunDirectory(path)
     recipe = load_recipe(str(path))
-    rows = run.read_metrics()
-    steps = checkpoint.newest(run.checkpoints)
-    shapes = checkpoint.about(run.checkpoints)["shapes"]
+    rows, there = run.read_metrics(), run.has_checkpoint
     return {
         "kind": "run",
         "name": recipe.name,
-        "checkpoint_environment_steps": steps,
+        "checkpoint_environment_steps": checkpoint.newest(run.checkpoints) if there else None,
         "total_env_steps": recipe.total_env_steps,
-        "checkpoint_arrays": len(shapes),
+        "checkpoint_arrays": len(checkpoint.about(run.checkpoints)["shapes"]) if there else None,
+        "finished": run.evaluation.is_file(),
         "last_metrics": rows[-1] if rows else None,
         "recipe": to_table(recipe),
     }
 
 
-def _export(given: str) -> dict[str, Any]:
-    from mjx_hkl.experiments.export import find_export, read_about
+def _agent(given: str) -> dict[str, Any]:
+    from mjx_hkl.config import to_table
+    from mjx_hkl.experiments.agent_format import read_card
+    from mjx_hkl.experiments.agents import agent_folder
 
-    return {"kind": "export", **read_about(find_export(given))}
+    return {"kind": "agent", **to_table(read_card(agent_folder(given)))}
 
 
 def _lines(about: Any, indent: str = "") -> list[str]:
@@ -65,5 +66,5 @@ def _lines(about: Any, indent: str = "") -> list[str]:
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            lines.append(f"{indent}{name}: {shown}")
+            lines.append(f"{indent}{name}: {'none' if shown is None else shown}")
     return lines

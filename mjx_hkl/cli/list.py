@@ -1,4 +1,4 @@
-"""`mjx-hkl list [envs|recipes|checkpoints]`."""
+"""`mjx-hkl list [envs|recipes|agents]`."""
 
 import dataclasses
 from typing import Annotated
@@ -10,7 +10,6 @@ from rich.table import Table
 from mjx_hkl import resources
 from mjx_hkl.cli.arguments import parse
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.models.config import DefaultPolicyConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +17,12 @@ class ListCommand:
     """Environments, recipes and exported agents at hand."""
 
     what: Annotated[str | None, tyro.conf.Positional] = None
-    """envs, recipes or checkpoints; all of them by default."""
+    """envs, recipes or agents; all of them by default."""
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    tables = {"envs": _environments, "recipes": _recipes, "checkpoints": _checkpoints}
+    tables = {"envs": _environments, "recipes": _recipes, "agents": _agents}
     what = parse(ListCommand, "list", arguments).what
     if what is not None and what not in tables:
         raise unknown_name("list", what, tables)
@@ -43,7 +42,7 @@ def _environments() -> Table:
         except UserError as error:
             table.add_row(name, f"unreadable: {error}")
             continue
-        groups = ", ".join(f"{group} {size}" for group, size in world.observation_size.items())
+        groups = ", ".join(f"{group} {spec}" for group, spec in world.observation_specs.items())
         about = world.description
         actions = str(world.action_size) + (" choices" if world.action_kind == "categorical" else "")
         table.add_row(name, about["body"], about.get("task", about)["kind"], groups, actions)
@@ -51,9 +50,11 @@ def _environments() -> Table:
 
 
 def _recipes() -> Table:
+    from mjx_hkl.experiments.card import kinds
     from mjx_hkl.experiments.recipe import load_variants
 
-    table = Table("recipe", "environment", "policy", "default policy", "environment steps", box=None)
+    columns = ("high level", "prior", "default low level")
+    table = Table("recipe", "environment", *columns, "environment steps", box=None)
     for name in resources.names("train", ".toml"):
         try:
             variants = load_variants(name)
@@ -64,29 +65,23 @@ def _recipes() -> Table:
             table.add_row(
                 f"{name}:{variant}" if variant else name,
                 recipe.environment,
-                recipe.policy.kind,
-                _default_policy(recipe.default_policy),
+                *kinds(recipe),
                 f"{recipe.total_env_steps:,}",
             )
     return table
 
 
-def _default_policy(config: DefaultPolicyConfig) -> str:
-    parts = [config.high_level, config.low_level]
-    return ", ".join(part for part in parts if part != "none") or "none"
+def _agents() -> Table:
+    from mjx_hkl.experiments.agent_format import read_card
+    from mjx_hkl.experiments.agents import agent_folder, agent_names
 
-
-def _checkpoints() -> Table:
-    from mjx_hkl.experiments.export import export_names, find_export, read_about
-
-    table = Table("checkpoint", "environment", "success", box=None)
-    for name in export_names():
+    table = Table("agent", "environment", "success", box=None)
+    for name in agent_names():
         try:
-            about = read_about(find_export(name))
+            card = read_card(agent_folder(name))
         except UserError as error:
             table.add_row(name, f"unreadable: {error}", "")
             continue
-        evaluation = about.get("evaluation") or {}
-        success = evaluation.get("success_rate")
-        table.add_row(name, about["recipe"]["environment"], "-" if success is None else f"{success:.1%}")
+        success = f"{card.evaluation.success_rate:.1%}" if card.evaluation else "-"
+        table.add_row(name, card.recipe.environment, success)
     return table

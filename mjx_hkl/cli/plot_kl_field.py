@@ -18,7 +18,7 @@ class PlotKLFieldCommand:
     """Draw what each move in the grid world costs in KL of the high level (figure 12, right)."""
 
     agent: Annotated[str, tyro.conf.Positional]
-    """An exported agent or a run of a grid world, or a name from `mjx-hkl list checkpoints`."""
+    """An exported agent or a run of a grid world, or a name from `mjx-hkl list agents`."""
     out: str = "kl_field.png"
     """Picture to write: .png, .svg or .pdf."""
     goal: tuple[NonNegative, NonNegative] = (4, 4)
@@ -37,17 +37,18 @@ def main(arguments: list[str]) -> int:
 
     from mjx_hkl.analysis.kl_field import draw, kl_field
     from mjx_hkl.environments.grid import CellWorld
-    from mjx_hkl.experiments.agents import evaluation_environment, find_agent
+    from mjx_hkl.experiments.agents import find_agent
+    from mjx_hkl.experiments.players import evaluation_environment
 
-    found = find_agent(command.agent, command.seed_index)
-    world = evaluation_environment(found, 1).env
+    known = find_agent(command.agent, command.seed_index)
+    world = evaluation_environment(known, 1).env
     if not isinstance(world, CellWorld):
-        raise UserError(f"{command.agent} is an agent of {found.recipe.environment}, not of a grid world")
-    if not found.agent.policy.latent_size:
+        raise UserError(f"{command.agent} is an agent of {known.recipe.environment}, not of a grid world")
+    if known.recipe.policy.is_flat:
         raise UserError(f"{command.agent} has a flat policy: there is no high level, and no KL of it")
     if max(command.goal) >= world.cells:
         raise UserError(f"goal {command.goal} lies outside a grid of {world.cells} cells a side")
-    field = kl_field(found.agent, world, command.goal)
+    field = kl_field(known.agent, world, command.goal)
     draw(field, out)
     shares = {"towards_goal": field.share_towards_goal, "by_chance": field.share_by_chance}
     if command.json:

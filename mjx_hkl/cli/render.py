@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     _choose_opengl()
 
     from mjx_hkl.analysis.rendering import render_picture, render_video
-    from mjx_hkl.experiments.agents import find_player
+    from mjx_hkl.experiments.players import find_player
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
         print(out)
         return 0
     player = find_player(command.agent, command.episodes, command.seed_index, command.engine)
-    deterministic = not (command.stochastic or player.is_random)
+    deterministic = player.has_mean and not command.stochastic
     count = render_video(player, out, command.seed, deterministic, size)
     print(f"{out}: {command.episodes} episodes, {count} frames")
     return 0

@@ -12,7 +12,7 @@ from mjx_hkl.resources import beside
 
 @dataclasses.dataclass(frozen=True)
 class TrainCommand(Recipe):
-    """Train a recipe's agents: a live progress display, then an evaluation, a checkpoint and an export.
+    """Train a recipe's agents: a live progress display, then a checkpoint, an evaluation and the agents.
 
     RECIPE is a name from `mjx-hkl list recipes`, a .toml file, or a run directory; NAME:VARIANT of one with
     variants. Every field of the recipe is an option; the values shown are the recipe's own.
@@ -40,16 +40,33 @@ def main(arguments: list[str]) -> int:
     recipe = Recipe(**{name: getattr(command, name) for name in fields})
     if recipe.environment.endswith(".toml"):  # the run may be looked at from elsewhere
         recipe = dataclasses.replace(recipe, environment=beside(Path("."), recipe.environment))
-    out, resume, distributed = command.out, command.resume, command.distributed
-    if out is None and resume:
-        if not (Path(given) / "recipe.toml").is_file():
-            raise UserError("--resume needs the run directory: mjx-hkl train RUN --resume, or --out RUN")
-        out = Path(given)
+    resume, distributed = command.resume, command.distributed
+    out = command.out or _run_given(given, resume)
     if out is None and distributed:
         raise UserError("--distributed needs --out, the same folder for all processes")
     name = recipe.name.replace(":", "-")
     out = out or Path(f"runs/{name}-seed{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
     return _train(recipe, out, resume, distributed)
+
+
+def _run_given(given: str, resume: bool) -> Path | None:
+    """The run to resume, where a run is given instead of a recipe.
+
+    Raises:
+      UserError: there is none to resume, or one that neither goes on nor has another place to begin anew.
+    """
+    path = Path(given)
+    folder = path.parent if path.name == "recipe.toml" else path
+    is_run = (folder / "recipe.toml").is_file() and (folder == path or (folder / "metrics.jsonl").is_file())
+    if resume:
+        if not is_run:
+            raise UserError("--resume needs the run directory: mjx-hkl train RUN --resume, or --out RUN")
+        return folder
+    if is_run:
+        raise UserError(
+            f"{folder} is a run: continue it with --resume, or give a new --out to train its recipe anew"
+        )
+    return None
 
 
 def _train(recipe: Recipe, out: Path, resume: bool, distributed: bool) -> int:

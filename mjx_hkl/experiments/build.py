@@ -4,7 +4,7 @@ import dataclasses
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.table import ALGORITHMS
-from mjx_hkl.environments import VectorEnvironment, make_world
+from mjx_hkl.environments import VectorEnvironment, World, make_world
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
 from mjx_hkl.models.config import Information
@@ -15,8 +15,17 @@ from mjx_hkl.training.step import TrainStep
 _PRIVILEGED = "privileged"  # MuJoCo Playground's groups for critics alone: no robot senses them
 
 
-def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with what depends on the device and on the environment filled in.
+def world_of(recipe: Recipe) -> World:
+    """The world of a recipe; built once, it serves the functions below.
+
+    Raises:
+      UserError: there is no such environment.
+    """
+    return make_world(recipe.environment, recipe.engine)
+
+
+def resolve(recipe: Recipe, world: World | None = None) -> Recipe:
+    """The recipe with what depends on the device and on the world filled in.
 
     Raises:
       UserError: there is no such environment.
@@ -28,7 +37,7 @@ def resolve(recipe: Recipe) -> Recipe:
     seen = recipe.information
     if all(dataclasses.astuple(seen)) and recipe.policy.actions != "auto":
         return recipe
-    world = make_world(recipe.environment, recipe.engine)
+    world = world or world_of(recipe)
     policy = recipe.policy
     if policy.actions == "auto":
         policy = dataclasses.replace(policy, actions=world.action_kind)
@@ -53,13 +62,15 @@ def environment_name(given: str) -> str:
     return given
 
 
-def make_environment(recipe: Recipe, num_envs: int | None = None) -> VectorEnvironment:
+def make_environment(
+    recipe: Recipe, num_envs: int | None = None, world: World | None = None
+) -> VectorEnvironment:
     """The recipe's worlds.
 
     Raises:
       UserError: there is no such environment, or it lacks what the recipe asks of it.
     """
-    world = make_world(recipe.environment, recipe.engine)
+    world = world or world_of(recipe)
     recipe.information.check(world.observation_specs)
     groups = world.observation_specs
     for group in recipe.encoders:
@@ -86,10 +97,10 @@ def make_environment(recipe: Recipe, num_envs: int | None = None) -> VectorEnvir
     return VectorEnvironment(world, num_envs, world.episode_length)
 
 
-def make_train_step(recipe: Recipe) -> TrainStep:
+def make_train_step(recipe: Recipe, world: World | None = None) -> TrainStep:
     """The recipe's train step."""
     return TrainStep(
-        make_environment(recipe),
+        make_environment(recipe, world=world),
         recipe.model,
         recipe.algorithm,
         recipe.replay_capacity,
@@ -99,9 +110,9 @@ def make_train_step(recipe: Recipe) -> TrainStep:
     )
 
 
-def make_loop(recipe: Recipe) -> Loop:
+def make_loop(recipe: Recipe, world: World | None = None) -> Loop:
     """The recipe's training loop, nothing compiled yet."""
-    schedule = Schedule(make_train_step(recipe), recipe.total_env_steps, recipe.log_interval)
+    schedule = Schedule(make_train_step(recipe, world), recipe.total_env_steps, recipe.log_interval)
     world = schedule.train_step.environment.env
     num_devices = recipe.num_devices or devices.default_num_devices()
     if num_devices > 1 and world.not_shared:

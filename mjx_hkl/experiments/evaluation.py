@@ -96,9 +96,7 @@ class RandomAgent:
         return None, Acted(noise)
 
 
-def evaluate(
-    environment: VectorEnvironment, agent: Actor, seed: int, deterministic: bool
-) -> Evaluation:
+def evaluate(environment: VectorEnvironment, agent: Actor, seed: int, deterministic: bool) -> Evaluation:
     """One episode in every world, from starts drawn with `seed`.
 
     Args:
@@ -137,9 +135,7 @@ class Recording:
     success: Float[Array, "time episodes"]
 
 
-def record(
-    environment: VectorEnvironment, agent: Actor, seed: int, deterministic: bool
-) -> Recording:
+def record(environment: VectorEnvironment, agent: Actor, seed: int, deterministic: bool) -> Recording:
     """The episodes `evaluate` would count, for a video."""
     begin, step = _episodes(environment, deterministic)
 
@@ -180,7 +176,6 @@ def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
 
 def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Callable, Callable]:
     """How episodes begin, and one step of all of them."""
-
     batch = (environment.num_envs,)
 
     def begin(agent: Actor, key: PRNGKeyArray) -> _Progress:

@@ -8,24 +8,23 @@ from pathlib import Path
 
 from mjx_hkl.config import difference
 from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent
 from mjx_hkl.experiments.build import make_environment, resolve
-from mjx_hkl.experiments.export import Export, abstract_export
 from mjx_hkl.experiments.recipe import Recipe, essence, load_recipe
+from mjx_hkl.experiments.reporter import Reporter
 from mjx_hkl.experiments.run_directory import RunDirectory
-from mjx_hkl.experiments.training_run import Reporter, specs, train
+from mjx_hkl.experiments.training_run import train
 from mjx_hkl.experiments.transfer import require_fits
+from mjx_hkl.experiments.world_specs import WorldSpecs
 
 
 def scaled(recipe: Recipe, scale: float) -> Recipe:
-    """The recipe with its budget multiplied: environment steps, and what is spread over them."""
+    """The recipe with its budget multiplied: environment steps, and what is counted in them."""
     return dataclasses.replace(
         recipe,
         total_env_steps=math.ceil(scale * recipe.total_env_steps),
         min_replay=min(math.ceil(scale * recipe.min_replay), recipe.replay_capacity),
         log_interval=math.ceil(scale * recipe.log_interval),
-        algorithm=dataclasses.replace(
-            recipe.algorithm, learning_rate_decay=math.ceil(scale * recipe.algorithm.learning_rate_decay)
-        ),
     )
 
 
@@ -42,7 +41,7 @@ def chosen(variants: dict[str, Recipe], only: Iterable[str]) -> dict[str, Recipe
             raise unknown_name("variant", name, variants)
         if name in above:
             raise UserError(f"variant {name} transfers from itself")
-        source = variants[name].transfer.checkpoint
+        source = variants[name].transfer.agent
         if source.startswith(":"):
             add(source[1:], name, *above)
         found[name] = variants[name]
@@ -85,21 +84,21 @@ def _require_fits(variants: dict[str, Recipe], names: Iterable[str]) -> None:
     """Raises UserError where a variant of `names` takes from another what does not fit, before it trains."""
 
     @functools.cache
-    def export(name: str) -> Export:
-        return abstract_export(variants[name], specs(make_environment(variants[name]).env))
+    def agent(name: str) -> KnownAgent:
+        return abstract_agent(variants[name], WorldSpecs.of(make_environment(variants[name]).env))
 
     for name in names:
-        source = variants[name].transfer.checkpoint
+        source = variants[name].transfer.agent
         if source.startswith(":"):
-            require_fits(export(name), export(source[1:]))
+            require_fits(agent(name), agent(source[1:]))
 
 
 def _with_source(recipe: Recipe, out: Path) -> Recipe:
     """The recipe, its `:VARIANT` to transfer from replaced by that variant's run."""
-    source = recipe.transfer.checkpoint
+    source = recipe.transfer.agent
     if not source.startswith(":"):
         return recipe
-    transfer = dataclasses.replace(recipe.transfer, checkpoint=str(out / source[1:]))
+    transfer = dataclasses.replace(recipe.transfer, agent=str(out / source[1:]))
     return dataclasses.replace(recipe, transfer=transfer)
 
 

@@ -1,4 +1,4 @@
-"""A run on disk: recipe, metrics, TensorBoard events, checkpoints, exports."""
+"""A run on disk: recipe, metrics, TensorBoard events, checkpoints, exported agents."""
 
 import contextlib
 import dataclasses
@@ -54,7 +54,7 @@ class RunDirectory:
         return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
 
     def export(self, seed: int, num_seeds: int) -> Path:
-        """The export of a seed."""
+        """The exported agent of a seed."""
         return self.path / "export" if num_seeds == 1 else self.path / "export" / f"seed_{seed}"
 
     def require_free(self) -> None:

@@ -7,62 +7,66 @@ import jax
 import numpy as np
 
 from mjx_hkl.algorithms import learner
+from mjx_hkl.config import difference
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.experiments.export import (
-    Export,
-    abstract_export,
-    find_export,
-    load_export,
-    module_parameters,
-    sees,
-)
+from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent, read_agent
+from mjx_hkl.experiments.agents import agent_folder
 from mjx_hkl.experiments.recipe import Recipe, TransferConfig
 from mjx_hkl.experiments.run_directory import RunDirectory
-from mjx_hkl.models.agent import module_at
+from mjx_hkl.experiments.world_specs import WorldSpecs
+from mjx_hkl.models.agent import Agent, module_at
+from mjx_hkl.models.modules import ACTION, LATENT, PREVIOUS_LATENT, Module
 from mjx_hkl.training.step import TrainState
 
 
-def frozen_modules(config: TransferConfig) -> tuple[str, ...]:
-    """Names of the modules that stay as they are."""
-    return tuple(target for target, _ in _entries(config.frozen))
-
-
-def load_sources(recipe: Recipe, specs: dict[str, Any]) -> list[Export]:
+def load_sources(recipe: Recipe, world: WorldSpecs) -> list[KnownAgent]:
     """The agents a recipe takes modules from, one or several seeds; none where it takes nothing.
 
     Args:
       recipe: resolved.
-      specs: of the new run's world, by `training_run.specs`.
+      world: of the new run.
 
     Raises:
-      UserError: there is no such export, or it lacks a module, or one does not fit.
+      UserError: there is no such agent, or it lacks a module, or one does not fit.
     """
-    config = recipe.transfer
-    if not config.checkpoint:
+    given = recipe.transfer.agent
+    if not given:
         return []
-    if config.checkpoint.startswith(":"):
+    if given.startswith(":"):
         raise UserError(
-            f"transfer.checkpoint {config.checkpoint!r} is another variant of the recipe: mjx-hkl reproduce"
-            " trains both; or give --transfer.checkpoint"
+            f"transfer.agent {given!r} is another variant of the recipe: mjx-hkl reproduce trains both; or"
+            " give --transfer.agent"
         )
-    sources = [load_export(folder) for folder in _folders(config.checkpoint)]
-    require_fits(abstract_export(recipe, specs), sources[0])
+    sources = [read_agent(folder) for folder in _folders(given)]
+    require_fits(abstract_agent(recipe, world), sources[0])
     return sources
 
 
-def require_fits(here: Export, there: Export) -> None:
+def require_fits(here: KnownAgent, there: KnownAgent) -> None:
     """Raises UserError where `here` takes a module from `there` that is missing or does not fit."""
-    config = here.recipe.transfer
-    for target, source in _entries((*config.frozen, *config.initial)):
-        _require_fits(here, target, there, source)
+    modules_here, modules_there = _transferable(here.agent), _transferable(there.agent)
+    for target, source in here.recipe.transfer.taken:
+        if target not in modules_here or modules_here[target].stands_for:
+            known = [name for name, module in modules_here.items() if not module.stands_for]
+            raise UserError(f"transfer: this agent has {unknown_name('module', target, known)}")
+        if source not in modules_there:
+            raise UserError(f"transfer: the other agent has {unknown_name('module', source, modules_there)}")
+        new = _signature(here, modules_here[target])
+        old = _signature(there, _module(there.agent, source))
+        for what in dict.fromkeys((*new, *old)):
+            if new.get(what) != old.get(what):
+                raise UserError(
+                    f"transfer: {target} does not fit the other agent's {source}:"
+                    f" {_told(what, old.get(what), new.get(what))}; {_HINTS.get(what, _SAME_FIELDS)}"
+                )
 
 
-def transferred(state: TrainState, sources: list[Export], config: TransferConfig) -> TrainState:
+def transferred(state: TrainState, sources: list[KnownAgent], config: TransferConfig) -> TrainState:
     """A fresh state of several seeds whose modules are those of the sources, in turn; see `Loop.place`."""
     num_seeds = len(jax.tree.leaves(state.learner.agent)[0])
     modules = {}
-    for target, source in _entries((*config.frozen, *config.initial)):
-        taken = [jax.tree.leaves(_module(found, source)) for found in sources]
+    for target, source in config.taken:
+        taken = [jax.tree.leaves(_module(known.agent, source)) for known in sources]
         each = [taken[i % len(taken)] for i in range(num_seeds)]
         structure = jax.tree.structure(module_at(state.learner.agent, target))
         stacked = [np.stack(leaves) for leaves in zip(*each, strict=True)]
@@ -70,88 +74,76 @@ def transferred(state: TrainState, sources: list[Export], config: TransferConfig
     return state.replace(learner=learner.with_parameters(state.learner, modules))
 
 
-def _entries(entries: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Pairs of the module here and the module there."""
-    pairs = [entry.partition("=") for entry in entries]
-    return [(target, source or target) for target, _, source in pairs]
-
-
 def _folders(given: str) -> list[Path]:
-    """Exports of all seeds of a finished run, or of a folder of exports, or a single one."""
+    """Agents of all seeds of a finished run, or of a folder of agents, or a single one."""
     path = Path(given)
     if RunDirectory(path).recipe.is_file():
+        if not RunDirectory(path).evaluation.is_file():
+            raise UserError(f"{given} is a run that has not ended: it has no exported agent yet")
         path = path / "export"
-        if not RunDirectory(Path(given)).evaluation.is_file():
-            raise UserError(f"{given} is a run that has not ended: it has no export yet")
     else:
-        path = find_export(given)
+        path = agent_folder(given)
     seeds = [file.parent for file in path.glob("seed_*/agent.json")]
     return sorted(seeds, key=lambda folder: int(folder.name.removeprefix("seed_"))) or [path]
 
 
-def _module(found: Export, name: str) -> Any:
-    return module_at(found.agent, found.about.get("shared", {}).get(name, name))
+def _transferable(agent: Agent) -> dict[str, Module]:
+    """Modules that have parameters, and those that stand for one that has."""
+    modules = agent.modules()
+    return {name: module for name, module in modules.items() if jax.tree.leaves(module) or module.stands_for}
 
 
-def _require_fits(here: Export, target: str, there: Export, source: str) -> None:
-    known_here, known_there = module_parameters(here.agent), module_parameters(there.agent)
-    if target not in known_here:
-        raise UserError(f"transfer: this agent has {unknown_name('module', target, known_here)}")
-    if there.about.get("shared", {}).get(source, source) not in known_there:
-        raise UserError(f"transfer: the checkpoint has {unknown_name('module', source, known_there)}")
-    new, old = _signature(here, target), _signature(there, source)
-    for what, value in new.items():
-        if old[what] != value:
-            raise UserError(
-                f"transfer: {target} does not fit the checkpoint's {source}: {what} is {_shown(old[what])}"
-                f" there and {_shown(value)} here; {_HINTS[what]}"
-            )
+def _module(agent: Agent, name: str) -> Module:
+    return module_at(agent, module_at(agent, name).stands_for or name)
 
 
+def _signature(known: KnownAgent, module: Module) -> dict[str, Any]:
+    """What must agree between a module and the one it is taken from, most telling first."""
+    seen, world = module.sees, known.world
+    sizes = [f"{name} {world.observation[name]}" for name in seen if name in world.observation]
+    bodily = module.bound_to_body or _BODY in seen
+    return {
+        "input": ", ".join(seen),
+        "body": world.environment.get("body", "its own") if bodily else "any",
+        "input size": ", ".join(sizes),
+        "unit of distance": _unit(world) if set(seen) - _WITHOUT_UNIT else "any",
+        "latent size": known.agent.policy.latent_size,
+        "shape": _shapes(module),
+        **{what: _plain(value) for what, value in module.fits().items()},
+    }
+
+
+def _shapes(module: Module) -> dict[str, list[int]]:
+    leaves = jax.tree_util.tree_leaves_with_path(module)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): list(x.shape) for path, x in leaves}
+
+
+def _unit(world: WorldSpecs) -> str:
+    """Of coordinates in observations: a target at 1 is a metre away in one world and four in another."""
+    unit = world.environment.get("task", {}).get("distance_unit")
+    return f"{unit} m" if unit else "its own"
+
+
+def _plain(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else value
+
+
+def _told(what: str, old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return f"{what} of {difference(old, new)}"
+    return f"{what} is {'nothing' if old is None else old} there and {'nothing' if new is None else new} here"
+
+
+_BODY = "proprioception"
+_WITHOUT_UNIT = {_BODY, "instruction", LATENT, PREVIOUS_LATENT, ACTION}
 _GROUPS = "hide from both what differs (information), or leave this module out"
+_SAME_FIELDS = "give both recipes the same fields of the module"
 _HINTS = {
     "input": _GROUPS,
     "body": "what moves or sees a body cannot change it; a high level without proprioception can",
     "input size": _GROUPS,
     "unit of distance": "give both environments the same task.distance_unit, or leave this module out",
-    "latent size": "give both recipes the same last size of policy.high_level",
+    "latent size": "give both recipes the same policy.high_level.latent_size",
     "shape": "give both recipes the same layer sizes",
-    "range of scales": "give both recipes the same policy.latent_scale and policy.action_scale",
+    "range of scales": "give both recipes the same scale of the module",
 }
-
-
-def _signature(found: Export, name: str) -> dict[str, Any]:
-    """What must agree between a module and the one it is taken from, most telling first."""
-    module = _module(found, name)
-    seen = sees(found.agent, found.about.get("shared", {}).get(name, name))
-    sizes = found.about["observation_size"]
-    bodily = "proprioception" in seen or name.endswith("low_level") or name == "critic"
-    return {
-        "input": seen,
-        "body": found.about["environment"].get("body", "its own") if bodily else "any",
-        "input size": [f"{group} {sizes[group]}" for group in seen if group in sizes],
-        "unit of distance": _unit(found) if set(seen) - _WITHOUT_UNIT else "any",
-        "latent size": found.agent.policy.latent_size,
-        "shape": [list(x.shape) for x in jax.tree.leaves(module)],
-        "range of scales": _scales(found, name),
-    }
-
-
-def _scales(found: Export, name: str) -> list[float] | str:
-    """Bounds of the standard deviations a module gives; a critic gives none."""
-    if name.endswith("high_level"):
-        return list(found.recipe.policy.latent_scale)
-    return list(found.recipe.policy.action_scale) if name.endswith("low_level") else "any"
-
-
-_WITHOUT_UNIT = {"proprioception", "instruction", "latent", "previous latent", "action"}
-
-
-def _unit(found: Export) -> str:
-    """Of coordinates in observations: a target at 1 is a metre away in one world and four in another."""
-    unit = found.about["environment"].get("task", {}).get("distance_unit")
-    return f"{unit} m" if unit else "its own"
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

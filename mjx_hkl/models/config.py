@@ -45,7 +45,7 @@ class Information:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-    """The policy π: a high level over latents and a low level over actions; without a high level it is flat."""
+    """The policy π: a high level over latents and a low level over actions; flat without the first."""
 
     high_level: Annotated[HighLevelFields, HIGH_LEVELS] = MLPHighLevelFields()
     low_level: Annotated[LowLevelFields, LOW_LEVELS] = MLPLowLevelFields()

@@ -134,7 +134,7 @@ class DefaultLowLevel(Module):
     def policy_action(
         self, low_level: Any, memory: Any, observation: Observation, latent: Float[Array, "*batch latent"]
     ) -> tuple[Any, Distribution]:
-        """The low level's memory after a step, and the policy's π^L(a_t | z_t, x_t) beside this default policy."""
+        """The low level's memory after a step, and the policy's π^L(a_t | z_t, x_t)."""
         return low_level.step(memory, observation, latent)
 
 
@@ -149,7 +149,7 @@ class OwnLowLevel(DefaultLowLevel, MLPLowLevel):
 
     adds_kl = True
 
-    def __call__(
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - what a default low level is called with
         self, low_level: Any, observation: Observation, latent: Float[Array, "*batch latent"]
     ) -> Distribution:
         """See `DefaultLowLevel`."""

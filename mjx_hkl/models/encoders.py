@@ -24,7 +24,7 @@ class EncoderFields:
     """One encoder for all modules that see the group, moved by the losses of all, instead of one each."""
 
     def build(self, spec: ArraySpec, rngs: nnx.Rngs) -> Module:
-        """A module from an array of the spec, after any batch axes, to a vector; its `size` is the vector's."""
+        """A module from arrays of the spec, after any batch axes, to vectors; its `size` is theirs."""
         raise NotImplementedError
 
 
@@ -84,8 +84,8 @@ class Inputs(nnx.Module):
         for name in place.groups:
             if name not in self.encoders and not place.observation[name].is_vector:
                 raise UserError(
-                    f"observation group {name!r} is {place.observation[name]}, no vector of numbers: give it an"
-                    f" encoder, [encoders.{name}], or leave it out of [information]"
+                    f"observation group {name!r} is {place.observation[name]}, no vector of numbers: give it"
+                    f" an encoder, [encoders.{name}], or leave it out of [information]"
                 )
         given = [(name, size) for name, size in more if size]
         self.sees = (*place.groups, *(name for name, _ in given))

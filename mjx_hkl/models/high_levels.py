@@ -31,7 +31,7 @@ class HighLevelFields:
     """p of eq. 27: steps between draws of a latent, which is kept in between."""
 
     def build(self, place: Place) -> Module:
-        """A module of (observation, z_{t−1}) to the Gaussian of z_t; z_{t−1} means nothing without `sees_latent`."""
+        """A module of (observation, z_{t−1}) to the Gaussian of z_t, of z_{t−1} if `place.sees_latent`."""
         raise NotImplementedError
 
 

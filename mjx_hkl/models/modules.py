@@ -71,7 +71,7 @@ class Module(nnx.Module):
         return memory, self(*inputs)  # pyright: ignore[reportCallIssue]
 
     def fits(self) -> dict[str, Any]:
-        """What another module must have in common with this one to take its place, beside shapes and inputs."""
+        """What another module must share with this one to take its place, beside shapes and inputs."""
         return {}
 
 

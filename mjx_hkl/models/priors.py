@@ -20,8 +20,8 @@ class PriorFields:
     """What every kind of prior says.
 
     Attributes:
-      sees_latent: whether z_t depends on z_{t−1}, or on latents before it. The high level then sees z_{t−1} too,
-        and latents are drawn in order.
+      sees_latent: whether z_t depends on z_{t−1}, or on latents before it. The high level then sees z_{t−1}
+        too, and latents are drawn in order.
       flat: whether it is of a flat policy (True) or of one with a latent (False); None: of either.
     """
 

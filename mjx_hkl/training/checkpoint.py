@@ -5,7 +5,7 @@ import inspect
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,28 +72,60 @@ def restore(folder: Path, abstract: TrainState) -> TrainState:
     Raises:
       UserError: there is none, it is damaged, or it holds something else; it is left untouched.
     """
+    return _restore(folder, abstract, about(folder).get("shapes"), ocp.args.StandardRestore)
+
+
+def restore_part(folder: Path, abstract: Any) -> Any:
+    """A part of the newest complete checkpoint; nothing else of it is read.
+
+    Args:
+      folder: of all checkpoints of a run.
+      abstract: shapes and types of the part, its paths as in a `TrainState`.
+
+    Raises:
+      UserError: there is none, it is damaged, or it does not hold that.
+    """
+    saved, wanted = about(folder).get("shapes", {}), _named_leaves(abstract)
+    part = {name: shape for name, shape in saved.items() if name in wanted}
+    return _restore(folder, abstract, part, _partial)
+
+
+def _partial(leaves: dict[str, Any]) -> Any:
+    """Orbax's arguments to read these arrays of a checkpoint, and no others."""
+    restore_args = ocp.checkpoint_utils.construct_restore_args(leaves)
+    return ocp.args.PyTreeRestore(leaves, restore_args=restore_args, partial_restore=True)
+
+
+def _restore(folder: Path, abstract: Any, saved: Any, arguments: Callable[[dict[str, Any]], Any]) -> Any:
+    """What `abstract` says of the newest checkpoint.
+
+    Args:
+      folder: of all checkpoints of a run.
+      abstract: shapes and types.
+      saved: shapes and types of the same in the checkpoint.
+      arguments: Orbax's, for shapes by name.
+    """
     step = newest(folder)
     leaves = {name: on_this_device(leaf) for name, leaf in _named_leaves(abstract).items()}
-    saved, expected = about(folder).get("shapes"), _shapes(leaves)
+    expected = _shapes(leaves)
     if saved != expected:
         raise UserError(
             f"checkpoint {folder / str(step)} does not fit this run: {_difference(saved, expected)}"
         )
     try:
         with reading(), _manager(folder) as manager:
-            restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(leaves)))
+            restored = manager.restore(step, args=ocp.args.Composite(state=arguments(leaves)))
     except Exception as error:
         raise _damaged(folder, step, error) from error
     restored = restored["state"]
     flat, structure = jax.tree.flatten(abstract)
-    names = _names(abstract)
 
     def array(name: str, leaf: Any) -> jax.Array:
         if not leaf.size:
             return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
         return jax.random.wrap_key_data(restored[name]) if _is_key(leaf) else restored[name]
 
-    arrays = [array(name, leaf) for name, leaf in zip(names, flat, strict=True)]
+    arrays = [array(name, leaf) for name, leaf in zip(_names(abstract), flat, strict=True)]
     return jax.tree.unflatten(structure, arrays)
 
 

@@ -1,0 +1,62 @@
+"""Agents in the worlds they play in: what evaluation, videos and figures begin with."""
+
+import dataclasses
+
+from mjx_hkl.config import to_table
+from mjx_hkl.environments import VectorEnvironment, make_world
+from mjx_hkl.experiments.agent_format import KnownAgent
+from mjx_hkl.experiments.agents import find_agent
+from mjx_hkl.experiments.build import environment_name, make_environment
+from mjx_hkl.experiments.evaluation import Actor, RandomAgent
+from mjx_hkl.experiments.recipe import recipe_from_table
+from mjx_hkl.experiments.world_specs import WorldSpecs
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """An agent and the worlds it plays in.
+
+    Attributes:
+      agent: who acts.
+      environment: as many worlds as episodes.
+      environment_name: for people.
+      has_mean: whether the agent has mean actions; a random one has none.
+    """
+
+    agent: Actor
+    environment: VectorEnvironment
+    environment_name: str
+    has_mean: bool = True
+
+
+def find_player(given: str, episodes: int, seed_index: int = 0, engine: str | None = None) -> Player:
+    """An agent in the world it was trained in, or `random:ENVIRONMENT`.
+
+    Raises:
+      UserError: there is none, or its world is no longer what it was.
+    """
+    if given.startswith("random:"):
+        return _random_player(given.removeprefix("random:"), episodes, engine)
+    known = find_agent(given, seed_index)
+    if engine is not None:
+        recipe = recipe_from_table({**to_table(known.recipe), "engine": engine}, "command line")
+        known = dataclasses.replace(known, recipe=recipe)
+    return Player(known.agent, evaluation_environment(known, episodes), known.recipe.environment)
+
+
+def evaluation_environment(known: KnownAgent, episodes: int) -> VectorEnvironment:
+    """The world an agent was trained in, one copy for each episode.
+
+    Raises:
+      UserError: the world is no longer what it was.
+    """
+    environment = make_environment(known.recipe, episodes)
+    known.world.require_same(WorldSpecs.of(environment.env), known.recipe.environment)
+    return environment
+
+
+def _random_player(given: str, episodes: int, engine: str | None) -> Player:
+    name = environment_name(given)
+    world = make_world(name, engine or "auto")
+    agent = RandomAgent(world.action_size, world.action_kind)
+    return Player(agent, VectorEnvironment(world, episodes, world.episode_length), name, has_mean=False)

@@ -1,0 +1,59 @@
+"""What a run tells people while it runs, and to whom."""
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from mjx_hkl.experiments.recipe import Recipe
+from mjx_hkl.training import devices
+from mjx_hkl.training.loop import Loop
+from mjx_hkl.training.metrics import Row
+
+
+class Reporter(Protocol):
+    """Who shows a run to people."""
+
+    def say(self, text: str) -> None:
+        """A line about the run."""
+        ...
+
+    def training(self, done: int, total: int) -> AbstractContextManager[None]:
+        """Around training, which begins at `done` of `total` environment steps."""
+        ...
+
+    def interval(self, rows: list[Row]) -> None:
+        """Metrics of one log interval, a row for each seed."""
+        ...
+
+
+def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
+    """Says what will run.
+
+    Raises:
+      UserError: it cannot fit the device.
+    """
+    state, step = loop.abstract, loop.schedule.train_step
+    replay, whole = devices.tree_bytes(state.replay), devices.tree_bytes(state)
+    transitions = state.replay.reward.size // recipe.num_seeds
+    num_devices = recipe.num_devices or 1
+    devices.require_fits(
+        whole // num_devices,
+        f"replay of {transitions:,} transitions with the rest of the training state",
+        "lower replay_capacity, num_envs or num_seeds",
+    )
+    ratio = step.learner_steps / step.environment_steps
+    reporter.say(
+        f"{recipe.name}: {recipe.environment}, {recipe.num_envs} environments"
+        + (f" x {recipe.num_seeds} seeds" if recipe.num_seeds > 1 else f", seed {recipe.seed}")
+        + f", replay ratio {ratio:g}, engine {step.environment.env.backend}"
+        + f" on {devices.describe(num_devices)}"
+    )
+    if not step.total_updates:
+        reporter.say(
+            f"nothing will be learned: the first update comes after {recipe.min_replay:,} environment steps"
+            f" (min_replay), and there are {loop.schedule.environment_steps:,}"
+        )
+    each = " for each seed" if recipe.num_seeds > 1 else ""
+    reporter.say(
+        f"replay: {transitions:,} transitions{each}, {devices.format_bytes(replay)} in all;"
+        f" whole training state: {devices.format_bytes(whole)}"
+    )

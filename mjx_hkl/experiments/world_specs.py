@@ -1,0 +1,44 @@
+"""What a world is for those who keep agents of it: its tables, the shapes of what it shows and takes."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from mjx_hkl.config import Positive, difference, to_table
+from mjx_hkl.environments import World
+from mjx_hkl.errors import UserError
+from mjx_hkl.specs import ArraySpec
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldSpecs:
+    """A world without its simulator: enough to shape an agent, and to tell another world from it.
+
+    Attributes:
+      environment: the world's own tables, by `World.description`.
+      observation: specs of its observation groups.
+      action_size: numbers of an action, or choices of a discrete one.
+    """
+
+    environment: dict[str, Any]
+    observation: dict[str, ArraySpec]
+    action_size: Positive
+
+    def __post_init__(self):
+        for name, spec in self.observation.items():
+            try:
+                np.dtype(spec.dtype)
+            except TypeError as error:
+                raise ValueError(f"observation.{name}.dtype {spec.dtype!r} is no type of numbers") from error
+
+    @classmethod
+    def of(cls, world: World) -> "WorldSpecs":
+        """Those of a world."""
+        return cls(world.description, dict(world.observation_specs), world.action_size)
+
+    def require_same(self, other: "WorldSpecs", name: str) -> None:
+        """Raises UserError where `other`, the environment `name` as it is here, is another world."""
+        changed = difference(to_table(self), to_table(other))
+        if changed:
+            raise UserError(f"environment {name!r} is not what the agent was made for: {changed}")
