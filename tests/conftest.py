@@ -13,7 +13,14 @@ from jaxtyping import install_import_hook
 # Pure functions only: a pytree class also holds shapes, axes and such, which its annotations do not say.
 CHECKED = (
     "math",
-    "models",
+    "models.agent",
+    "models.critics",
+    "models.default_low_levels",
+    "models.encoders",
+    "models.high_levels",
+    "models.low_levels",
+    "models.networks",
+    "models.priors",
     "algorithms.svg",
     "algorithms.actor_critic",
     "algorithms.hierarchy",

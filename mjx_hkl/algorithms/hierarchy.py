@@ -8,16 +8,9 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import Window, in_order
-from mjx_hkl.models.agent import (
-    DEFAULT_LOW_LEVEL,
-    LOW_LEVEL,
-    PRIOR,
-    Agent,
-    Carry,
-    DefaultPolicy,
-    Latents,
-)
+from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, LOW_LEVEL, PRIOR, Agent, DefaultPolicy
 from mjx_hkl.models.modules import Distribution, Observation, restarted
+from mjx_hkl.models.steps import Carry, Latents
 
 
 class Target(nnx.Module):

@@ -3,76 +3,21 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, PRNGKeyArray
 
-from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.config import ModelConfig, PolicyConfig
 from mjx_hkl.models.encoders import encode
-from mjx_hkl.models.modules import Distribution, Module, Observation, Place, restarted
+from mjx_hkl.models.modules import Module, Observation, Place, restarted
+from mjx_hkl.models.steps import Carry, Latents, Noise, Step
 from mjx_hkl.specs import ArraySpec
 
 HIGH_LEVEL, LOW_LEVEL = "policy.high_level", "policy.low_level"
 PRIOR, DEFAULT_LOW_LEVEL = "default_policy.high_level", "default_policy.low_level"
-
-
-@flax.struct.dataclass
-class Carry:
-    """What an agent remembers between steps; acting, replay and evaluation keep it and do not look into it.
-
-    Attributes:
-      latent: z of the last step.
-      age: steps since it was drawn, modulo the latent period.
-      memory: of the modules that remember, by their names; of the others nothing.
-    """
-
-    latent: Float[Array, "*batch latent"]
-    age: Int[Array, "*batch"]
-    memory: dict[str, Any]
-
-
-class Noise(NamedTuple):
-    """The random numbers of a step; all zero for the most likely latent and action.
-
-    Attributes:
-      start: z before an episode's first step, N(0, 1).
-      latent: ε of z = f^H(x, ε) (B.1).
-      action: of the action's distribution, see its `draw`.
-    """
-
-    start: Float[Array, "*batch latent"]
-    latent: Float[Array, "*batch latent"]
-    action: Float[Array, "*batch action"]
-
-
-class Latents(NamedTuple):
-    """Latents of a step, or of the steps of a window: π^H, z, the z_{t−1} it was given, whether z is new."""
-
-    distribution: Gaussian
-    latent: Float[Array, "*batch latent"]
-    latent_tm1: Float[Array, "*batch latent"]
-    drawn: Bool[Array, "*batch 1"]
-
-
-class Step(NamedTuple):
-    """What an agent does in a step.
-
-    Attributes:
-      latents: z_t and how it came about.
-      prior: π0^H(z_t | z_{t−1}).
-      distribution: π^L of a_t, before clipping.
-      action: a_t.
-    """
-
-    latents: Latents
-    prior: Gaussian
-    distribution: Distribution
-    action: Array
 
 
 class Policy(nnx.Module):

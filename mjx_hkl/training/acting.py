@@ -7,7 +7,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import Window, over
 from mjx_hkl.environments import Timestep, VectorEnvironment, VectorState
-from mjx_hkl.models.agent import Agent, Carry
+from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.steps import Carry
 
 Metrics = dict[str, Float[Array, ""]]
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from mjx_hkl.algorithms.window import Window
 from mjx_hkl.config import from_table
-from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, HIGH_LEVEL, LOW_LEVEL, PRIOR, Agent, Carry
+from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, HIGH_LEVEL, LOW_LEVEL, PRIOR, Agent
 from mjx_hkl.models.config import ModelConfig
+from mjx_hkl.models.steps import Carry
 from mjx_hkl.specs import ArraySpec
 
 SPECS, ACTIONS, LATENT = {"proprioception": ArraySpec((3,)), "targets": ArraySpec((2,))}, 2, 2
@@ -44,9 +45,7 @@ def make_agent(
             "actions": actions,
         },
         "default_policy": {
-            "high_level": "none"
-            if flat
-            else {"kind": prior} | ({"sizes": [8]} if prior == "ar_learned" else {}),
+            "high_level": "none" if flat else {"kind": prior} | prior_sizes,
             "low_level": {"kind": low_level} | ({"sizes": [8]} if has_sizes else {}),
         },
         "critic": {"sizes": [8, 8], "num_critics": num_critics},

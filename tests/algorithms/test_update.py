@@ -51,9 +51,7 @@ def test_one_update_is_that_of_the_paper(kind, algorithm):
     agent = make_agent(**AGENTS[kind])
     latent_size, period = agent.policy.latent_size, agent.policy.latent_period
     target = hierarchy.Target(make_agent(**AGENTS[kind], seed=1))
-    window = make_window(
-        5, steps=steps, batch=batch, latent_size=latent_size, period=period
-    )
+    window = make_window(5, steps=steps, batch=batch, latent_size=latent_size, period=period)
     key = jax.random.key(3)
 
     latent_key, action_key = jax.random.split(key)

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mjx_hkl.experiments.export import load_export, module_parameters
 from PIL import Image
 
 from mjx_hkl.analysis import kl_field
 from mjx_hkl.cli.main import run
 from mjx_hkl.environments import make_world
-from mjx_hkl.experiments.export import load_export, module_parameters
 
 SHORT = ("--num-envs", "4", "--total-env-steps", "160", "--log-interval", "80", "--evaluation-episodes", "4")
 HIGH_LEVEL = ("policy.high_level", "default_policy.high_level")

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from brax.envs.base import Env, State
-
 from mjx_hkl.algorithms.config import AlgorithmConfig
+
 from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.experiments.build import make_environment, make_train_step, resolve
 from mjx_hkl.experiments.evaluation import evaluate

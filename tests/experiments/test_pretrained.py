@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+from mjx_hkl.experiments.export import read_about
 
 from mjx_hkl import resources
 from mjx_hkl.cli.main import run
 from mjx_hkl.experiments.build import resolve
-from mjx_hkl.experiments.export import read_about
 from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 
 NAMES = sorted(path.parent.name for path in resources.folder("checkpoints").glob("*/agent.json"))

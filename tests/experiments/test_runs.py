@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from mjx_hkl.experiments.export import load_export
 from tensorboardX.proto.event_pb2 import Event
 
 from mjx_hkl.cli.main import run
@@ -21,7 +22,6 @@ from mjx_hkl.environments import load_environment
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments import transfer
 from mjx_hkl.experiments.agents import find_agent
-from mjx_hkl.experiments.export import load_export
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
 from mjx_hkl.experiments.run_directory import RunDirectory
 

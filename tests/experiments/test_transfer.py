@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tomli_w
+from mjx_hkl.experiments.export import load_export
 
 from mjx_hkl.cli.main import run
 from mjx_hkl.config import to_table
 from mjx_hkl.experiments import export
 from mjx_hkl.experiments.build import make_loop
-from mjx_hkl.experiments.export import load_export
 from mjx_hkl.experiments.recipe import TransferConfig, recipe_to_toml
 from mjx_hkl.experiments.transfer import transferred
 from mjx_hkl.models.agent import module_at
