@@ -62,7 +62,8 @@ def main() -> None:
         return
     runs: list[dict[str, Any]] = []
     result = {"recipe": options.recipe, **about(recipe), "runs": runs}
-    for seed, peer in itertools.product(range(options.repeats), options.peers):
+    peers: list[str] = options.peers
+    for seed, peer in itertools.product(range(options.repeats), peers):
         seconds = options.seconds or AHEAD * max(
             (run.get("seconds_to_80%") or 0.0 for run in runs if run["peer"] == OURS and run["seed"] == seed),
             default=0.0,

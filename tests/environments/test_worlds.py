@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import physics_environment
 
-from mjx_hkl.environments import PhysicsWorld, VectorEnvironment, load_environment
+from mjx_hkl.environments import PhysicsWorld, VectorEnvironment
 from mjx_hkl.environments.bodies import Body
 from mjx_hkl.environments.physics import PhysicsState
 from mjx_hkl.environments.placement import place_apart
@@ -18,7 +19,7 @@ BODIES = ("ball", "ant", "quadruped")
 
 @pytest.fixture(scope="module", params=BODIES)
 def world(request):
-    return PhysicsWorld(load_environment(f"{request.param}-go-to-target"))
+    return PhysicsWorld(physics_environment(f"{request.param}-go-to-target"))
 
 
 def physics_state(data):
@@ -142,7 +143,7 @@ _WORLDS = {}
 
 def _ball():
     if not _WORLDS:
-        _WORLDS["ball"] = PhysicsWorld(load_environment("ball-go-to-target"))
+        _WORLDS["ball"] = PhysicsWorld(physics_environment("ball-go-to-target"))
     return _WORLDS["ball"]
 
 
@@ -198,7 +199,7 @@ def test_reward_and_end_come_exactly_on_arrival():
 
 
 def test_a_fallen_body_ends_its_episode_without_success():
-    world = PhysicsWorld(load_environment("ant-go-to-target"))
+    world = PhysicsWorld(physics_environment("ant-go-to-target"))
     state = jax.jit(world.reset)(jax.random.key(0))
     on_its_back = state.pipeline_state.physics.qpos.at[3:7].set(jnp.array([0.0, 1.0, 0.0, 0.0]))
     physics = state.pipeline_state.physics.replace(qpos=on_its_back)
@@ -258,7 +259,7 @@ def test_actions_are_clipped_at_the_edge():
 
 def test_environment_files_say_every_number():
     for body in BODIES:
-        config = load_environment(f"{body}-go-to-target")
+        config = physics_environment(f"{body}-go-to-target")
         assert config.episode_length == 400
         assert config.task["num_targets"] == 3
         assert config.task["reward_at_target"] == 60.0
