@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from mujoco import mjx
 
 from mjx_hkl import resources
-from mjx_hkl.config import PositiveFloat
+from mjx_hkl.environments.numbers import Amount
 from mjx_hkl.environments.physics import PhysicsState
 from mjx_hkl.environments.rotations import quaternion_matrix, turn_matrix, turn_quaternion
 from mjx_hkl.errors import UserError
@@ -29,11 +29,11 @@ GroundHeight = Callable[[Float[Array, "n 2"], PhysicsState], Float[Array, " n"]]
 class ProprioceptionConfig:
     """The `[proprioception]` table: units that bring what the body feels to the order of one."""
 
-    joint_velocity_unit: PositiveFloat = 10.0  # rad/s
-    velocity_unit: PositiveFloat = 2.0  # m/s, velocimeter
-    angular_velocity_unit: PositiveFloat = 5.0  # rad/s, gyro
-    acceleration_unit: PositiveFloat = 50.0  # m/s^2, accelerometer
-    max_acceleration: PositiveFloat = 5.0  # in that unit; impacts are clipped
+    joint_velocity_unit: Amount = 10.0  # rad/s
+    velocity_unit: Amount = 2.0  # m/s, velocimeter
+    angular_velocity_unit: Amount = 5.0  # rad/s, gyro
+    acceleration_unit: Amount = 50.0  # m/s^2, accelerometer
+    max_acceleration: Amount = 5.0  # in that unit; impacts are clipped
 
 
 @flax.struct.dataclass

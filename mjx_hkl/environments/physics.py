@@ -9,7 +9,7 @@ import jax
 import mujoco
 from jaxtyping import Array, Float
 
-from mjx_hkl.config import Positive, PositiveFloat
+from mjx_hkl.environments.numbers import Amount, Repeats, Seconds
 
 # A context. TF32 would corrupt the constraint solve and the observations on recent GPUs.
 full_precision = functools.partial(jax.default_matmul_precision, "highest")
@@ -19,13 +19,13 @@ full_precision = functools.partial(jax.default_matmul_precision, "highest")
 class PhysicsConfig:
     """The `[physics]` table of an environment file."""
 
-    timestep: PositiveFloat = 0.005  # seconds per physics step
-    substeps: Positive = 5  # physics steps per control step
+    timestep: Seconds = 0.005  # seconds per physics step
+    substeps: Repeats = 5  # physics steps per control step
     solver: Literal["newton", "cg"] = "newton"
-    iterations: Positive = 2
-    ls_iterations: Positive = 4
+    iterations: Repeats = 2
+    ls_iterations: Repeats = 4
     eulerdamp: bool = False  # integrate joint damping implicitly
-    max_velocity: PositiveFloat = 1000.0  # generalized; beyond it the state is a simulator fault
+    max_velocity: Amount = 1000.0  # generalized; beyond it the state is a simulator fault
 
 
 @flax.struct.dataclass
