@@ -184,6 +184,4 @@ def _add_grid(spec: mujoco.MjSpec) -> None:
 
 _GREY = [0.5, 0.5, 0.5, 1]  # MuJoCo's default, under which the material shows
 _THICKNESS = 1.0  # metres; who falls beside a platform meets its face, not its underside
-ARENAS = Kinds(
-    "[arena]", {"area": Area, "corridor": Corridor}, requires=("build", "height", "is_out")
-)
+ARENAS = Kinds("[arena]", {"area": Area, "corridor": Corridor}, requires=("build", "height", "is_out"))

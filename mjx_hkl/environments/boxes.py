@@ -125,7 +125,7 @@ class Boxes:
     def __init__(self, model: mujoco.MjModel, config: BoxesConfig | None):
         self._size = config.size if config else 0.0
         self._free = config is not None and config.joint == "free"
-        count = config.count if config else 0
+        self.count = count = config.count if config else 0
         addresses = [
             int(model.jnt_qposadr[model.body_jntadr[model.body(f"box{i}").id]]) for i in range(count)
         ]

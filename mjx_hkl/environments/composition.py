@@ -4,6 +4,8 @@ import dataclasses
 from typing import Annotated, Any
 
 import mujoco
+from mujoco.mjx import GeomType
+from mujoco.mjx._src.collision_driver import has_collision_fn  # the only table of what collides
 
 from mjx_hkl import resources
 from mjx_hkl.config import Fraction, from_table, to_table
@@ -19,9 +21,6 @@ from mjx_hkl.errors import UserError
 from mjx_hkl.tables import read_extended
 
 _GEOM = mujoco.mjtGeom
-# What MJX collides; a plane takes cylinders and ellipsoids too.
-_WITH_BOX = (_GEOM.mjGEOM_SPHERE, _GEOM.mjGEOM_CAPSULE, _GEOM.mjGEOM_BOX, _GEOM.mjGEOM_MESH)
-_WITH_PLANE = (*_WITH_BOX, _GEOM.mjGEOM_CYLINDER, _GEOM.mjGEOM_ELLIPSOID)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,19 +40,32 @@ class EnvironmentConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Composition:
-    """What an environment file describes, compiled."""
+    """What an environment file describes, compiled.
+
+    Attributes:
+      model: of body, arena and boxes.
+      body: reads the body's part of it.
+      stage: what the task is told of the rest.
+      ground: names of the arena's geoms.
+    """
 
     model: mujoco.MjModel
     body: Body
     stage: Stage
-    task: Task
+    ground: tuple[str, ...]
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the ground is one level plane, the same everywhere."""
+        geoms = [self.model.geom(name) for name in self.ground]
+        return len(geoms) == 1 and geoms[0].type[0] == _GEOM.mjGEOM_PLANE and geoms[0].quat[0] == 1.0
 
 
 def load_environment(name: str) -> EnvironmentConfig | GridConfig:
     """The environment of that name in `envs/`, or in a .toml file given by path.
 
-    A file may extend another one: it changes the fields that it names, also inside tables. A table with a `kind`
-    replaces the other file's table. Files named inside a file are looked for beside it.
+    A file may extend another one: it changes the fields that it names, also inside tables. A table with a
+    `kind` replaces the other file's table. Files named inside a file are looked for beside it.
 
     Raises:
       UserError: it does not exist or says something wrong.
@@ -87,9 +99,16 @@ def compose(config: EnvironmentConfig) -> Composition:
     spec = load_body(config.body)
     collidable = _collidable(spec)
     body = Body(_compile(spec, config.body), config.proprioception)
+    if body.falls and not collidable:
+        raise UserError(
+            f"body {config.body!r} falls through the ground: give a geom that shall touch it a contype"
+        )
+    ground = arena.build(spec)
     for geom in spec.geoms:
         geom.contype = geom.conaffinity = 0  # pairs replace marks
-    ground = arena.build(spec)
+    for name in ground:
+        if spec.geom(name) is None:
+            raise UserError(f"[arena]: build returns {name!r}, which is the name of no geom")
     boxes = _build_boxes(spec, config.boxes, arena, body.mass)
     on_the_ground = boxes if config.boxes and config.boxes.joint == "free" else []
     set_options(spec, config.physics)
@@ -105,7 +124,7 @@ def compose(config: EnvironmentConfig) -> Composition:
         for other in boxes[:i]:
             _add_pair(spec, spec.geom(name), spec.geom(other), spec.geom(name))
     model = _compile(spec, config.body)
-    return Composition(model, body, Stage(arena, config.boxes, body.radius), config.task)
+    return Composition(model, body, Stage(arena, config.boxes, body.radius), tuple(ground))
 
 
 def _build_boxes(
@@ -136,19 +155,20 @@ def _collidable(spec: mujoco.MjSpec) -> list[mujoco.MjsGeom]:
 
 def _add_pair(spec: mujoco.MjSpec, a: mujoco.MjsGeom, b: mujoco.MjsGeom, surface: mujoco.MjsGeom) -> None:
     """A pair that collides as `surface` says."""
-    supported = _WITH_PLANE if _GEOM.mjGEOM_PLANE in (a.type, b.type) else _WITH_BOX
-    for geom in (a, b):
-        if geom.type not in (*supported, _GEOM.mjGEOM_PLANE):
-            kind = _GEOM(geom.type).name.removeprefix("mjGEOM_").lower()
-            other = b if geom is a else a
-            raise UserError(
-                f"geom {geom.name!r} is a {kind}, which cannot collide with the box {other.name!r}; use a"
-                " sphere, capsule or box, or set its contype to 0"
-            )
+    low, high = sorted(GeomType(int(geom.type)) for geom in (a, b))
+    if not has_collision_fn(low, high):
+        raise UserError(
+            f"geom {a.name!r} is a {_kind(a)}, which cannot collide with the {_kind(b)} {b.name!r}; use a"
+            " sphere, capsule or box, or set its contype to 0"
+        )
     slide, spin, roll = surface.friction
     spec.add_pair(
         geomname1=a.name, geomname2=b.name, condim=surface.condim, friction=[slide, slide, spin, roll, roll]
     )
+
+
+def _kind(geom: mujoco.MjsGeom) -> str:
+    return _GEOM(geom.type).name.removeprefix("mjGEOM_").lower()
 
 
 def _compile(spec: mujoco.MjSpec, name: str) -> mujoco.MjModel:

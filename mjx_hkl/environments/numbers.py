@@ -1,4 +1,7 @@
-"""Types of the numbers in environment files: bounds keep out what no machine can hold or float32 cannot tell from 0."""
+"""Types of the numbers in environment files.
+
+Bounds keep out what no machine can hold, and what float32 cannot tell from 0 or from infinity.
+"""
 
 from typing import Annotated
 
