@@ -34,11 +34,12 @@ def act(about: dict, parameters: dict, observation: dict[str, jax.Array]) -> jax
     def see(module: str, latent: jax.Array) -> list[jax.Array]:
         return [observation.get(name, latent) for name in about["modules"][module]["sees"]]
 
-    latent_size = about["recipe"]["policy"]["high_level"][-1]
+    latent_size = about["recipe"]["policy"]["high_level"]["latent_size"]
     latent = mean(parameters["policy.high_level"], see("policy.high_level", jnp.zeros(latent_size)))
     return jnp.tanh(mean(parameters["policy.low_level"], see("policy.low_level", latent)))
 
 
 if __name__ == "__main__":
     about, parameters = load(Path(sys.argv[1]))
-    print(act(about, parameters, {name: jnp.zeros(n) for name, n in about["observation_size"].items()}))
+    groups = about["world"]["observation"]
+    print(act(about, parameters, {name: jnp.zeros(spec["shape"]) for name, spec in groups.items()}))
