@@ -1,4 +1,4 @@
-"""Prints the oldest versions that pyproject.toml allows as constraints of pip: `jax>=0.10` becomes `jax==0.10`."""
+"""Prints the oldest versions that pyproject.toml allows, as pip's constraints: `jax>=0.10` is `jax==0.10`."""
 
 import re
 import tomllib

@@ -1,6 +1,8 @@
 """The mean action of an exported hierarchical agent, with Orbax and JAX alone.
 
-python act_without_us.py EXPORT: for an observation of zeros.
+python act_without_us.py AGENT: the first action of an episode, for an observation of zeros.
+
+It knows networks of kind "mlp", continuous actions and groups that are vectors. It knows no encoders.
 """
 
 import json
@@ -13,8 +15,12 @@ import orbax.checkpoint as ocp
 
 
 def load(folder: Path) -> tuple[dict, dict]:
-    """What an export says of itself, and its parameters by module."""
+    """What an agent says of itself, and its parameters by module."""
     about = json.loads((folder / "agent.json").read_text())
+    if about["format_version"] != 2:
+        sys.exit(f"{folder} has format version {about['format_version']}; this script reads version 2")
+    if about["recipe"]["encoders"] or about["recipe"]["policy"]["actions"] != "gaussian":
+        sys.exit(f"{folder} has encoders or discrete actions, which this script does not know")
     with ocp.StandardCheckpointer() as checkpointer:
         return about, checkpointer.restore(folder.absolute() / "parameters")
 
@@ -34,11 +40,12 @@ def act(about: dict, parameters: dict, observation: dict[str, jax.Array]) -> jax
     def see(module: str, latent: jax.Array) -> list[jax.Array]:
         return [observation.get(name, latent) for name in about["modules"][module]["sees"]]
 
-    latent_size = about["recipe"]["policy"]["high_level"][-1]
+    latent_size = about["recipe"]["policy"]["high_level"]["latent_size"]
     latent = mean(parameters["policy.high_level"], see("policy.high_level", jnp.zeros(latent_size)))
     return jnp.tanh(mean(parameters["policy.low_level"], see("policy.low_level", latent)))
 
 
 if __name__ == "__main__":
     about, parameters = load(Path(sys.argv[1]))
-    print(act(about, parameters, {name: jnp.zeros(n) for name, n in about["observation_size"].items()}))
+    groups = about["world"]["observation"]
+    print(act(about, parameters, {name: jnp.zeros(spec["shape"]) for name, spec in groups.items()}))

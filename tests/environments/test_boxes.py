@@ -1,6 +1,7 @@
 """Boxes: when they touch, that they stay where they belong, what they weigh."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,8 @@ def test_gathering_pays_when_boxes_touch_even_within_a_control_step():
 def test_three_boxes_are_gathered_when_each_touches_another():
     config = physics_environment("ball-gather-boxes")
     assert config.boxes
-    arena = config.arena | {"size": 5.0}
+    arena: Any = config.arena
+    arena = dataclasses.replace(arena, size=5.0)
     world = PhysicsWorld(
         dataclasses.replace(config, arena=arena, boxes=dataclasses.replace(config.boxes, count=3)), "mujoco"
     )
