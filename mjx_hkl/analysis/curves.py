@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,34 +45,76 @@ class Curve:
         return float(self.axes[axis][there[0]]) if len(there) else math.inf
 
 
-def read_curves(paths: Iterable[Path], metric: str, smooth: int) -> dict[str, list[Curve]]:
-    """The curves of runs, or of all runs in a folder, by the name of what was run.
+def read_curves(
+    paths: Iterable[Path], metric: str, smooth: int, say: Callable[[str], None] = lambda text: None
+) -> dict[str, list[Curve]]:
+    """The curves of runs, or of all runs in a folder, by the name of what was run; each seed once.
 
     Args:
       paths: run directories, or folders of them.
       metric: a field of metrics.jsonl.
       smooth: rows in a running mean; means over episodes are weighted by how many there were.
+      say: told of seeds that were given twice.
 
     Raises:
       UserError: there is no run, or it has no such metric.
     """
-    curves: dict[str, list[Curve]] = {}
+    found: dict[str, list[_Seed]] = {}
     groups: dict[str, dict[str, Any]] = {}
-    for run in {run.path.resolve(): run for path in paths for run in _runs(path)}.values():
+    for run in _distinct((run for path in paths for run in _runs(path)), say):
         if not run.recipe.is_file():
             raise UserError(f"{run.path} has metrics and no recipe.toml")
         recipe = load_recipe(str(run.path))
-        assert recipe.num_envs is not None, "a run's recipe is resolved"
-        seeds = _by_seed(run.read_metrics())
+        seeds = _seeds(run, recipe)
         if not seeds:
             raise UserError(f"{run.path} has no {metric} yet")
-        name = _group(groups, recipe, run.path)
-        for rows in seeds:
-            curves.setdefault(name, []).append(_curve(rows, metric, smooth, recipe.num_envs, run.path))
+        known = found.setdefault(_group(groups, recipe, run.path), [])
+        for seed in seeds:
+            _add(known, seed, say)
+    curves = {name: [_curve(seed, metric, smooth) for seed in seeds] for name, seeds in found.items()}
     experiments = {name.partition(":")[0] for name in curves}
     if len(experiments) == 1 and len(curves) > 1:  # variants of one recipe
         return {name.partition(":")[2] or name: seeds for name, seeds in curves.items()}
     return curves
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seed:
+    """One seed of a run: its rows of metrics, and how many worlds it has."""
+
+    path: Path
+    rows: list[dict[str, Any]]
+    num_envs: int
+
+    def repeats(self, other: "_Seed") -> bool:
+        """Whether both have the same rows as far as both go: a copy, or the same training again."""
+        return all(_timeless(a) == _timeless(b) for a, b in zip(self.rows, other.rows, strict=False))
+
+
+def _add(known: list[_Seed], seed: _Seed, say: Callable[[str], None]) -> None:
+    """Adds a seed that is not known yet; of two that repeat each other the one with more rows stays."""
+    twin = next((i for i, other in enumerate(known) if seed.repeats(other)), None)
+    if twin is None:
+        known.append(seed)
+        return
+    say(f"seed {seed.rows[0]['seed']} of {seed.path} is that of {known[twin].path} again: counted once")
+    known[twin] = max(known[twin], seed, key=lambda seed: len(seed.rows))
+
+
+def _timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: x for name, x in row.items() if name not in ("seconds", "environment_steps_per_second")}
+
+
+def _distinct(runs: Iterable[RunDirectory], say: Callable[[str], None]) -> list[RunDirectory]:
+    """Each run once, whatever paths lead to it."""
+    found: dict[Path, RunDirectory] = {}
+    for run in runs:
+        place = run.metrics.resolve()
+        if place in found:
+            say(f"{run.path} is {found[place].path} again: counted once")
+        else:
+            found[place] = run
+    return list(found.values())
 
 
 def _group(groups: dict[str, dict[str, Any]], recipe: Recipe, path: Path) -> str:
@@ -81,7 +123,7 @@ def _group(groups: dict[str, dict[str, Any]], recipe: Recipe, path: Path) -> str
     Where others have the recipe's name, changed on the command line, it is that with the run's folder.
     """
     table = essence(dataclasses.replace(recipe, seed=0, num_seeds=1))
-    table |= {"transfer": {**table["transfer"], "checkpoint": ""}}
+    table |= {"transfer": {**table["transfer"], "agent": ""}}
     of_name = [name for name in groups if name == recipe.name or name.startswith(f"{recipe.name} (")]
     known = next((name for name in of_name if groups[name] == table), None)
     if known is None:
@@ -100,23 +142,26 @@ def _runs(path: Path) -> list[RunDirectory]:
     return runs
 
 
-def _by_seed(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _seeds(run: RunDirectory, recipe: Recipe) -> list[_Seed]:
+    assert recipe.num_envs is not None, "a run's recipe is resolved"
+    rows = run.read_metrics()
     seeds = dict.fromkeys(row["seed"] for row in rows)
-    return [[row for row in rows if row["seed"] == seed] for seed in seeds]
+    return [_Seed(run.path, [row for row in rows if row["seed"] == seed], recipe.num_envs) for seed in seeds]
 
 
-def _curve(rows: list[dict[str, Any]], metric: str, smooth: int, num_envs: int, path: Path) -> Curve:
+def _curve(seed: _Seed, metric: str, smooth: int) -> Curve:
+    rows = seed.rows
     if metric not in rows[0]:
         raise unknown_name("metric", metric, [name for name in rows[0] if name not in (*AXES, "seed")])
     if metric in _EPISODES:
         # Until each world has ended an episode, short ones count too much; a run may end before that.
         ended = np.cumsum([row["episodes"] for row in rows])
-        rows = [row for row, count in zip(rows, ended, strict=True) if count >= num_envs] or rows
-    lost = _lost(rows)
+        rows = [row for row, count in zip(rows, ended, strict=True) if count >= seed.num_envs] or rows
+    lost = next((i for i, row in enumerate(rows) if row.get("diverged")), None)
     after = [] if lost is None or metric != "success_rate" else rows[lost:]
     rows = [row for row in rows[:lost] if row[metric] is not None]
     if not rows:
-        raise UserError(f"{path} has no {metric} yet")
+        raise UserError(f"{seed.path} has no {metric} yet")
     weight = [float(row["episodes"]) if metric in _EPISODES else 1.0 for row in rows]
     value = np.array([row[metric] for row in rows], float)
     value = np.concatenate([_running_mean(value, np.array(weight), smooth), np.zeros(len(after))])
@@ -126,12 +171,6 @@ def _curve(rows: list[dict[str, Any]], metric: str, smooth: int, num_envs: int, 
     last = kl[-max(1, round(_LAST * len(kl))) :]
     final_kl = float(np.mean(last)) if kl else 0.0
     return Curve(value, axes, final_kl, diverged=lost is not None)
-
-
-def _lost(rows: list[dict[str, Any]]) -> int | None:
-    """The first row in which a loss that was known is no number any more."""
-    known = [row.get("critic_loss") is not None for row in rows]
-    return next((i for i in range(1, len(rows)) if known[i - 1] and not known[i]), None)
 
 
 def _running_mean(value: np.ndarray, weight: np.ndarray, length: int) -> np.ndarray:
@@ -148,8 +187,9 @@ def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dic
     """A row for each name: the end of its runs, and when they reached each threshold.
 
     `iqm` is the interquartile mean over seeds, `interval` its 95 % percentile bootstrap (Agarwal et al.
-    2021); `kl` is that to the default policy, both levels. Steps to a threshold are the median over seeds,
-    None where half of them never got there; `seeds_at` counts those that did.
+    2021); `interval` and `std` are None for a single seed. `kl` is that to the default policy, both levels.
+    Steps to a threshold are the median over seeds, None where half of them never got there; `seeds_at` counts
+    those that did.
     """
     rows = []
     for name, seeds in curves.items():
@@ -159,7 +199,7 @@ def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dic
             "name": name,
             "seeds": len(seeds),
             "mean": float(final.mean()),
-            "std": float(final.std()),
+            "std": float(final.std()) if len(seeds) > 1 else None,
             "iqm": float(_iqm(final)),
             "interval": _interval(final),
             "diverged": sum(seed.diverged for seed in seeds),
@@ -208,7 +248,7 @@ def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
         line = [
             row["name"],
             str(row["seeds"]) + (f" ({row['diverged']} diverged)" if row["diverged"] else ""),
-            f"{number(row['mean'])} ± {number(row['std'])}",
+            number(row["mean"]) + ("" if row["std"] is None else f" ± {number(row['std'])}"),
             number(row["iqm"]),
             "-" if interval is None else f"{number(interval[0])} to {number(interval[1])}",
             f"{row['kl']:.2f}",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,7 @@ def plot(runs: list[Path], out: Path, metric: str, smooth: int, as_json: bool) -
     """Draws `runs` into `out` and prints their table."""
     from mjx_hkl.analysis import curves
 
-    found = curves.read_curves(runs, metric, smooth)
+    found = curves.read_curves(runs, metric, smooth, say=lambda text: print(text, file=sys.stderr))
     rows = curves.summarize(found, with_thresholds=metric == "success_rate")
     curves.draw(found, metric, out)
     if as_json:

@@ -170,11 +170,12 @@ def _parameters(module: Module) -> dict[str, Any]:
 
 def _with_parameters(abstract: Agent, modules: dict[str, Any]) -> Agent:
     """The agent whose `module_parameters` these are."""
-    flat = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(modules)}
-    return jax.tree_util.tree_map_with_path(lambda path, _: flat[_path(path)], abstract)
+    flat = {parameter_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(modules)}
+    return jax.tree_util.tree_map_with_path(lambda path, _: flat[parameter_name(path)], abstract)
 
 
-def _path(path: Any) -> str:
+def parameter_name(path: Any) -> str:
+    """The name of an array of a module or an agent, like `head.linear.kernel`, from its path in the tree."""
     return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
 
 
@@ -188,6 +189,6 @@ def _digest(tree: Any) -> str:
     """SHA-256 of arrays with their names, types and shapes."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
-        digest.update(f"{_path(path)} {leaf.dtype} {leaf.shape} ".encode())
+        digest.update(f"{parameter_name(path)} {leaf.dtype} {leaf.shape} ".encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()

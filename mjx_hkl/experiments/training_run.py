@@ -15,7 +15,7 @@ from mjx_hkl.config import difference, to_table
 from mjx_hkl.environments import World
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
-from mjx_hkl.experiments.build import make_loop, resolve
+from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.recipe import Recipe, essence
 from mjx_hkl.experiments.reporter import Reporter, announce
@@ -57,8 +57,9 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
     run = RunDirectory(out)
     if not resume:
         run.require_free()
-    resolved = resolve(recipe)
-    training = _Training(resolved, run, make_loop(resolved), reporter)
+    world = world_of(recipe)
+    resolved = resolve(recipe, world)
+    training = _Training(resolved, run, make_loop(resolved, world), reporter)
     with contextlib.ExitStack() as held:
         state = training.resumed(held) if resume else training.started(held)
         seconds = 0.0

@@ -9,7 +9,7 @@ import numpy as np
 from mjx_hkl.algorithms import learner
 from mjx_hkl.config import difference
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent, read_agent
+from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent, parameter_name, read_agent
 from mjx_hkl.experiments.agents import agent_folder
 from mjx_hkl.experiments.recipe import Recipe, TransferConfig
 from mjx_hkl.experiments.run_directory import RunDirectory
@@ -115,7 +115,7 @@ def _signature(known: KnownAgent, module: Module) -> dict[str, Any]:
 
 def _shapes(module: Module) -> dict[str, list[int]]:
     leaves = jax.tree_util.tree_leaves_with_path(module)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): list(x.shape) for path, x in leaves}
+    return {parameter_name(path): list(x.shape) for path, x in leaves}
 
 
 def _unit(world: WorldSpecs) -> str:

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ ROWS, ENVS = 20, 256
 RAMP = np.linspace(0.06, 1.01, ROWS)
 
 
-def write_run(folder, recipe, successes, seconds=1.0):
+def write_run(folder, recipe, successes, seconds=1.0, first_seed=0):
     """A run whose seeds have these success rates, a row each; 64 episodes end in every row."""
     folder.mkdir(parents=True)
     (folder / "recipe.toml").write_text(recipe_to_toml(load_recipe(recipe)), encoding="utf-8")
@@ -29,7 +30,7 @@ def write_run(folder, recipe, successes, seconds=1.0):
             "kl_high": 1.5,
             "kl_low": 0.5,
         }
-        for seed, values in enumerate(successes)
+        for seed, values in enumerate(successes, first_seed)
         for i, success in enumerate(values)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -50,8 +51,9 @@ def test_variants_of_one_recipe_are_called_by_their_own_names(runs):
 
 
 def test_runs_that_differ_in_more_than_their_seeds_are_no_seeds_of_one_curve(runs):
-    for name, change in (("again", "seed = 7"), ("changed", "kl_cost = 0.5"), ("more", "kl_cost = 0.5")):
-        write_run(runs / name, "ball-go-to-target-priors:ar1", [RAMP])
+    changes = (("again", "seed = 7"), ("changed", "kl_cost = 0.5"), ("more", "kl_cost = 0.5"))
+    for i, (name, change) in enumerate(changes):
+        write_run(runs / name, "ball-go-to-target-priors:ar1", [RAMP], first_seed=7 + i)
         recipe = runs / name / "recipe.toml"
         field = change.partition(" =")[0]
         recipe.write_text(re.sub(rf"(?m)^{field} = .*$", change, recipe.read_text(), count=1))
@@ -60,14 +62,38 @@ def test_runs_that_differ_in_more_than_their_seeds_are_no_seeds_of_one_curve(run
     assert {name: len(seeds) for name, seeds in found.items()} == {"ar1": 3, "ar1 (changed)": 2}
 
 
+def test_each_seed_of_each_run_counts_once(runs, capsys):
+    """Three paths to one run, a copy of it that took another time, and one of when it had fewer rows."""
+    (runs / "link").symlink_to(runs / "ar1")
+    shutil.copytree(runs / "ar1", runs / "copy")
+    write_run(runs / "early", "ball-go-to-target-priors:ar1", [RAMP[:7], RAMP[:7] ** 2], seconds=3.0)
+    given = [runs / "early", runs / "ar1", runs / "link", runs / "copy", runs / "svg0" / ".." / "ar1"]
+    said = []
+    found = curves.read_curves(given, "success_rate", smooth=1, say=said.append)
+    ((_, seeds),) = found.items()
+    assert [len(seed.value) for seed in seeds] == [ROWS - 3, ROWS - 3]  # all worlds have had an episode
+    assert said == [
+        f"{runs / 'link'} is {runs / 'ar1'} again: counted once",
+        f"{given[-1]} is {runs / 'ar1'} again: counted once",
+        f"seed 0 of {runs / 'ar1'} is that of {runs / 'early'} again: counted once",
+        f"seed 1 of {runs / 'ar1'} is that of {runs / 'early'} again: counted once",
+        f"seed 0 of {runs / 'copy'} is that of {runs / 'ar1'} again: counted once",
+        f"seed 1 of {runs / 'copy'} is that of {runs / 'ar1'} again: counted once",
+    ]
+    assert run(["plot", str(runs), "--out", str(runs / "curves.png"), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert [row["seeds"] for row in json.loads(shown.out)["runs"]] == [2, 1]
+    assert "counted once" in shown.err
+
+
 def test_a_diverged_seed_ends_at_nothing(runs):
-    """On engine mjx no episode ends any more, on mujoco they do; a loss that is no number tells."""
+    """On engine mjx no episode ends any more, on mujoco they do; the row says that it has diverged."""
     for name, episodes in (("silent", 0), ("loud", 64)):
         write_run(runs / name, "ball-go-to-target", [np.full(ROWS, 0.9)])
         file = runs / name / "metrics.jsonl"
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         for i, row in enumerate(rows):
-            row["critic_loss"] = None if i in (0, 1) else 0.1  # learning begins with the third row
+            row |= {"critic_loss": None if i in (0, 1) else 0.1, "diverged": i >= 10}
             if i >= 10:
                 lost = {"success_rate": None, "episodes": 0} if episodes == 0 else {}
                 row |= {"critic_loss": None, "kl_low": None, **lost}
@@ -125,6 +151,8 @@ def test_the_summary_is_that_of_the_seeds_ends(runs):
     assert ar1["learner_steps_to_80%"] == pytest.approx(800 * np.mean([16, 18]))
     assert ar1["seeds_at_80%"] == 2
     assert (svg0["interval"], svg0["learner_steps_to_80%"], svg0["seeds_at_50%"]) == (None, None, 1)
+    assert svg0["std"] is None
+    assert "| svg0 | 1 | 48.0% | 48.0% | - |" in curves.table([svg0], "success_rate")
 
 
 def test_the_interquartile_mean_leaves_the_outer_quarters_out():
@@ -163,5 +191,5 @@ def test_a_scaled_recipe_has_a_smaller_budget_and_nothing_else():
     whole = load_recipe("ball-go-to-target")
     tenth = scaled(whole, 0.1)
     assert (tenth.total_env_steps, tenth.log_interval) == (275_000, 5120)
-    assert (tenth.algorithm.learning_rate_decay, tenth.min_replay) == (3400, 2560)
+    assert (tenth.algorithm.learning_rate_decay, tenth.min_replay) == (1.0, 2560)
     assert scaled(tenth, 10) == whole

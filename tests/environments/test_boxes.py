@@ -66,7 +66,7 @@ def test_gathering_pays_when_boxes_touch_even_within_a_control_step():
 
 def test_three_boxes_are_gathered_when_each_touches_another():
     config = load_environment("ball-gather-boxes")
-    arena = config.arena | {"size": 5.0}
+    arena = dataclasses.replace(config.arena, size=5.0)
     world = PhysicsWorld(
         dataclasses.replace(config, arena=arena, boxes=dataclasses.replace(config.boxes, count=3)), "mujoco"
     )

@@ -95,7 +95,9 @@ def test_and_pays_each_part_once_and_a_bonus_for_both(box_first):
 
 def test_and_in_order_counts_arriving_only_after_delivery():
     config = load_environment("ball-move-box-and-go-to-target")
-    world = PhysicsWorld(dataclasses.replace(config, task=config.task | {"in_order": True}), "mujoco")
+    world = PhysicsWorld(
+        dataclasses.replace(config, task=dataclasses.replace(config.task, in_order=True)), "mujoco"
+    )
     state = jax.jit(world.reset)(jax.random.key(0))
     task, physics = state.pipeline_state.task, state.pipeline_state.physics
     goal = task.targets.positions[1 - task.targets.selected]

@@ -46,9 +46,9 @@ def test_any_manipulation_starts_inside_apart_and_unsolved(name, seed):
     task, config = state.pipeline_state.task, world.config
     boxes = np.asarray(world.boxes.poses(state.pipeline_state.physics.qpos).position)[:, :2]
     body = np.asarray(world.body.frame(state.pipeline_state.physics).position)[:2]
-    limit = config.arena["size"] / 2 - config.boxes.clearance
+    limit = config.arena.half_width - config.boxes.clearance
     assert (np.abs(boxes) <= limit + 1e-5).all()
-    assert (np.abs(body) <= config.arena["size"] / 2 + 1e-5).all()
+    assert (np.abs(body) <= config.arena.half_width + 1e-5).all()
     away = np.linalg.norm(boxes - body, axis=1)
     assert (away > config.boxes.radius + world.body.radius).all()  # no touch at any heading
     for i in range(len(boxes)):
@@ -111,7 +111,7 @@ def test_what_a_high_level_takes_along_is_the_same_on_every_body(task):
         height[body] = world.body.frame(physics).position[2]
     for body in ("ant", "quadruped"):
         for group in seen["ball"].keys() - {"proprioception"}:
-            lower = (height[body] - height["ball"]) / world.config.task["distance_unit"]
+            lower = (height[body] - height["ball"]) / world.config.task.distance_unit
             apart = seen["ball"][group] - seen[body][group]
             np.testing.assert_allclose(jnp.minimum(abs(apart), abs(apart - lower)), 0.0, atol=1e-6)
 

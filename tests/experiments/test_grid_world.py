@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mjx_hkl.experiments.export import load_export, module_parameters
 from PIL import Image
 
 from mjx_hkl.analysis import kl_field
 from mjx_hkl.cli.main import run
 from mjx_hkl.environments import make_world
+from mjx_hkl.experiments.agent_format import module_parameters, read_agent
 
 SHORT = ("--num-envs", "4", "--total-env-steps", "160", "--log-interval", "80", "--evaluation-episodes", "4")
 HIGH_LEVEL = ("policy.high_level", "default_policy.high_level")
@@ -26,17 +26,17 @@ def trained(tmp_path_factory):
 
 def test_the_high_level_moves_to_another_body(trained, tmp_path):
     out = tmp_path / "transferred"
-    taken = ["--transfer.checkpoint", str(trained), "--transfer.frozen", *HIGH_LEVEL]
-    longer = ["--environment", "grid-2-step", "--policy.latent-period", "2"]
+    taken = ["--transfer.agent", str(trained), "--transfer.frozen", *HIGH_LEVEL]
+    longer = ["--environment", "grid-2-step", "--policy.high-level.latent-period", "2"]
     assert run(["train", "grid-1-step", "--out", str(out), *SHORT, *taken, *longer]) == 0
-    before, after = (module_parameters(load_export(path / "export").agent) for path in (trained, out))
+    before, after = (module_parameters(read_agent(path / "export").agent) for path in (trained, out))
     for name in before:
         pairs = zip(*map(jax.tree.leaves, (before[name], after[name])), strict=True)
         assert all((a == b).all() for a, b in pairs) == (name in HIGH_LEVEL), name
 
 
 def test_the_low_level_does_not(trained, tmp_path, capsys):
-    taken = ["--transfer.checkpoint", str(trained), "--transfer.frozen", "policy.low_level"]
+    taken = ["--transfer.agent", str(trained), "--transfer.frozen", "policy.low_level"]
     arguments = ["train", "grid-1-step", "--environment", "grid-2-step", "--out", str(tmp_path / "no")]
     assert run([*arguments, *SHORT, *taken]) == 2
     assert "body is 1-step there and 2-step here" in capsys.readouterr().err
@@ -50,7 +50,7 @@ def test_an_export_keeps_what_its_actions_are(trained):
 
 def test_the_kl_of_a_move_is_that_of_a_loop(trained):
     """KL after each move of each cell, sample by sample, without vmap over cells."""
-    agent, world, goal = load_export(trained / "export").agent, make_world("grid-1-step"), (2, 5)
+    agent, world, goal = read_agent(trained / "export").agent, make_world("grid-1-step"), (2, 5)
     field = kl_field.kl_field(agent, world, goal)
     assert np.isnan(field.kl[0, 0]).tolist() == [False, True, True, False]  # walls below and to the left
     assert np.isnan(field.kl[2, 5]).all()  # the episode is over
@@ -64,15 +64,15 @@ def test_the_kl_of_a_move_is_that_of_a_loop(trained):
     keys = jax.random.split(jax.random.key(1), 2)
     start, noise = (jax.random.normal(key, (samples, agent.policy.latent_size)) for key in keys)
     many = {name: jnp.broadcast_to(x, (samples, *x.shape)) for name, x in see(6, 1).items()}
-    z = agent.policy.latent(many, start).reparameterized(noise)
+    z = agent.policy.high_level(many, start).draw(noise)
     moved = {name: jnp.broadcast_to(x, (samples, *x.shape)) for name, x in see(5, 1).items()}
-    total = agent.policy.latent(moved, z).kl_divergence(agent.default_policy.latent(z)).mean()
+    total = agent.policy.high_level(moved, z).kl_divergence(agent.default_policy.high_level(z)).mean()
     np.testing.assert_allclose(field.kl[6, 1, 2], total, rtol=0.15)
 
 
 def test_nearing_the_goal_counts(trained):
     """A field made by hand that is least where a move nears the goal, and one that is most."""
-    agent, world = load_export(trained / "export").agent, make_world("grid-1-step")
+    agent, world = read_agent(trained / "export").agent, make_world("grid-1-step")
     field = kl_field.kl_field(agent, world, (4, 4))
     known = ~np.isnan(field.kl)
     towards = np.where(known, np.where(field.nears, 0.0, 1.0), np.nan)

@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
-from mjx_hkl.experiments.export import read_about
 
 from mjx_hkl import resources
 from mjx_hkl.cli.main import run
+from mjx_hkl.experiments.agent_format import read_card
 from mjx_hkl.experiments.build import resolve
-from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
+from mjx_hkl.experiments.card import page
+from mjx_hkl.experiments.recipe import load_recipe
 
 NAMES = sorted(path.parent.name for path in resources.folder("checkpoints").glob("*/agent.json"))
 
@@ -23,9 +24,9 @@ def test_those_promised_are_there():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_on_a_card_trains_such_an_agent(name):
-    about = read_about(resources.folder("checkpoints") / name)
-    recipe = recipe_from_table(about["recipe"], name)
-    assert recipe.seed <= about["seed"] < recipe.seed + recipe.num_seeds
+    card = read_card(resources.folder("checkpoints") / name)
+    recipe = card.recipe
+    assert recipe.seed <= card.seed < recipe.seed + recipe.num_seeds
     today = dataclasses.replace(load_recipe(recipe.name), num_seeds=recipe.num_seeds)
     assert resolve(today) == recipe
 
@@ -34,14 +35,16 @@ def test_the_command_on_a_card_trains_such_an_agent(name):
 def test_a_pretrained_agent_does_what_its_card_says(name, capfd, tmp_path, monkeypatch):
     folder = resources.folder("checkpoints") / name
     assert sum(path.stat().st_size for path in folder.rglob("*")) < 2e6
-    stated = read_about(folder)["evaluation"]
-    assert f"success {stated['success_rate']:.1%}" in (folder / "README.md").read_text()
+    card = read_card(folder)
+    assert page(card) == (folder / "README.md").read_text()
+    stated = card.evaluation.success_rate
+    assert f"success {stated:.1%}" in page(card)
     monkeypatch.chdir(tmp_path)
     assert run(["evaluate", name, "--episodes", "256", "--seed", "77", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     # three standard errors of 256 episodes, or three failures where the card knows of none
-    error = 3 * max((stated["success_rate"] * (1 - stated["success_rate"]) / 256) ** 0.5, 1 / 256)
-    assert found["success_rate"] >= stated["success_rate"] - error
+    error = 3 * max((stated * (1 - stated) / 256) ** 0.5, 1 / 256)
+    assert found["success_rate"] >= stated - error
     assert not list(Path.cwd().iterdir())
 
 

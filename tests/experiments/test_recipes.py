@@ -6,9 +6,11 @@ import pytest
 
 from mjx_hkl import resources
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments import build, export
+from mjx_hkl.experiments import build, card
 from mjx_hkl.experiments.build import make_environment, resolve
 from mjx_hkl.experiments.recipe import Recipe, load_recipe, load_variants, recipe_from_table, recipe_to_toml
+from mjx_hkl.models.encoders import MLPEncoderFields
+from mjx_hkl.models.priors import AR1
 
 RECIPES = [
     f"{name}:{variant}" if variant else name
@@ -39,16 +41,22 @@ def test_every_recipe_fits_its_environment(name):
     assert make_environment(recipe, 2).episode_length == steps
 
 
+def network(recipe):
+    """The high level as Appendix G writes it: hidden sizes, then that of the latent."""
+    high_level = recipe.policy.high_level
+    return (*high_level.sizes, high_level.latent_size)
+
+
 def test_defaults_are_appendix_g():
     recipe = Recipe(environment="ant-go-to-target")
-    assert recipe.policy.high_level == (200, 10)
-    assert recipe.policy.low_level == (200, 100)
+    assert network(recipe) == (200, 10)
+    assert recipe.policy.low_level.sizes == (200, 100)
     assert recipe.critic.sizes == (400, 300)
     algorithm = recipe.algorithm
     assert (algorithm.policy_learning_rate, algorithm.critic_learning_rate) == (1e-4, 1e-4)
     assert (algorithm.target_update_period, algorithm.batch_size, algorithm.unroll_length) == (100, 512, 10)
     assert (algorithm.entropy_cost, algorithm.kl_cost) == (1e-4, 1e-3)
-    assert recipe.default_policy.ar_coefficient == 0.95  # Ant: Go to 1 of 3 Targets
+    assert AR1().coefficient == 0.95  # Ant: Go to 1 of 3 Targets
 
 
 def test_low_levels_see_what_table_1_says():
@@ -63,15 +71,15 @@ def test_low_levels_see_what_table_1_says():
 
 def test_figures_have_appendix_gs_numbers_for_their_task():
     left, centre, right = (load_variants(f"figure-3-{which}") for which in ("left", "centre", "right"))
-    assert left["ar1"].default_policy.ar_coefficient == 0.95
+    assert left["ar1"].default_policy.high_level == AR1(0.95)
     assert left["distral"].algorithm.entropy_cost == 0
     assert left["distral"].algorithm.distillation_cost == 1.0
-    assert centre["ar1"].default_policy.ar_coefficient == 0.9
+    assert centre["ar1"].default_policy.high_level == AR1(0.9)
     assert (centre["ar1"].algorithm.kl_cost, centre["ar1"].algorithm.entropy_cost) == (1e-4, 0)
-    assert centre["isotropic"].policy.high_level == (200, 100)
+    assert network(centre["isotropic"]) == (200, 100)
     assert centre["svg0"].algorithm.entropy_cost == 1e-3
     assert right["distral"].algorithm.distillation_cost == 0.1
-    assert right["ar_learned"].policy.high_level == (200, 4)
+    assert network(right["ar_learned"]) == (200, 4)
     assert {variant.num_seeds for variants in (left, centre, right) for variant in variants.values()} == {5}
 
 
@@ -85,11 +93,12 @@ def test_body_transfers_have_appendix_gs_numbers():
         ("d", "ant", (200, 10)),
     ):
         variants = figures[column]
-        assert variants["from_scratch"].policy.high_level == from_scratch
+        assert network(variants["from_scratch"]) == from_scratch
         for name in (pretrained, "with_kl", "without_kl"):
-            assert variants[name].policy.high_level == (200, 10)
+            assert network(variants[name]) == (200, 10)
         assert variants[pretrained].algorithm.entropy_cost == 1e-4
-        assert variants[pretrained].encoder.boxes == ((50,) if column in "bd" else ())
+        boxes = {"boxes": MLPEncoderFields(sizes=(50,))}
+        assert variants[pretrained].encoders == (boxes if column in "bd" else {})
     assert figures["b"]["with_kl"].algorithm.kl_cost == 1e-5
     transferred = figures["d"]["with_kl"].algorithm
     assert (transferred.kl_cost, transferred.entropy_cost) == (1e-2, 1e-5)
@@ -155,10 +164,10 @@ def test_an_integer_is_a_number_and_a_bool_is_not():
 )
 def test_a_card_gives_the_command_of_an_unchanged_recipe_alone(name):
     recipe = resolve(load_recipe(name))
-    assert export._is_as_named(dataclasses.replace(recipe, seed=3, num_devices=2))
-    assert not export._is_as_named(dataclasses.replace(recipe, total_env_steps=7))
+    assert card.is_as_named(dataclasses.replace(recipe, seed=3, num_devices=2))
+    assert not card.is_as_named(dataclasses.replace(recipe, total_env_steps=7))
     algorithm = dataclasses.replace(recipe.algorithm, kl_cost=0.7)
-    assert not export._is_as_named(dataclasses.replace(recipe, algorithm=algorithm))
+    assert not card.is_as_named(dataclasses.replace(recipe, algorithm=algorithm))
 
 
 def test_a_variants_world_may_lie_beside_its_recipe(tmp_path):

@@ -13,7 +13,7 @@ def experiment(tiny_recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "short.toml").write_text('extends = "ball-go-to-target"\nepisode_length = 10')
     table = {**to_table(tiny_recipe), "num_seeds": 2, "environment": "short.toml"}
-    table["variants"] = {"plain": {}, "period": {"policy": {"latent_period": 3}}}
+    table["variants"] = {"plain": {}, "period": {"policy": {"high_level": {"latent_period": 3}}}}
     path = folder / "pair.toml"
     path.write_text(tomli_w.dumps(table), encoding="utf-8")
     return path
@@ -69,4 +69,4 @@ def test_a_smaller_scale_is_another_experiment(experiment, tmp_path, capsys):
     assert [row["environment_steps"] for row in rows] == [20, 20, 40, 40]  # of two seeds
     capsys.readouterr()
     assert run(command) == 2
-    assert "holds a run of another recipe: algorithm.learning_rate_decay" in capsys.readouterr().err
+    assert "holds a run of another recipe: min_replay" in capsys.readouterr().err

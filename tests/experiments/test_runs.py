@@ -14,13 +14,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from mjx_hkl.experiments.export import load_export
 from tensorboardX.proto.event_pb2 import Event
 
 from mjx_hkl.cli.main import run
 from mjx_hkl.environments import load_environment
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments import transfer
+from mjx_hkl.experiments import build, training_run, transfer
+from mjx_hkl.experiments.agent_format import read_agent, read_card
 from mjx_hkl.experiments.agents import find_agent
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
 from mjx_hkl.experiments.run_directory import RunDirectory
@@ -107,26 +107,26 @@ def test_a_run_that_goes_on_is_no_longer_evaluated(finished, tmp_path):
         transfer._folders(str(longer))
 
 
-def test_a_run_says_when_budget_and_schedule_do_not_fit(recipe_file, tmp_path, capsys):
-    options = ["--total-env-steps", "40", "--algorithm.learning-rate-decay", "100"]
+def test_a_run_says_when_nothing_will_be_learned(recipe_file, tmp_path, capsys):
+    options = ["--total-env-steps", "40"]
     assert run(["train", str(recipe_file), "--out", str(tmp_path / "short"), *options]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "nothing will be learned: the first update comes after 80 environment steps" in shown
-    assert "fall to a tenth over 100 updates" in shown
 
 
 def test_an_export_loads_without_the_run(finished, tmp_path):
     moved = tmp_path / "agent"
     (finished / "export").rename(moved)
     try:
-        exported = load_export(moved)
+        exported, card = read_agent(moved), read_card(moved)
         trained = find_agent(str(finished))
     finally:
         moved.rename(finished / "export")
     for a, b in zip(jax.tree.leaves(exported.agent), jax.tree.leaves(trained.agent), strict=True):
         np.testing.assert_array_equal(a, b)
     assert exported.recipe == trained.recipe
-    assert exported.about["evaluation"]["episodes"] == 4
+    assert exported.world == trained.world
+    assert card.evaluation.episodes == 4
 
 
 def test_an_export_is_plain_orbax(finished):
@@ -135,11 +135,18 @@ def test_an_export_is_plain_orbax(finished):
     assert modules.keys() == {"policy.high_level", "policy.low_level", "critic"}
     assert modules["policy.high_level"]["head"]["linear"]["kernel"].shape == (8, 4)
     about = json.loads((finished / "export" / "agent.json").read_text())
-    assert about["observation_size"] == {"instruction": 3, "proprioception": 14, "targets": 6}
-    assert about["modules"]["policy.low_level"]["sees"] == ["proprioception", "latent"]
-    assert about["shared"] == {"default_policy.low_level": "policy.low_level"}
+    world, modules = about["world"], about["modules"]
+    sizes = {"instruction": 3, "proprioception": 14, "targets": 6}
+    assert world["observation"] == {name: {"shape": [n], "dtype": "float32"} for name, n in sizes.items()}
+    assert world["action_size"] == 2
+    assert world["environment"]["task"]["num_targets"] == 3
+    assert modules["policy.low_level"]["sees"] == ["proprioception", "latent"]
+    assert modules["default_policy.low_level"]["stands_for"] == "policy.low_level"
+    bound = {name for name, module in modules.items() if module["bound_to_body"]}
+    assert bound == {"policy.low_level", "critic"}
+    high_level = (23 * 8 + 8) + (8 * 4 + 4)  # 23 inputs, 8 units, mean and scale of 2 latents
+    assert modules["policy.high_level"]["parameters"] == high_level
     assert {"jax", "flax", "mujoco", "mujoco-mjx"} <= about["versions"].keys()
-    assert about["environment"]["task"]["num_targets"] == 3
     card = (finished / "export" / "README.md").read_text()
     assert "ball-go-to-target" in card
     assert "see agent.json" in card  # no recipe is called tiny
@@ -151,7 +158,7 @@ def test_a_damaged_export_is_refused(finished, tmp_path):
     data = max((p for p in (tmp_path / "agent").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(UserError, match="incomplete or damaged"):
-        load_export(tmp_path / "agent")
+        read_agent(tmp_path / "agent")
 
 
 def test_an_export_with_a_changed_number_is_refused(finished, tmp_path):
@@ -163,29 +170,33 @@ def test_an_export_with_a_changed_number_is_refused(finished, tmp_path):
         modules["policy.low_level"]["head"]["linear"]["kernel"][0, 0] += 1e-3
         checkpointer.save(parameters, modules, force=True)
     with pytest.raises(UserError, match=r"is damaged: policy\.low_level has changed"):
-        load_export(tmp_path / "agent")
+        read_agent(tmp_path / "agent")
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"observation_size": 3}, "agent.json: observation_size: input should be"),
-        ({"observation_size": {"targets": "x"}}, "observation_size.targets: input should be a valid integer"),
+        ({"world": 3}, "agent.json: world: input should be a table, not 3"),
+        ({"world": {"observation": {"targets": "x"}}}, "world.observation.targets: input should be a table"),
+        ({"world": {"observation": {"targets": {"shape": [6], "dtype": "x"}}}}, "'x' is no type of numbers"),
         (
-            {"observation_size": {"targets": 6}},
+            {"world": {"observation": {"targets": {"shape": [6]}}}},
             "json: information.high_level: unknown observation",
         ),
-        ({"action_size": "two"}, "agent.json: action_size: input should be a valid integer, not 'two'"),
+        ({"world": {"action_size": "two"}}, "world.action_size: input should be a valid integer, not 'two'"),
         ({"modules": {"critic": 3}}, "agent.json: modules.critic: input should be"),
-        ({"format_version": "1"}, "has format version '1'"),
+        ({"format_version": 1}, "has format version 1; this mjx-hkl 0.1.0 reads 2: export the agent again"),
     ],
 )
 def test_an_export_that_says_something_wrong_is_refused(finished, tmp_path, change, expected):
     shutil.copytree(finished / "export", tmp_path / "agent")
     about = json.loads((tmp_path / "agent" / "agent.json").read_text())
-    (tmp_path / "agent" / "agent.json").write_text(json.dumps({**about, **change}))
+    for name, value in change.items():
+        inner = name == "world" and isinstance(value, dict)
+        about[name] = {**about[name], **value} if inner else value
+    (tmp_path / "agent" / "agent.json").write_text(json.dumps(about))
     with pytest.raises(UserError) as told:
-        load_export(tmp_path / "agent")
+        read_agent(tmp_path / "agent")
     assert expected in str(told.value)
 
 
@@ -193,7 +204,7 @@ def test_an_export_without_parameters_is_refused(finished, tmp_path):
     shutil.copytree(finished / "export", tmp_path / "agent")
     shutil.rmtree(tmp_path / "agent" / "parameters")
     with pytest.raises(UserError, match="incomplete or damaged"):
-        load_export(tmp_path / "agent")
+        read_agent(tmp_path / "agent")
 
 
 def test_evaluate_is_one_json_object_and_agrees_with_the_run(finished, capfd):
@@ -222,14 +233,27 @@ def test_inspect_tells_of_runs_and_exports(finished, capsys):
     assert "sees: proprioception, latent" in capsys.readouterr().out
 
 
-def test_a_finished_run_goes_on_when_given_more_steps(finished, recipe_file, tmp_path):
-    out = tmp_path / "run"
-    short = ["--total-env-steps", "80"]
-    assert run(["train", str(recipe_file), "--out", str(out), *short]) == 0
+def test_inspect_tells_of_a_run_without_a_checkpoint(finished, tmp_path, capsys):
+    lacking = shutil.ignore_patterns("checkpoints", "evaluation.json")
+    shutil.copytree(finished, tmp_path / "run", ignore=lacking)
+    assert run(["inspect", str(tmp_path / "run"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["checkpoint_environment_steps"], found["finished"]) == (None, False)
+    assert (found["total_env_steps"], found["last_metrics"]["environment_steps"]) == (160, 160)
+    assert run(["inspect", str(tmp_path / "run")]) == 0
+    assert "checkpoint_environment_steps: none" in capsys.readouterr().out
+
+
+def test_a_finished_run_goes_on_when_given_more_steps(recipe_file, tmp_path):
+    """As if it had been given them at once, where the learning rates stay: a decay is a share of the run."""
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    constant = ["--algorithm.learning-rate-decay", "0"]
+    assert run(["train", str(recipe_file), "--out", str(whole), *constant]) == 0
+    assert run(["train", str(recipe_file), "--out", str(out), "--total-env-steps", "80", *constant]) == 0
     assert run(["train", str(out), "--resume", "--total-env-steps", "160"]) == 0
     assert session_starts(out / "tensorboard") == [1, 81]
     skip = {"seconds", "environment_steps_per_second"}
-    for a, b in zip(rows(finished), rows(out), strict=True):
+    for a, b in zip(rows(whole), rows(out), strict=True):
         assert {k: v for k, v in a.items() if k not in skip} == {k: v for k, v in b.items() if k not in skip}
 
 
@@ -242,6 +266,57 @@ def test_resume_refuses_another_recipe_and_a_second_run_the_same_folder(finished
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.parametrize("given", ["", "recipe.toml"])
+def test_a_run_is_not_begun_anew_by_accident(finished, given, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert run(["train", str(finished / given)]) == 2
+    assert f"error: {finished} is a run: continue it with --resume, or give" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(("minutes", "saves"), [("1e-9", [40, 80, 120, 160]), ("0", [160]), ("5", [160])])
+def test_checkpoints_are_written_by_time_too(recipe_file, tmp_path, monkeypatch, minutes, saves):
+    found = []
+    monkeypatch.setattr(training_run.checkpoint, "save", lambda *given: found.append(given[2]))
+    options = ["--checkpoint-minutes", minutes]
+    assert run(["train", str(recipe_file), "--out", str(tmp_path / "run"), *options]) == 0
+    assert found == saves
+
+
+def test_a_run_builds_its_world_once(recipe_file, tmp_path, monkeypatch):
+    made, make = [], build.make_world
+    monkeypatch.setattr(build, "make_world", lambda *given: made.append(given) or make(*given))
+    assert run(["train", str(recipe_file), "--out", str(tmp_path / "run")]) == 0
+    assert len(made) == 1
+
+
+def test_a_damaged_checkpoint_is_told_before_anything_is_compiled(finished, tmp_path, monkeypatch, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    arrays = (tmp_path / "run" / "checkpoints" / "160" / "state").glob("ocdbt.process_*/d/*")
+    data = max(arrays, key=lambda path: path.stat().st_size)
+    data.write_bytes(data.read_bytes()[:100])
+    monkeypatch.setattr(training_run.Loop, "compile", lambda self: pytest.fail("compiled"))
+    assert run(["train", str(tmp_path / "run"), "--resume", "--total-env-steps", "200"]) == 2
+    assert "is incomplete or damaged" in capsys.readouterr().err
+
+
+def test_an_agent_is_read_without_the_rest_of_its_checkpoint(finished, monkeypatch):
+    """No world is built, and what is not the agent's is not restored."""
+    monkeypatch.setattr("mjx_hkl.experiments.build.make_world", lambda *_: pytest.fail("built a world"))
+    restored, read = {}, ocp.CheckpointManager.restore
+
+    def restore(self, step, args):
+        found = read(self, step, args=args)
+        restored.update(found.get("state", {}))
+        return found
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
+    find_agent(str(finished))
+    assert restored
+    assert all(name.startswith(("learner.agent.", "learner.average.")) for name in restored)
+
+
 def test_diverged_learning_is_told_and_not_saved(recipe_file, tmp_path, capsys):
     out = tmp_path / "run"
     absurd = ["--algorithm.policy-learning-rate", "1e30", "--algorithm.critic-learning-rate", "1e30"]
@@ -250,6 +325,7 @@ def test_diverged_learning_is_told_and_not_saved(recipe_file, tmp_path, capsys):
     assert not (out / "checkpoints").exists()
     assert all(json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines())
     assert "NaN" not in (out / "metrics.jsonl").read_text()
+    assert [row["diverged"] for row in rows(out)] == [False, True]  # learning begins with the second row
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -286,7 +362,7 @@ def test_several_seeds_have_their_own_metrics_exports_and_evaluations(recipe_fil
     assert [row["seed"] for row in found] == [0, 1] * 4
     assert found[-1]["critic_loss"] != found[-2]["critic_loss"]
     assert len(json.loads((out / "evaluation.json").read_text())) == 2
-    first, second = (load_export(out / "export" / f"seed_{i}").agent for i in range(2))
+    first, second = (read_agent(out / "export" / f"seed_{i}").agent for i in range(2))
     kernels = [agent.critic.members[0].first.kernel[...] for agent in (first, second)]
     assert (kernels[0] != kernels[1]).any()
     assert sorted(p.name for p in (out / "tensorboard").iterdir()) == ["seed_0", "seed_1"]
@@ -297,6 +373,9 @@ def test_list_names_what_is_there(capsys):
     shown = capsys.readouterr().out
     for name in ("ball-go-to-target", "quadruped-go-to-target", "proprioception 14", "isotropic"):
         assert name in shown, shown
+    assert run(["list", "agents"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["ball-to-ant"]]
+    assert line.split() == ["ball-to-ant", "ant-go-to-near-target", "100.0%"]
 
 
 def test_bench_train_reports_what_it_promises(recipe_file, tmp_path, capfd):

@@ -10,15 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tomli_w
-from mjx_hkl.experiments.export import load_export
 
 from mjx_hkl.cli.main import run
 from mjx_hkl.config import to_table
-from mjx_hkl.experiments import export
+from mjx_hkl.experiments import card
+from mjx_hkl.experiments.agent_format import read_agent
 from mjx_hkl.experiments.build import make_loop
 from mjx_hkl.experiments.recipe import TransferConfig, recipe_to_toml
 from mjx_hkl.experiments.transfer import transferred
 from mjx_hkl.models.agent import module_at
+from mjx_hkl.models.default_low_levels import Separate
+from mjx_hkl.models.priors import ARLearned
 
 HIGH, LOW, PRIOR = "policy.high_level", "policy.low_level", "default_policy.high_level"
 
@@ -31,7 +33,7 @@ def written(folder, recipe):
 
 @pytest.fixture(scope="module")
 def recipe(tiny_recipe):
-    default = dataclasses.replace(tiny_recipe.default_policy, high_level="ar_learned", high_level_sizes=(8,))
+    default = dataclasses.replace(tiny_recipe.default_policy, high_level=ARLearned(sizes=(8,)))
     return dataclasses.replace(tiny_recipe, default_policy=default)
 
 
@@ -45,7 +47,7 @@ def pretrained(recipe, tmp_path_factory):
 
 
 def parameters(folder, name):
-    return [np.asarray(x) for x in jax.tree.leaves(module_at(load_export(folder).agent, name))]
+    return [np.asarray(x) for x in jax.tree.leaves(module_at(read_agent(folder).agent, name))]
 
 
 def equal(one, other):
@@ -55,7 +57,7 @@ def equal(one, other):
 def test_frozen_modules_keep_their_bytes_and_initial_ones_learn_on(recipe, pretrained, tmp_path):
     """Three seeds take the two pretrained ones in turn."""
     out = tmp_path / "run"
-    options = ["--transfer.checkpoint", str(pretrained), "--transfer.frozen", LOW, PRIOR]
+    options = ["--transfer.agent", str(pretrained), "--transfer.frozen", LOW, PRIOR]
     options += ["--transfer.initial", "critic", "--algorithm.optimizer", "adamw", "--num-seeds", "3"]
     assert run(["train", written(tmp_path, recipe), "--out", str(out), *options]) == 0
     for seed in range(3):
@@ -70,7 +72,7 @@ def test_what_is_taken_is_equal_at_the_start(recipe, pretrained, tmp_path):
     """With nothing learned what is initial is still equal, and what is new is new."""
     source = pretrained / "export" / "seed_1"
     untrained = dataclasses.replace(recipe, total_env_steps=40, min_replay=100)
-    options = ["--transfer.checkpoint", str(source), "--transfer.initial", LOW, "critic"]
+    options = ["--transfer.agent", str(source), "--transfer.initial", LOW, "critic"]
     out = tmp_path / "run"
     assert run(["train", written(tmp_path, untrained), "--out", str(out), *options]) == 0
     for name, taken in ((LOW, True), ("critic", True), (HIGH, False), (PRIOR, False)):
@@ -81,7 +83,7 @@ def test_a_transfer_moves_the_learner_alone(recipe, pretrained):
     """A second replay beside the first would not fit where one does."""
     loop = make_loop(recipe)
     state = loop.init()
-    sources = [load_export(pretrained / "export" / "seed_0")]
+    sources = [read_agent(pretrained / "export" / "seed_0")]
     placed = loop.place(transferred(state, sources, TransferConfig("there", initial=("critic",))))
     assert all(a is b for a, b in zip(*map(jax.tree.leaves, (placed.replay, state.replay)), strict=True))
     taken, there = placed.learner.agent.critic, sources[0].agent.critic
@@ -91,10 +93,10 @@ def test_a_transfer_moves_the_learner_alone(recipe, pretrained):
 
 def test_a_shared_low_level_starts_a_separate_one_beside_its_frozen_self(recipe, pretrained, tmp_path):
     """Figure 6: π0^L frozen, π^L its own from the same weights."""
-    default = dataclasses.replace(recipe.default_policy, low_level="separate", low_level_sizes=(8,))
+    default = dataclasses.replace(recipe.default_policy, low_level=Separate(sizes=(8,)))
     separate = dataclasses.replace(recipe, default_policy=default)
     own = "default_policy.low_level"
-    options = ["--transfer.checkpoint", str(pretrained), "--transfer.frozen", own, "--transfer.initial", LOW]
+    options = ["--transfer.agent", str(pretrained), "--transfer.frozen", own, "--transfer.initial", LOW]
     out = tmp_path / "run"
     assert run(["train", written(tmp_path, separate), "--out", str(out), *options]) == 0
     source = pretrained / "export" / "seed_0"
@@ -109,7 +111,7 @@ def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
     information = dataclasses.replace(recipe.information, high_level=("targets", "instruction"))
     ball = dataclasses.replace(recipe, information=information)
     assert run(["train", written(tmp_path, ball), "--out", str(tmp_path / "ball")]) == 0
-    options = ["--transfer.checkpoint", str(tmp_path / "ball"), "--transfer.frozen", HIGH, PRIOR]
+    options = ["--transfer.agent", str(tmp_path / "ball"), "--transfer.frozen", HIGH, PRIOR]
     ant = ["--environment", "ant-go-to-target", "--out", str(tmp_path / "ant")]
     assert run(["train", written(tmp_path, ball), *ant, *options]) == 0
     assert equal(
@@ -121,18 +123,27 @@ def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
     ("options", "expected"),
     [
         (["--transfer.frozen", LOW, "--environment", "ant-go-to-target"], "body is ball there and ant here"),
-        (["--transfer.frozen", HIGH, "--policy.high-level", "8", "3"], "latent size is 2 there and 3 here"),
-        (["--transfer.frozen", LOW, "--policy.low-level", "9"], "same layer sizes"),
+        (
+            ["--transfer.frozen", HIGH, "--policy.high-level.latent-size", "3"],
+            "latent size is 2 there and 3 here",
+        ),
+        (
+            ["--transfer.frozen", LOW, "--policy.low-level.sizes", "9"],
+            "shape of head.linear.kernel is [8, 4] there and [9, 4] here; give both recipes the same layer",
+        ),
         (
             ["--transfer.frozen", HIGH, "--information.high-level", "targets", "instruction"],
             "input is instruction, proprioception, targets, previous latent there",
         ),
-        (["--transfer.frozen", LOW, "--policy.action-scale", "0.1", "1"], "policy.action_scale"),
+        (
+            ["--transfer.frozen", LOW, "--policy.low-level.scale", "0.1", "1"],
+            "range of scales is 0.05, 1.0 there and 0.1, 1.0 here",
+        ),
         (["--transfer.frozen", "policy.lowlevel"], "did you mean policy.low_level"),
-        (["--transfer.frozen", f"{LOW}=policy.low"], "the checkpoint has unknown module 'policy.low'"),
+        (["--transfer.frozen", f"{LOW}=policy.low"], "the other agent has unknown module 'policy.low'"),
         (["--transfer.frozen", "default_policy.low_level"], "unknown module 'default_policy.low_level'"),
         (["--transfer.frozen", LOW, "--transfer.initial", LOW], "policy.low_level is taken twice"),
-        ([], "transfer needs a checkpoint, and frozen or initial modules"),
+        ([], "transfer needs an agent, and frozen or initial modules"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(recipe, pretrained, tmp_path, capsys, options, expected):
@@ -142,7 +153,7 @@ def test_what_does_not_fit_is_refused_in_one_line(recipe, pretrained, tmp_path, 
         written(tmp_path, recipe),
         "--out",
         str(out),
-        "--transfer.checkpoint",
+        "--transfer.agent",
         str(pretrained),
     ]
     capsys.readouterr()
@@ -157,7 +168,7 @@ def test_coordinates_in_another_unit_do_not_fit(recipe, pretrained, tmp_path, ca
     monkeypatch.chdir(tmp_path)
     Path("other.toml").write_text('extends = "ball-go-to-target"\n[task]\ndistance_unit = 1.0\n')
     command = ["train", written(tmp_path, recipe), "--environment", "other.toml", "--total-env-steps", "40"]
-    command += ["--transfer.checkpoint", str(pretrained), "--transfer.frozen"]
+    command += ["--transfer.agent", str(pretrained), "--transfer.frozen"]
     assert run([*command, HIGH]) == 2
     assert "unit of distance is 4.0 m there and 1.0 m here" in capsys.readouterr().err
     assert run([*command, LOW]) == 0  # which sees the body alone
@@ -168,21 +179,22 @@ def test_an_export_acts_without_this_package(pretrained):
     script = Path(__file__).parents[2] / "docs" / "example" / "act_without_us.py"
     example = runpy.run_path(str(script))
     folder = pretrained / "export" / "seed_0"
-    agent = load_export(folder).agent
+    agent = read_agent(folder).agent
     about, loaded = example["load"](folder)
-    keys = jax.random.split(jax.random.key(0), len(about["observation_size"]))
+    groups = about["world"]["observation"]
+    keys = jax.random.split(jax.random.key(0), len(groups))
     observation = {
-        name: jax.random.normal(key, (n,))
-        for key, (name, n) in zip(keys, about["observation_size"].items(), strict=True)
+        name: jax.random.normal(key, spec["shape"])
+        for key, (name, spec) in zip(keys, groups.items(), strict=True)
     }
-    latent = agent.policy.latent(observation, jnp.zeros(agent.policy.latent_size)).mean
-    expected = agent.action(observation, latent).mean
+    _, step = agent.step(agent.start(()), observation, jnp.array(True), agent.no_noise(()))
+    expected = step.action
     np.testing.assert_allclose(example["act"](about, loaded, observation), expected, atol=1e-5)
 
 
 def chain(folder, recipe, changes):
     """A recipe with a variant that transfers from another one."""
-    taken = {"checkpoint": ":pretrained", "frozen": [LOW]}
+    taken = {"agent": ":pretrained", "frozen": [LOW]}
     variants = {"transferred": {"transfer": taken, **changes}, "pretrained": {}}
     path = folder / "chain.toml"
     path.write_text(tomli_w.dumps({**to_table(recipe), "variants": variants}), encoding="utf-8")
@@ -190,9 +202,11 @@ def chain(folder, recipe, changes):
 
 
 def test_reproduce_refuses_what_will_not_fit_before_it_trains(recipe, tmp_path, capsys):
-    path = chain(tmp_path, recipe, {"policy": {"low_level": [5]}})
+    path = chain(tmp_path, recipe, {"policy": {"low_level": {"sizes": [5]}}})
     assert run(["reproduce", str(path), "--out", str(tmp_path / "chain")]) == 2
-    assert "policy.low_level does not fit the checkpoint's policy.low_level: shape" in capsys.readouterr().err
+    assert (
+        "policy.low_level does not fit the other agent's policy.low_level: shape" in capsys.readouterr().err
+    )
     assert not (tmp_path / "chain").exists()
 
 
@@ -202,8 +216,7 @@ def test_reproduce_chains_pretraining_and_transfer(recipe, tmp_path):
     assert run(["reproduce", str(path), "--out", str(out), "--only", "transferred"]) == 0
     exports = [out / name / "export" for name in ("pretrained", "transferred")]
     assert equal(*(parameters(export, LOW) for export in exports))
-    card = (exports[1] / "README.md").read_text()
-    assert "see agent.json" in card  # train/ has no tiny
-    command = export._command(load_export(exports[1]).recipe)
+    assert "see agent.json" in (exports[1] / "README.md").read_text()  # train/ has no tiny
+    command = card.command(read_agent(exports[1]).recipe)
     assert command == "mjx-hkl reproduce tiny --only transferred --num-seeds 1"
     assert run(["train", f"{path}:transferred", "--out", str(tmp_path / "alone")]) == 2

@@ -7,11 +7,12 @@ import re
 import jax
 import numpy as np
 
+from mjx_hkl.experiments.agent_format import KnownAgent
 from mjx_hkl.experiments.build import make_loop, resolve
-from mjx_hkl.experiments.export import Export
 from mjx_hkl.experiments.recipe import TransferConfig, load_recipe
 from mjx_hkl.experiments.training_run import agent_of_seed
 from mjx_hkl.experiments.transfer import transferred
+from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import module_at
 
 
@@ -62,7 +63,9 @@ def compare(recipe):
 
 def transfer(recipe):
     """Whether a low level taken from another agent is the same on eight devices after training above it."""
-    source = Export(agent_of_seed(make_loop(recipe).init(), 0), recipe, {})
+    loop = make_loop(recipe)
+    world = WorldSpecs.of(loop.schedule.train_step.environment.env)
+    source = KnownAgent(agent_of_seed(loop.init(), 0), recipe, world)
     config = TransferConfig("there", frozen=("policy.low_level",))
     loop = make_loop(dataclasses.replace(recipe, seed=1, num_devices=8, transfer=config))
     *_, (state, _) = loop.intervals(loop.place(transferred(loop.init(), [source], config)))
