@@ -7,21 +7,28 @@ RECIPE ?= ball-go-to-target
 comma := ,
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null)
 EXTRAS := test$(if $(GPU),$(comma)cuda)
+# A file of pip's constraints, as .ci/run has one.
+CONSTRAINTS ?=
 
-.PHONY: train test lint pictures clean
+.PHONY: train test suite lint hooks pictures clean
 .DEFAULT_GOAL := train
 
 train: $(VENV)/.ready  ## train RECIPE (make train RECIPE=ant-go-to-target ARGS="--num-envs 4096")
 	$(BIN)/mjx-hkl train $(RECIPE) $(ARGS)
 
-test: $(VENV)/.ready lint  ## lint, types and all tests; where there is a GPU, those for one on it
+test: lint suite  ## lint, types and all tests
+
+suite: $(VENV)/.ready  ## all tests; where there is a GPU, those for one on it
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 	$(if $(GPU),XLA_FLAGS= $(BIN)/python -m pytest -m "gpu or accelerator" $(ARGS) || test $$? -eq 5)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+hooks: $(VENV)/.ready  ## lint and types at every commit
+	$(BIN)/pre-commit install
 
 pictures: $(VENV)/.ready  ## docs/worlds/: every environment in one picture
 	mkdir -p docs/worlds
@@ -31,8 +38,8 @@ pictures: $(VENV)/.ready  ## docs/worlds/: every environment in one picture
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* dist .pytest_cache .ruff_cache

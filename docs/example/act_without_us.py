@@ -1,6 +1,8 @@
 """The mean action of an exported hierarchical agent, with Orbax and JAX alone.
 
-python act_without_us.py EXPORT: for an observation of zeros.
+python act_without_us.py AGENT: the first action of an episode, for an observation of zeros.
+
+It knows networks of kind "mlp", continuous actions and groups that are vectors. It knows no encoders.
 """
 
 import json
@@ -13,8 +15,12 @@ import orbax.checkpoint as ocp
 
 
 def load(folder: Path) -> tuple[dict, dict]:
-    """What an export says of itself, and its parameters by module."""
+    """What an agent says of itself, and its parameters by module."""
     about = json.loads((folder / "agent.json").read_text())
+    if about["format_version"] != 2:
+        sys.exit(f"{folder} has format version {about['format_version']}; this script reads version 2")
+    if about["recipe"]["encoders"] or about["recipe"]["policy"]["actions"] != "gaussian":
+        sys.exit(f"{folder} has encoders or discrete actions, which this script does not know")
     with ocp.StandardCheckpointer() as checkpointer:
         return about, checkpointer.restore(folder.absolute() / "parameters")
 

@@ -37,10 +37,10 @@ def main(arguments: list[str]) -> int:
 
     from mjx_hkl.analysis.kl_field import draw, kl_field
     from mjx_hkl.environments.grid import CellWorld
-    from mjx_hkl.experiments.agents import find_agent
+    from mjx_hkl.experiments.agents import load_agent
     from mjx_hkl.experiments.players import evaluation_environment
 
-    known = find_agent(command.agent, command.seed_index)
+    known = load_agent(command.agent, command.seed_index)
     world = evaluation_environment(known, 1).env
     if not isinstance(world, CellWorld):
         raise UserError(f"{command.agent} is an agent of {known.recipe.environment}, not of a grid world")

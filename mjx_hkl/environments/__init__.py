@@ -32,6 +32,16 @@ def make_world(name: str, engine: str = "auto") -> World:
     return GridWorld(config)
 
 
+def make_worlds(name: str, num_envs: int, engine: str = "auto") -> VectorEnvironment:
+    """Many copies of the world that `make_world` makes, stepped side by side.
+
+    Raises:
+      UserError: there is none, or it says something wrong.
+    """
+    world = make_world(name, engine)
+    return VectorEnvironment(world, num_envs, world.episode_length)
+
+
 __all__ = [
     "AdaptedWorld",
     "EnvironmentConfig",
@@ -45,4 +55,5 @@ __all__ = [
     "World",
     "load_environment",
     "make_world",
+    "make_worlds",
 ]

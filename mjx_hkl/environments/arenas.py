@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Bool, Float
 
-from mjx_hkl.config import NonNegativeFloat, PositiveFloat
+from mjx_hkl.environments.numbers import Coordinate, Distance, Metres
 from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.kinds import Kinds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +60,9 @@ class Arena(Protocol):
 class Area:
     """A flat square; without walls, `size` bounds where things start, not where they may go."""
 
-    size: PositiveFloat = 8.0  # metres, side of the square
+    size: Metres = 8.0  # metres, side of the square
     walls: bool = False  # nothing may leave: slides are limited, legged bodies end their episode
-    margin: NonNegativeFloat = 0.5  # metres beyond a walled square where a legged body's episode ends
+    margin: Distance = 0.5  # metres beyond a walled square where a legged body's episode ends
 
     @property
     def half_width(self) -> float:
@@ -112,11 +113,11 @@ class Corridor:
     There is no floor, and there are no walls: whoever leaves a platform falls.
     """
 
-    before: PositiveFloat = 4.0  # metres from the start to the gap
-    after: PositiveFloat = 4.0  # metres from the gap to the corridor's end
-    width: PositiveFloat = 3.0  # metres
-    rest: PositiveFloat = 2.0  # metres of platform behind the start and beyond the end
-    fall_height: float = 0.0  # metres; the episode ends where the torso's centre is lower
+    before: Metres = 4.0  # metres from the start to the gap
+    after: Metres = 4.0  # metres from the gap to the corridor's end
+    width: Metres = 3.0  # metres
+    rest: Metres = 2.0  # metres of platform behind the start and beyond the end
+    fall_height: Coordinate = 0.0  # metres; the episode ends where the torso's centre is lower
 
     def build(self, spec: mujoco.MjSpec) -> list[str]:
         """See `Arena.build`."""
@@ -183,4 +184,4 @@ def _add_grid(spec: mujoco.MjSpec) -> None:
 
 _GREY = [0.5, 0.5, 0.5, 1]  # MuJoCo's default, under which the material shows
 _THICKNESS = 1.0  # metres; who falls beside a platform meets its face, not its underside
-ARENAS = {"area": Area, "corridor": Corridor}
+ARENAS = Kinds("[arena]", {"area": Area, "corridor": Corridor}, requires=("build", "height", "is_out"))

@@ -5,6 +5,7 @@ The parts: the body `torso`, carried either by a free joint or by slides x, y, z
 with the ground and with boxes.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable
 
@@ -16,8 +17,8 @@ from jaxtyping import Array, Float
 from mujoco import mjx
 
 from mjx_hkl import resources
-from mjx_hkl.config import PositiveFloat
-from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.numbers import Amount
+from mjx_hkl.environments.physics import PhysicsState, no_log_file
 from mjx_hkl.environments.rotations import quaternion_matrix, turn_matrix, turn_quaternion
 from mjx_hkl.errors import UserError
 
@@ -29,11 +30,11 @@ GroundHeight = Callable[[Float[Array, "n 2"], PhysicsState], Float[Array, " n"]]
 class ProprioceptionConfig:
     """The `[proprioception]` table: units that bring what the body feels to the order of one."""
 
-    joint_velocity_unit: PositiveFloat = 10.0  # rad/s
-    velocity_unit: PositiveFloat = 2.0  # m/s, velocimeter
-    angular_velocity_unit: PositiveFloat = 5.0  # rad/s, gyro
-    acceleration_unit: PositiveFloat = 50.0  # m/s^2, accelerometer
-    max_acceleration: PositiveFloat = 5.0  # in that unit; impacts are clipped
+    joint_velocity_unit: Amount = 10.0  # rad/s
+    velocity_unit: Amount = 2.0  # m/s, velocimeter
+    angular_velocity_unit: Amount = 5.0  # rad/s, gyro
+    acceleration_unit: Amount = 50.0  # m/s^2, accelerometer
+    max_acceleration: Amount = 5.0  # in that unit; impacts are clipped
 
 
 @flax.struct.dataclass
@@ -70,7 +71,8 @@ def load_body(name: str) -> mujoco.MjSpec:
     """
     path = resources.find("body", name, "envs/bodies", ".xml")
     try:
-        return mujoco.MjSpec.from_file(str(path))
+        with no_log_file():
+            return mujoco.MjSpec.from_file(str(path))
     except ValueError as error:
         raise UserError(f"body {name!r}: {' '.join(str(error).split())}") from error
 
@@ -84,6 +86,7 @@ class Body:
     Attributes:
       mass: kg.
       radius: from the torso's centre to the outermost part that collides, over the ground, metres.
+      falls: whether nothing but a collision holds it up.
     """
 
     def __init__(self, model: mujoco.MjModel, config: ProprioceptionConfig):
@@ -94,10 +97,7 @@ class Body:
         self._config = config
         root = [model.joint(torso.jntadr[0] + i) for i in range(torso.jntnum[0])]
         self._free = [joint.type[0] for joint in root] == [_JOINT.mjJNT_FREE]
-        if not self._free and [joint.type[0] for joint in root] != 3 * [_JOINT.mjJNT_SLIDE] + [
-            _JOINT.mjJNT_HINGE
-        ]:
-            raise UserError("the body's 'torso' needs a free joint, or slides x, y, z and an upright hinge")
+        _require_root(model, torso.id, root)
         self._root_qpos = root[0].qposadr[0]
         self._root_qvel = root[0].dofadr[0]
         self._spawn = jnp.asarray(model.body_pos[torso.id], jnp.float32)
@@ -111,15 +111,16 @@ class Body:
         self._foot_radius = model.geom_size[self._feet, 0]
         if (model.geom_type[self._feet] != mujoco.mjtGeom.mjGEOM_SPHERE).any():
             raise UserError("the body's geoms whose name ends in 'foot' must be spheres")
-        if not model.nu:
-            raise UserError("the body has no actuators: it could not act")
+        _require_felt(own)
+        _require_dynamics(model)
         self._torso_id = torso.id
         self._root = np.arange(7 if self._free else 4) + self._root_qpos
         self._rest = model.qpos0
-        self._kinematic_model = mjx.put_model(model, impl="jax")
-        self._kinematic_data = mjx.make_data(model, impl="jax")
         self.mass = float(model.body_subtreemass[torso.id])
         self.radius = _radius(model, torso.id)
+        vertical = root[0 if self._free else 2]
+        self.falls = bool(self._gravity.any() and not model.jnt_limited[vertical.id])
+        self._kinematic_model, self._kinematic_data = _kinematic(model)
 
     def place(
         self, qpos: Float[Array, " nq"], position: Float[Array, " 2"], heading: Float[Array, ""]
@@ -175,6 +176,57 @@ class Body:
         qpos = posture[: self._kinematic_model.nq].at[self._root].set(self._rest[self._root])
         data = mjx.kinematics(self._kinematic_model, self._kinematic_data.replace(qpos=qpos))
         return (data.geom_xpos[self._feet] - data.xpos[self._torso_id]) @ data.xmat[self._torso_id]
+
+
+def _require_root(model: mujoco.MjModel, torso: int, root: list) -> None:
+    """Raises UserError where the torso is not carried as `place` and `frame` assume."""
+    types = [joint.type[0] for joint in root]
+    planar = types == 3 * [_JOINT.mjJNT_SLIDE] + [_JOINT.mjJNT_HINGE]
+    upright = planar and np.allclose([joint.axis for joint in root], [*np.eye(3), [0, 0, 1]])
+    if not upright and types != [_JOINT.mjJNT_FREE]:
+        raise UserError("the body's 'torso' needs a free joint, or slides x, y, z and an upright hinge")
+    if model.body_parentid[torso] != 0 or not np.allclose(model.body_quat[torso], [1, 0, 0, 0]):
+        raise UserError("the body's 'torso' must lie in the worldbody itself, and not be turned")
+
+
+def _require_felt(joints: list) -> None:
+    """Raises UserError for a joint beyond the torso whose position is more than one number."""
+    for joint in joints:
+        kind = _JOINT(joint.type[0])
+        if kind not in (_JOINT.mjJNT_SLIDE, _JOINT.mjJNT_HINGE):
+            word = kind.name.removeprefix("mjJNT_").lower()
+            raise UserError(f"the body's joint {joint.name!r} is a {word} joint; use hinges or slides")
+
+
+def _require_dynamics(model: mujoco.MjModel) -> None:
+    """Raises UserError where it could not act, or would act from more than positions and velocities."""
+    if not model.nu:
+        raise UserError("the body has no actuators: it could not act")
+    if model.na:
+        name = model.actuator(int(np.argmax(model.actuator_dyntype > 0))).name
+        raise UserError(
+            f"the body's actuator {name!r} has an activation, which no state here carries from step to step;"
+            " use motors, or position or velocity actuators without a time constant"
+        )
+    if model.nmocap:
+        raise UserError("the body has a mocap body; only an arena may have those")
+    for flag in ("contact", "constraint", "actuation"):
+        if model.opt.disableflags & getattr(mujoco.mjtDisableBit, f"mjDSBL_{flag.upper()}"):
+            raise UserError(f"the body's file switches off {flag}: leave that flag out of its options")
+    if (model.dof_damping < 0).any():
+        name = model.joint(int(model.dof_jntid[np.argmax(model.dof_damping < 0)])).name
+        raise UserError(f"the body's joint {name!r} has a negative damping, which makes it ever faster")
+
+
+def _kinematic(model: mujoco.MjModel) -> tuple[mjx.Model, mjx.Data]:
+    """The model and data for MJX's kinematics, in which nothing collides."""
+    still = copy.copy(model)
+    still.geom_contype[:] = still.geom_conaffinity[:] = 0
+    try:
+        with np.errstate(over="ignore"):  # of numbers that are refused where their world starts
+            return mjx.put_model(still, impl="jax"), mjx.make_data(still, impl="jax")
+    except NotImplementedError as error:
+        raise UserError(f"MJX cannot simulate the body: {error}") from error
 
 
 def _radius(model: mujoco.MjModel, torso: int) -> float:

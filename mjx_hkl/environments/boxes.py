@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mjx_hkl.config import NonNegativeFloat, Positive, PositiveFloat
+from mjx_hkl.environments.numbers import Amount, Metres, Rate, Things
 from mjx_hkl.environments.rotations import quaternion_matrix, turn_matrix, turn_quaternion
 
 # Six of the eight as in the paper, which does not say which: the ground's four, then the two above the
@@ -24,13 +24,13 @@ _COLORS = ([0.85, 0.65, 0.25, 1], [0.35, 0.65, 0.85, 1], [0.75, 0.45, 0.75, 1], 
 class BoxesConfig:
     """The `[boxes]` table of an environment file."""
 
-    count: Positive = 1
-    size: PositiveFloat = 0.5  # metres, side of the cube
-    mass_ratio: PositiveFloat = 0.25  # mass of a box in masses of the body
-    drag: NonNegativeFloat = 5.0  # 1/s; a planar box left alone slows down at this rate
-    friction: PositiveFloat = 0.5  # sliding, with bodies, boxes, and with the floor where it is free
+    count: Things = 1
+    size: Metres = 0.5  # metres, side of the cube
+    mass_ratio: Amount = 0.25  # mass of a box in masses of the body
+    drag: Rate = 5.0  # 1/s; a planar box left alone slows down at this rate
+    friction: Amount = 0.5  # sliding, with bodies, boxes, and with the floor where it is free
     condim: Literal[1, 3] = 3  # of contacts; 1 has no friction
-    clearance: PositiveFloat = 0.6  # metres between the walls and the region of box centres
+    clearance: Metres = 0.6  # metres between the walls and the region of box centres
     joint: Literal["planar", "free"] = "planar"  # free boxes lie on the floor and can tip
 
     @property
@@ -125,7 +125,7 @@ class Boxes:
     def __init__(self, model: mujoco.MjModel, config: BoxesConfig | None):
         self._size = config.size if config else 0.0
         self._free = config is not None and config.joint == "free"
-        count = config.count if config else 0
+        self.count = count = config.count if config else 0
         addresses = [
             int(model.jnt_qposadr[model.body_jntadr[model.body(f"box{i}").id]]) for i in range(count)
         ]

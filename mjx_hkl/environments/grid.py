@@ -11,7 +11,8 @@ from annotated_types import Ge
 from brax.envs.base import Env, State
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from mjx_hkl.config import NonNegativeFloat, Positive, PositiveFloat, to_table
+from mjx_hkl.config import to_table
+from mjx_hkl.environments.numbers import Amount, Rate, Repeats, Steps
 from mjx_hkl.environments.world import ActionKind, Draw, sizes_of
 from mjx_hkl.specs import ArraySpec
 
@@ -24,13 +25,13 @@ class GridConfig:
     """An environment file of `kind = "grid"`."""
 
     kind: Literal["grid"]
-    step_size: Positive = 1  # n: actions in one direction that move the body by one cell
-    size: Annotated[int, Ge(2)] = 8  # cells along each side
-    reward_at_goal: PositiveFloat = 1.0
-    step_cost: NonNegativeFloat = 0.1  # of every action
-    wall_cost: NonNegativeFloat = 0.2  # of running into a wall
+    step_size: Repeats = 1  # n: actions in one direction that move the body by one cell
+    size: Annotated[Repeats, Ge(2)] = 8  # cells along each side
+    reward_at_goal: Amount = 1.0
+    step_cost: Rate = 0.1  # of every action
+    wall_cost: Rate = 0.2  # of running into a wall
     low_level_information: tuple[str, ...] = ("proprioception",)  # where a recipe does not say
-    episode_length: Positive = 400  # actions until truncation
+    episode_length: Steps = 400  # actions until truncation
 
 
 @flax.struct.dataclass

@@ -1,15 +1,19 @@
 """What every physics engine shares: the state that is carried between control steps, and the interface."""
 
+import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import mujoco
+import numpy as np
 from jaxtyping import Array, Float
 
-from mjx_hkl.config import Positive, PositiveFloat
+from mjx_hkl.environments.numbers import Amount, Repeats, Seconds
 
 # A context. TF32 would corrupt the constraint solve and the observations on recent GPUs.
 full_precision = functools.partial(jax.default_matmul_precision, "highest")
@@ -19,13 +23,13 @@ full_precision = functools.partial(jax.default_matmul_precision, "highest")
 class PhysicsConfig:
     """The `[physics]` table of an environment file."""
 
-    timestep: PositiveFloat = 0.005  # seconds per physics step
-    substeps: Positive = 5  # physics steps per control step
+    timestep: Seconds = 0.005  # seconds per physics step
+    substeps: Repeats = 5  # physics steps per control step
     solver: Literal["newton", "cg"] = "newton"
-    iterations: Positive = 2
-    ls_iterations: Positive = 4
+    iterations: Repeats = 2
+    ls_iterations: Repeats = 4
     eulerdamp: bool = False  # integrate joint damping implicitly
-    max_velocity: PositiveFloat = 1000.0  # generalized; beyond it the state is a simulator fault
+    max_velocity: Amount = 1000.0  # generalized; beyond it the state is a simulator fault
 
 
 @flax.struct.dataclass
@@ -58,6 +62,26 @@ class Engine(Protocol):
     ) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
         """One control step: `substeps` physics steps under constant control, and `qpos` after each."""
         ...
+
+
+@contextlib.contextmanager
+def no_log_file() -> Iterator[None]:
+    """MuJoCo says nothing: it would print its warnings and append each to a file in this folder."""
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
+def control_of(model: mujoco.MjModel) -> Callable[[Float[Array, " nu"]], Float[Array, " nu"]]:
+    """From an action in [-1, 1] to a control: over the range of each actuator that has one, else as it is."""
+    low, high = np.where(model.actuator_ctrllimited[:, None], model.actuator_ctrlrange, (-1.0, 1.0)).T
+    scale, middle = (high - low) / 2, (high + low) / 2
+    if (scale == 1).all() and (middle == 0).all():
+        return lambda action: action
+    return lambda action: jnp.asarray(middle, jnp.float32) + jnp.asarray(scale, jnp.float32) * action
 
 
 def set_options(spec: mujoco.MjSpec, config: PhysicsConfig) -> None:

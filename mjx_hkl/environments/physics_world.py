@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from mjx_hkl.config import to_table
 from mjx_hkl.environments.boxes import Boxes
-from mjx_hkl.environments.composition import EnvironmentConfig, compose
+from mjx_hkl.environments.checks import require_groups, require_outcome, require_start, require_starts
+from mjx_hkl.environments.composition import Composition, EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
-from mjx_hkl.environments.physics import PhysicsState, full_precision
+from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
 from mjx_hkl.environments.scene import Marks, Scene
 from mjx_hkl.environments.world import ActionKind, Draw, sizes_of, specs_of
 from mjx_hkl.errors import UserError
@@ -28,8 +29,11 @@ class WorldState:
     task: Any
 
 
+_STARTS = 16  # looked at before training, where the ground is not the same everywhere
+
+
 class PhysicsWorld(Env):
-    """Observations are a dict of named groups; actions are clipped to [-1, 1].
+    """Observations are a dict of named groups; actions are in [-1, 1], which spans each actuator's range.
 
     `metrics` has `success` and `fault` (a simulator state that is not finite or absurdly fast: the
     episode ends and the step must not be learned from). The time limit is the vectorizer's business.
@@ -40,12 +44,15 @@ class PhysicsWorld(Env):
     def __init__(self, config: EnvironmentConfig, engine: str = "auto"):
         self.config = config
         parts = compose(config)
-        self.stage, self.task, self.body = parts.stage, parts.task, parts.body
-        self.engine = make_engine(engine, parts.model, config.physics.substeps)
+        self.stage, self.body, self.task = parts.stage, parts.body, config.task
         self.boxes = Boxes(parts.model, config.boxes)
+        self._num_velocities = parts.model.nv
         self._rest = jnp.asarray(parts.model.qpos0, jnp.float32)
         self._mocap_rest = jnp.asarray(parts.model.body_pos[parts.model.body_mocapid >= 0], jnp.float32)
+        self._to_control = control_of(parts.model)
         self._specs = specs_of(self)
+        self._require_sound(parts)
+        self.engine = make_engine(engine, parts.model, config.physics.substeps)
 
     def reset(self, rng: PRNGKeyArray) -> State:
         """A fresh random start: everything is drawn from `rng`, nothing is cached."""
@@ -57,22 +64,24 @@ class PhysicsWorld(Env):
         with full_precision():
             return self._step(state, action)
 
-    def _reset(self, rng: PRNGKeyArray) -> State:
+    def _start(self, rng: PRNGKeyArray) -> WorldState:
         task_key, heading_key, boxes_key = jax.random.split(rng, 3)
         start = self.task.reset(task_key, self.stage)
-        if self.config.boxes is not None and start.boxes is None:
-            raise UserError("there are [boxes], but the task does not place any")
+        require_start(start, self.boxes.count, len(self._mocap_rest))
         heading = _any_heading(heading_key, ()) if start.heading is None else start.heading
         qpos = self.body.place(self._rest, start.position, heading)
         if start.boxes is not None:
             qpos = self.boxes.place(qpos, start.boxes, _any_heading(boxes_key, (len(start.boxes),)))
-        velocity = jnp.zeros(self.engine.model.nv)
+        velocity = jnp.zeros(self._num_velocities)
         mocap_pos = self._mocap_rest if start.mocap_pos is None else start.mocap_pos
-        physics = PhysicsState(qpos, velocity, velocity, mocap_pos)
-        zero = jnp.zeros(())
+        return WorldState(PhysicsState(qpos, velocity, velocity, mocap_pos), start.state)
+
+    def _reset(self, rng: PRNGKeyArray) -> State:
+        world = self._start(rng)
+        scene, zero = self.scene(world.physics, world.physics.qpos[None]), jnp.zeros(())
         return State(
-            pipeline_state=WorldState(physics, start.state),  # pyright: ignore - Brax means its own
-            obs=self._observe(physics, start.state, self.scene(physics, qpos[None]), self._rest),
+            pipeline_state=world,  # pyright: ignore - Brax means its own
+            obs=self._observe(world.physics, world.task, scene, self._rest),
             reward=zero,
             done=zero,
             metrics={"success": zero, "fault": zero},
@@ -81,7 +90,9 @@ class PhysicsWorld(Env):
     def _step(self, state: State, action: Float[Array, " nu"]) -> State:
         world = cast(WorldState, state.pipeline_state)
         with jax.named_scope("physics"):
-            physics, qpos_during = self.engine.step(world.physics, jnp.clip(action, -1.0, 1.0))
+            physics, qpos_during = self.engine.step(
+                world.physics, self._to_control(jnp.clip(action, -1.0, 1.0))
+            )
         scene = self.scene(physics, qpos_during)
         outcome = self.task.reward(world.task, scene)
         task = world.task if outcome.state is None else outcome.state
@@ -164,7 +175,31 @@ class PhysicsWorld(Env):
         self, physics: PhysicsState, task: Any, scene: Scene, posture: Float[Array, " nq"]
     ) -> dict[str, Shaped[Array, "..."]]:
         proprioception = self.body.proprioception(physics, scene.frame, posture, self.stage.arena.height)
-        return {"proprioception": proprioception, **self.task.observe(task, scene)}
+        senses, asked = {"proprioception": proprioception}, self.task.observe(task, scene)
+        require_groups(senses, asked)
+        return {**senses, **asked}
+
+    def _require_sound(self, parts: Composition) -> None:
+        """Raises UserError where a reward is none, or starts lie in the ground or outside of the arena."""
+
+        def begin(key: PRNGKeyArray) -> tuple[PhysicsState, Array]:
+            world = self._start(key)
+            scene = self.scene(world.physics, world.physics.qpos[None])
+            require_outcome(self.task.reward(world.task, scene), world.task)
+            return world.physics, self._is_lost(scene)
+
+        jax.eval_shape(begin, jax.random.key(0))
+        name, qpos, mocap_pos = self.config.body, self._rest[None], self._mocap_rest[None]
+        if (
+            not parts.is_flat
+        ):  # on level ground the model's own place is like any other, and quickly looked at
+            with full_precision():
+                physics, lost = jax.jit(jax.vmap(begin))(jax.random.split(jax.random.key(0), _STARTS))
+            if lost.any():
+                raise UserError(f"body {name!r} starts outside of the arena, which ends its episodes at once")
+            qpos, mocap_pos = physics.qpos, physics.mocap_pos
+        limit = self.config.physics.max_velocity
+        require_starts(name, parts.model, qpos, mocap_pos, parts.ground, limit)
 
     def _is_lost(self, scene: Scene) -> Array:
         """On its side, or out of the arena, the body or a box that could tip or slide there."""

@@ -34,11 +34,10 @@ class Stage:
         """
         lacking = [name for name in attributes if not hasattr(self.arena, name)]
         if lacking:
-            having = " or ".join(f'"{kind}"' for kind, cls in ARENAS.items() if _has(cls, attributes))
-            kind = next((kind for kind, cls in ARENAS.items() if type(self.arena) is cls), None)
+            having = " or ".join(f'"{kind}"' for kind, cls in ARENAS.known.items() if _has(cls, attributes))
             raise UserError(
                 f"[task] needs an [arena] with {', '.join(attributes)}, as kind {having} has;"
-                f" {kind or type(self.arena).__name__} has no {', '.join(lacking)}"
+                f" {ARENAS.name_of(self.arena)} has no {', '.join(lacking)}"
             )
         return self.arena
 

@@ -175,7 +175,7 @@ def _with_parameters(abstract: Agent, modules: dict[str, Any]) -> Agent:
 
 
 def parameter_name(path: Any) -> str:
-    """The name of an array in a module or an agent, like `head.linear.kernel`, from its path in the pytree."""
+    """The name of an array of a module or an agent, like `head.linear.kernel`, from its path in the tree."""
     return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
 
 

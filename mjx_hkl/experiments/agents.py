@@ -21,7 +21,7 @@ from mjx_hkl.training import checkpoint
 _FOLDERS = (Path("checkpoints"), resources.folder("checkpoints"))
 
 
-def find_agent(given: str, seed_index: int = 0) -> KnownAgent:
+def load_agent(given: str, seed_index: int = 0) -> KnownAgent:
     """The agent of a folder, of a name in `checkpoints/`, or of a run's newest checkpoint.
 
     Raises:

@@ -96,7 +96,9 @@ class RandomAgent:
         return None, Acted(noise)
 
 
-def evaluate(environment: VectorEnvironment, agent: Actor, seed: int, deterministic: bool) -> Evaluation:
+def evaluate(
+    environment: VectorEnvironment, agent: Actor, seed: int = 0, deterministic: bool = True
+) -> Evaluation:
     """One episode in every world, from starts drawn with `seed`.
 
     Args:

@@ -5,7 +5,7 @@ import dataclasses
 from mjx_hkl.config import to_table
 from mjx_hkl.environments import VectorEnvironment, make_world
 from mjx_hkl.experiments.agent_format import KnownAgent
-from mjx_hkl.experiments.agents import find_agent
+from mjx_hkl.experiments.agents import load_agent
 from mjx_hkl.experiments.build import environment_name, make_environment
 from mjx_hkl.experiments.evaluation import Actor, RandomAgent
 from mjx_hkl.experiments.recipe import recipe_from_table
@@ -37,7 +37,7 @@ def find_player(given: str, episodes: int, seed_index: int = 0, engine: str | No
     """
     if given.startswith("random:"):
         return _random_player(given.removeprefix("random:"), episodes, engine)
-    known = find_agent(given, seed_index)
+    known = load_agent(given, seed_index)
     if engine is not None:
         recipe = recipe_from_table({**to_table(known.recipe), "engine": engine}, "command line")
         known = dataclasses.replace(known, recipe=recipe)

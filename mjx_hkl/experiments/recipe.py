@@ -166,6 +166,19 @@ def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
     return from_table(Recipe, table, where)
 
 
+def change(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with some of its fields and tables changed, as a recipe that extends it would change them.
+
+    Args:
+      recipe: to change; it stays as it is.
+      changes: by field, like `num_envs=64` or `policy={"high_level": {"latent_size": 2}}`.
+
+    Raises:
+      UserError: a field is unknown or wrong.
+    """
+    return recipe_from_table(merged(to_table(recipe), changes), "change")
+
+
 def essence(recipe: Recipe) -> dict[str, Any]:
     """What the parts of one run must share: all but its length, its logging and its evaluation."""
     return {name: value for name, value in to_table(recipe).items() if name not in _MAY_CHANGE}

@@ -1,5 +1,6 @@
 """What a run tells people while it runs, and to whom."""
 
+import contextlib
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -23,6 +24,20 @@ class Reporter(Protocol):
     def interval(self, rows: list[Row]) -> None:
         """Metrics of one log interval, a row for each seed."""
         ...
+
+
+class Silent:
+    """A reporter that shows nothing."""
+
+    def say(self, text: str) -> None:
+        """See `Reporter`."""
+
+    def training(self, done: int, total: int) -> AbstractContextManager[None]:
+        """See `Reporter`."""
+        return contextlib.nullcontext()
+
+    def interval(self, rows: list[Row]) -> None:
+        """See `Reporter`."""
 
 
 def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:

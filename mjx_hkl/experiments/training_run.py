@@ -5,7 +5,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.recipe import Recipe, essence
-from mjx_hkl.experiments.reporter import Reporter, announce
+from mjx_hkl.experiments.reporter import Reporter, Silent, announce
 from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory
 from mjx_hkl.experiments.transfer import load_sources, transferred
 from mjx_hkl.experiments.world_specs import WorldSpecs
@@ -41,25 +41,32 @@ class Result:
     evaluations: list[Evaluation]
 
 
-def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result:
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    callback: Callable[[list[Row]], object] = lambda rows: None,
+) -> Result:
     """Trains a recipe's agents; ends by SIGINT or SIGTERM after the current interval, saved.
 
     Args:
       recipe: what to run.
       out: the run directory; must be free, or with `resume` hold a run of the same recipe.
       resume: continue from the newest checkpoint.
-      reporter: shown what happens.
+      reporter: shows people what happens; nobody where there is none.
+      callback: is given the metrics of each log interval, a row for each seed.
 
     Raises:
       UserError: something given is wrong, and nothing has been written; or learning has diverged, and
         the last checkpoint is untouched.
     """
-    run = RunDirectory(out)
+    run = RunDirectory(Path(out))
     if not resume:
         run.require_free()
     world = world_of(recipe)
     resolved = resolve(recipe, world)
-    training = _Training(resolved, run, make_loop(resolved, world), reporter)
+    training = _Training(resolved, run, make_loop(resolved, world), reporter or Silent(), callback)
     with contextlib.ExitStack() as held:
         state = training.resumed(held) if resume else training.started(held)
         seconds = 0.0
@@ -70,7 +77,7 @@ def train(recipe: Recipe, out: Path, resume: bool, reporter: Reporter) -> Result
             run.begin(dataclasses.replace(resolved, num_devices=recipe.num_devices))
         stopped, state, seconds = training.run_on(state, seconds)
         evaluations = [] if stopped else training.finished(state)
-        return Result(out, not stopped, training.done(state), seconds, evaluations)
+        return Result(run.path, not stopped, training.done(state), seconds, evaluations)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +86,7 @@ class _Training:
     run: RunDirectory
     loop: Loop
     reporter: Reporter
+    callback: Callable[[list[Row]], object]
 
     def started(self, held: contextlib.ExitStack) -> TrainState:
         """A fresh state, with what it takes from other agents."""
@@ -112,6 +120,7 @@ class _Training:
                 if writer:
                     writer.write(rows)
                 self.reporter.interval(rows)
+                self.callback(rows)
                 divergence.tell(rows)
                 if saves.due(done):
                     self._save(state, done)

@@ -165,9 +165,12 @@ def test_a_recipe_that_is_no_text(capsys, tmp_path):
     ("change", "expected"),
     [
         ('body = "bal"', "did you mean ball?"),
-        ('[arena]\nkind = "circle"', "unknown arena kind 'circle'; known: area, corridor"),
+        ('[arena]\nkind = "circle"', "unknown kind of [arena] 'circle'; known: area, corridor"),
         ("[arena]\nsize = 8.0", "[arena] needs a kind; known: area, corridor"),
-        ('[arena]\nkind = "area"\nsize = -1.0', "[arena]: size: input should be greater than 0"),
+        (
+            '[arena]\nkind = "area"\nsize = -1.0',
+            "[arena]: size: input should be greater than or equal to 0.0001",
+        ),
         ('[task]\nkind = "go_to_taget"', "did you mean go_to_target"),
         ('[task]\nkind = "go_to_target"\nnum_targets = 0', "num_targets: input should be greater than 0"),
         ('[task]\nkind = "go_to_target"\nradius = 2.0', "separation 1.0 must exceed radius 2.0"),
@@ -194,7 +197,10 @@ def test_a_recipe_that_is_no_text(capsys, tmp_path):
         ('[task]\nkind = "go_to_target"\n[boxes]', "there are [boxes], but the task does not place any"),
         ('[task]\nkind = "move_box_or_go_to_target"\n[boxes]\ncount = 2', "combined tasks have one box"),
         ('[task]\nkind = "mine.py:Task"', "cannot be imported"),
-        ('[task]\nkind = "json:JSONDecoder"', "must be a dataclass with methods reset, observe, reward"),
+        (
+            '[task]\nkind = "json:JSONDecoder"',
+            "[task]: 'json:JSONDecoder' must be a dataclass with methods reset, observe, reward",
+        ),
         ('extends = "mine.toml"', "extends itself"),
         ('extends = "bal-go-to-target"', "unknown environment 'bal-go-to-target'; did you mean ball-go-to"),
     ],

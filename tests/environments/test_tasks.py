@@ -46,9 +46,9 @@ def test_any_manipulation_starts_inside_apart_and_unsolved(name, seed):
     task, config = state.pipeline_state.task, world.config
     boxes = np.asarray(world.boxes.poses(state.pipeline_state.physics.qpos).position)[:, :2]
     body = np.asarray(world.body.frame(state.pipeline_state.physics).position)[:2]
-    limit = config.arena["size"] / 2 - config.boxes.clearance
+    limit = config.arena.half_width - config.boxes.clearance
     assert (np.abs(boxes) <= limit + 1e-5).all()
-    assert (np.abs(body) <= config.arena["size"] / 2 + 1e-5).all()
+    assert (np.abs(body) <= config.arena.half_width + 1e-5).all()
     away = np.linalg.norm(boxes - body, axis=1)
     assert (away > config.boxes.radius + world.body.radius).all()  # no touch at any heading
     for i in range(len(boxes)):
@@ -81,7 +81,9 @@ def test_what_is_observed_does_not_change_when_everything_moves_together(name, s
     cos, sin = np.cos(turn), np.sin(turn)
     rotation, shift = np.array([[cos, -sin], [sin, cos]], np.float32), np.array([dx, dy], np.float32)
     frame = world.body.frame(physics)
-    qpos = world.body.place(physics.qpos, rotation @ frame.position[:2] + shift, frame.heading + turn)
+    qpos = world.body.place(
+        physics.qpos, jnp.asarray(rotation @ frame.position[:2] + shift), frame.heading + turn
+    )
     poses = world.boxes.poses(physics.qpos)
     headings = jnp.arctan2(poses.rotation[:, 1, 0], poses.rotation[:, 0, 0])
     qpos = world.boxes.place(qpos, poses.position[:, :2] @ rotation.T + shift, headings + turn)
@@ -111,7 +113,7 @@ def test_what_a_high_level_takes_along_is_the_same_on_every_body(task):
         height[body] = world.body.frame(physics).position[2]
     for body in ("ant", "quadruped"):
         for group in seen["ball"].keys() - {"proprioception"}:
-            lower = (height[body] - height["ball"]) / world.config.task["distance_unit"]
+            lower = (height[body] - height["ball"]) / world.config.task.distance_unit
             apart = seen["ball"][group] - seen[body][group]
             np.testing.assert_allclose(jnp.minimum(abs(apart), abs(apart - lower)), 0.0, atol=1e-6)
 

@@ -1,4 +1,5 @@
-import dataclasses
+import tomllib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mjx_hkl import resources
+from mjx_hkl.config import to_table
 from mjx_hkl.environments import PhysicsWorld, VectorEnvironment, load_environment
 from mjx_hkl.environments.bodies import Body
 from mjx_hkl.environments.physics import PhysicsState
@@ -160,14 +163,12 @@ def _observe(physics, task):
 
 
 def test_egocentric_coordinates_are_ahead_and_to_the_left():
-    world = _ball()
     state = _reset(jax.random.key(0))
     physics = state.pipeline_state.physics
     qpos = physics.qpos.at[:2].set(0.0).at[3].set(np.pi / 2)  # at the origin, facing +y
     task = state.pipeline_state.task.replace(positions=jnp.array([[0.0, 4.0], [-4.0, 0.0], [0.0, -4.0]]))
     seen = _observe(physics.replace(qpos=qpos), task)["targets"].reshape(3, 2)
     np.testing.assert_allclose(seen, [[1, 0], [0, 1], [-1, 0]], atol=1e-6)  # in units of 4 m
-    assert world.config.task["kind"] == "go_to_target"
 
 
 def _with_targets(state, positions):
@@ -256,14 +257,45 @@ def test_actions_are_clipped_at_the_edge():
         )
 
 
-def test_environment_files_say_every_number():
-    for body in BODIES:
-        config = load_environment(f"{body}-go-to-target")
-        assert config.episode_length == 400
-        assert config.task["num_targets"] == 3
-        assert config.task["reward_at_target"] == 60.0
-        assert config.arena["size"] == 8.0
-        assert dataclasses.asdict(config.physics)["timestep"] == 0.005
+def table_of(name):
+    """What an environment's file and those it extends say, the nearer over the farther."""
+    table = tomllib.loads(Path("envs", f"{name.removesuffix('.toml')}.toml").read_text())
+    base = table_of(table.pop("extends")) if "extends" in table else {}
+    for key, value in table.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict) and "kind" not in value
+        base[key] = base[key] | value if both else value
+    return base
+
+
+@pytest.mark.parametrize("name", resources.names("envs", ".toml"))
+def test_environment_files_say_every_number(name):
+    """The world that is built is what its files say, field by field; nothing comes from a default in code."""
+    assert to_table(load_environment(name)) == table_of(name)
+
+
+PAPER = {  # Appendix E.2.1: side of the area in metres, number of boxes, number of targets, rewards
+    "go-to-target": (8.0, 0, 3, {"reward_at_target": 60.0}),
+    "move-box-easy": (3.0, 1, 1, {"reward_at_target": 60.0}),
+    "move-box-mid": (3.0, 1, 3, {"reward_at_target": 60.0}),
+    "move-box-hard": (3.0, 2, 2, {"reward_at_target": 60.0}),
+    "gather-boxes": (3.0, 2, 0, {"reward_at_touch": 60.0}),
+    "move-box-or-go-to-target": (3.0, 1, 2, {"reward_at_target": 60.0}),
+    "move-box-and-go-to-target": (3.0, 1, 2, {"reward_each": 10.0, "bonus": 50.0}),
+}
+
+
+@pytest.mark.parametrize("task", PAPER)
+@pytest.mark.parametrize("body", BODIES)
+def test_worlds_have_the_papers_numbers(body, task):
+    """Counted in what a reset gives, not read from the configuration."""
+    side, boxes, targets, rewards = PAPER[task]
+    world = PhysicsWorld(load_environment(f"{body}-{task}"), "mujoco")
+    sizes = world.observation_size
+    assert world.episode_length == 400
+    assert sizes.get("boxes", 0) == boxes * 6 * 3  # six corners
+    assert sizes.get("targets", 0) == targets * 2
+    assert world.stage.arena.half_width == side / 2
+    assert {name: getattr(world.task, name) for name in rewards} == rewards
 
 
 def test_brax_wrappers_take_the_world_as_it_is():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mjx_hkl.cli.main import run
-from mjx_hkl.experiments.agents import find_agent
+from mjx_hkl.experiments.agents import load_agent
 from mjx_hkl.models.agent import module_at
 from mjx_hkl.training import checkpoint
 
@@ -55,7 +55,7 @@ def test_it_learns_and_resumes_bit_for_bit(trained, tmp_path):
     variant, out = trained
     straight = train(variant, tmp_path / "straight", 4 * STEPS)
     assert metrics(out) == metrics(straight)
-    found, expected = (find_agent(str(run)).agent for run in (out, straight))
+    found, expected = (load_agent(str(run)).agent for run in (out, straight))
     for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -84,7 +84,7 @@ def test_its_module_is_taken_by_another_run(trained, tmp_path):
     variant, out = trained
     module = OWN[variant][1]
     new = train(variant, tmp_path / "new", 2 * STEPS, "--transfer.agent", out, "--transfer.frozen", module)
-    modules = (module_at(find_agent(str(run)).agent, module) for run in (out, new))
+    modules = (module_at(load_agent(str(run)).agent, module) for run in (out, new))
     for a, b in zip(*map(jax.tree.leaves, modules), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_told(trained, tmp_path, capsys):
 @pytest.mark.parametrize("trained", ["learned_coefficient"], indirect=True)
 def test_the_coefficient_is_learned_and_that_of_an_ar1_process(trained):
     _, out = trained
-    prior, z = find_agent(str(out)).agent.default_policy.high_level, jnp.array([[0.5, -1.0, 2.0, 0.0]])
+    prior, z = load_agent(str(out)).agent.default_policy.high_level, jnp.array([[0.5, -1.0, 2.0, 0.0]])
     coefficient = 1 / (1 + np.exp(-np.asarray(prior.logit[...], float)))
     assert (abs(coefficient - 0.9) > 1e-5).all()
     np.testing.assert_allclose(prior(z).mean, coefficient * z, rtol=1e-5)

@@ -21,7 +21,7 @@ from mjx_hkl.environments import load_environment
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments import build, training_run, transfer
 from mjx_hkl.experiments.agent_format import read_agent, read_card
-from mjx_hkl.experiments.agents import find_agent
+from mjx_hkl.experiments.agents import load_agent
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
 from mjx_hkl.experiments.run_directory import RunDirectory
 
@@ -119,7 +119,7 @@ def test_an_export_loads_without_the_run(finished, tmp_path):
     (finished / "export").rename(moved)
     try:
         exported, card = read_agent(moved), read_card(moved)
-        trained = find_agent(str(finished))
+        trained = load_agent(str(finished))
     finally:
         moved.rename(finished / "export")
     for a, b in zip(jax.tree.leaves(exported.agent), jax.tree.leaves(trained.agent), strict=True):
@@ -312,7 +312,7 @@ def test_an_agent_is_read_without_the_rest_of_its_checkpoint(finished, monkeypat
         return found
 
     monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
-    find_agent(str(finished))
+    load_agent(str(finished))
     assert restored
     assert all(name.startswith(("learner.agent.", "learner.average.")) for name in restored)
 

@@ -7,11 +7,12 @@ import re
 import jax
 import numpy as np
 
+from mjx_hkl.experiments.agent_format import KnownAgent
 from mjx_hkl.experiments.build import make_loop, resolve
-from mjx_hkl.experiments.export import Export
 from mjx_hkl.experiments.recipe import TransferConfig, load_recipe
 from mjx_hkl.experiments.training_run import agent_of_seed
 from mjx_hkl.experiments.transfer import transferred
+from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import module_at
 
 
@@ -38,7 +39,9 @@ def train(recipe):
     state = loop.init()
     before = parameters(state)
     *_, (state, rows) = loop.intervals(state)
-    collectives = re.findall(r" (all-[a-z-]+|collective-[a-z-]+)\(", loop.program.as_text())
+    text = loop.program.as_text()
+    assert text
+    collectives = re.findall(r" (all-[a-z-]+|collective-[a-z-]+)\(", text)
     return before, parameters(state), rows, sorted(set(collectives)), state
 
 
@@ -62,7 +65,9 @@ def compare(recipe):
 
 def transfer(recipe):
     """Whether a low level taken from another agent is the same on eight devices after training above it."""
-    source = Export(agent_of_seed(make_loop(recipe).init(), 0), recipe, {})
+    loop = make_loop(recipe)
+    world = WorldSpecs.of(loop.schedule.train_step.environment.env)
+    source = KnownAgent(agent_of_seed(loop.init(), 0), recipe, world)
     config = TransferConfig("there", frozen=("policy.low_level",))
     loop = make_loop(dataclasses.replace(recipe, seed=1, num_devices=8, transfer=config))
     *_, (state, _) = loop.intervals(loop.place(transferred(loop.init(), [source], config)))

@@ -9,8 +9,9 @@ from mjx_hkl.environments.tasks.manipulation import (
     MoveBoxAndGoToTarget,
     MoveBoxOrGoToTarget,
 )
+from mjx_hkl.kinds import Kinds
 
-TASKS = {
+_OURS = {
     "go_to_target": GoToTarget,
     "gap": Gap,
     "move_box": MoveBox,
@@ -18,5 +19,6 @@ TASKS = {
     "move_box_or_go_to_target": MoveBoxOrGoToTarget,
     "move_box_and_go_to_target": MoveBoxAndGoToTarget,
 }
+TASKS = Kinds("[task]", _OURS, requires=("reset", "observe", "reward"))
 
 __all__ = ["TASKS", "Outcome", "Start", "Task"]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mjx_hkl.config import PositiveFloat
+from mjx_hkl.environments.numbers import Amount, Metres
 from mjx_hkl.environments.scene import Scene, Stage
 from mjx_hkl.environments.tasks.base import Outcome, Start
 
@@ -24,10 +24,10 @@ class GapState:
 class Gap:
     """Reward is forward velocity; the episode ends at the corridor's end."""
 
-    shortest: PositiveFloat = 0.3  # metres of the gap, drawn uniformly for each episode
-    longest: PositiveFloat = 2.5
-    reward_per_velocity: PositiveFloat = 0.15  # per control step and m/s
-    distance_unit: PositiveFloat = 4.0  # metres; brings observed coordinates to the order of one
+    shortest: Metres = 0.3  # metres of the gap, drawn uniformly for each episode
+    longest: Metres = 2.5
+    reward_per_velocity: Amount = 0.15  # per control step and m/s
+    distance_unit: Amount = 4.0  # metres; brings observed coordinates to the order of one
 
     def __post_init__(self):
         if self.shortest > self.longest:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mjx_hkl.config import NonNegativeFloat, Positive, PositiveFloat
+from mjx_hkl.environments.numbers import Amount, Distance, Metres, Things
 from mjx_hkl.environments.placement import place_apart
 from mjx_hkl.environments.scene import Marks, Scene, Stage
 from mjx_hkl.environments.tasks.base import Outcome, Start
@@ -23,11 +23,11 @@ from mjx_hkl.environments.tasks.targets import (
 class GoToTarget:
     """Reach the selected target; the instruction says which one it is."""
 
-    num_targets: Positive = 3
-    radius: PositiveFloat = 0.5  # metres from the torso's centre to the target, over the ground
-    reward_at_target: PositiveFloat = 60.0
-    separation: NonNegativeFloat = 1.0  # metres between any two of body and targets at the start
-    distance_unit: PositiveFloat = 4.0  # metres; brings observed coordinates to the order of one
+    num_targets: Things = 3
+    radius: Metres = 0.5  # metres from the torso's centre to the target, over the ground
+    reward_at_target: Amount = 60.0
+    separation: Distance = 1.0  # metres between any two of body and targets at the start
+    distance_unit: Amount = 4.0  # metres; brings observed coordinates to the order of one
 
     def __post_init__(self):
         refuse_solved_starts("separation", self.separation, "radius", self.radius)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mjx_hkl.config import NonNegativeFloat, Positive, PositiveFloat
 from mjx_hkl.environments.boxes import BoxesConfig
+from mjx_hkl.environments.numbers import Amount, Distance, Metres, Things
 from mjx_hkl.environments.placement import place_apart
 from mjx_hkl.environments.scene import Marks, Scene, Stage
 from mjx_hkl.environments.tasks.base import Outcome, Start
@@ -38,10 +38,10 @@ class Places(NamedTuple):
 class Manipulation:
     """What the tasks with boxes share: where things start, and how boxes are observed."""
 
-    separation: NonNegativeFloat = 0.6  # metres between targets, and from targets to boxes, at the start
-    room: NonNegativeFloat = 0.05  # metres left free between body and boxes, and between boxes
+    separation: Distance = 0.6  # metres between targets, and from targets to boxes, at the start
+    room: Distance = 0.05  # metres left free between body and boxes, and between boxes
     num_corners: Annotated[int, Ge(1), Le(8)] = 6  # of each box, observed
-    distance_unit: PositiveFloat = 1.5  # metres; brings observed coordinates to the order of one
+    distance_unit: Amount = 1.5  # metres; brings observed coordinates to the order of one
 
     def place(
         self, key: PRNGKeyArray, stage: Stage, num_targets: int, body_to_targets: float = 0.0
@@ -99,9 +99,9 @@ class MoveBoxState:
 class MoveBox(Manipulation):
     """Move one of N boxes to one of K targets; the instruction says which to which."""
 
-    num_targets: Positive = 1
-    radius: PositiveFloat = 0.3  # metres from the box's centre to the target
-    reward_at_target: PositiveFloat = 60.0
+    num_targets: Things = 1
+    radius: Metres = 0.3  # metres from the box's centre to the target
+    reward_at_target: Amount = 60.0
 
     def __post_init__(self):
         refuse_solved_starts("separation", self.separation, "radius", self.radius)
@@ -142,7 +142,7 @@ class MoveBox(Manipulation):
 class GatherBoxes(Manipulation):
     """Bring all boxes together, so that each touches another."""
 
-    reward_at_touch: PositiveFloat = 60.0
+    reward_at_touch: Amount = 60.0
 
     def reset(self, key: PRNGKeyArray, stage: Stage) -> Start:
         """See `Task.reset`."""
@@ -185,9 +185,9 @@ class CombinedState:
 class Combined(Manipulation):
     """What Or and And share: one box, two targets, two radii."""
 
-    box_radius: PositiveFloat = 0.3  # metres from the box's centre to its target
-    body_radius: PositiveFloat = 0.5  # metres from the torso's centre to its target
-    body_separation: NonNegativeFloat = 0.75  # metres from the body to the targets at the start
+    box_radius: Metres = 0.3  # metres from the box's centre to its target
+    body_radius: Metres = 0.5  # metres from the torso's centre to its target
+    body_separation: Distance = 0.75  # metres from the body to the targets at the start
 
     def __post_init__(self):
         refuse_solved_starts("separation", self.separation, "box_radius", self.box_radius)
@@ -222,7 +222,7 @@ class Combined(Manipulation):
 class MoveBoxOrGoToTarget(Combined):
     """Either the box or the body shall come to the selected target; the instruction says which."""
 
-    reward_at_target: PositiveFloat = 60.0
+    reward_at_target: Amount = 60.0
 
     def observe(self, state: CombinedState, scene: Scene) -> dict[str, Float[Array, " n"]]:
         """`instruction`: one-hot of the target, then of move and go."""
@@ -250,8 +250,8 @@ class MoveBoxOrGoToTarget(Combined):
 class MoveBoxAndGoToTarget(Combined):
     """The box shall come to the selected target and the body to the other one."""
 
-    reward_each: PositiveFloat = 10.0  # for each of the two, once
-    bonus: PositiveFloat = 50.0  # for both
+    reward_each: Amount = 10.0  # for each of the two, once
+    bonus: Amount = 50.0  # for both
     in_order: bool = False  # the body's arrival counts only after the box's
 
     def observe(self, state: CombinedState, scene: Scene) -> dict[str, Float[Array, " n"]]:

@@ -1,0 +1,113 @@
+"""What a new world is asked before training: whether its task fits, and whether its body starts free."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import mujoco
+import numpy as np
+
+from mjx_hkl.environments.physics import no_log_file
+from mjx_hkl.errors import UserError
+from mjx_hkl.specs import ArraySpec
+
+_DEEPEST_START = 0.01  # metres; contacts are soft, and a body on the ground is a little inside it
+
+
+def require_groups(senses: Mapping[str, Any], asked: Any) -> None:
+    """Raises UserError where a task's groups are not named arrays beside the body's senses."""
+    if not isinstance(asked, Mapping):
+        raise UserError(f"[task]: observe must give a dict of named groups, not {type(asked).__name__}")
+    for name, group in asked.items():
+        if not isinstance(name, str) or not name or name.startswith("_") or not name.isidentifier():
+            raise UserError(f"[task]: an observation group must have a name like 'targets', not {name!r}")
+        if name in senses:
+            raise UserError(
+                f"[task]: observation group {name!r} is what the body feels; give the task's another name"
+            )
+        if not _is_array(group):
+            raise UserError(f"[task]: observation group {name!r} is no array of numbers")
+
+
+def require_start(start: Any, num_boxes: int, num_mocap: int) -> None:
+    """Raises UserError where a task's start does not say a place for everything, each of the right shape."""
+    wanted = {"position": (2,), "heading": (), "boxes": (num_boxes, 2), "mocap_pos": (num_mocap, 3)}
+    if any(not hasattr(start, name) for name in ("state", *wanted)):
+        raise UserError(f"[task]: reset must give a Start, not {type(start).__name__}")
+    if num_boxes and start.boxes is None:
+        raise UserError("there are [boxes], but the task does not place any")
+    for name, shape in wanted.items():
+        _require_shape(f"reset gives {name}", getattr(start, name), shape, optional=name != "position")
+
+
+def require_outcome(outcome: Any, state: Any) -> None:
+    """Raises UserError where reward or success is not one number, or the task's state changes shape."""
+    if any(not hasattr(outcome, name) for name in ("reward", "success", "state")):
+        raise UserError(f"[task]: reward must give an Outcome, not {type(outcome).__name__}")
+    _require_shape("reward gives a reward", outcome.reward, ())
+    _require_shape("reward gives a success", outcome.success, ())
+    if outcome.state is not None and _shapes(outcome.state) != _shapes(state):
+        raise UserError(
+            f"[task]: reward gives a state {_shapes(outcome.state)}, not {_shapes(state)} as reset does"
+        )
+
+
+def require_starts(
+    body: str, model: mujoco.MjModel, qpos: Any, mocap_pos: Any, ground: tuple[str, ...], max_velocity: float
+) -> None:
+    """Looks at some starts: where the body is in the ground, and what the first physics step makes of it.
+
+    Args:
+      body: names it in the error.
+      model: of the world.
+      qpos: starts, (starts, nq).
+      mocap_pos: of the mocap bodies at each, (starts, nmocap, 3), metres.
+      ground: names of the arena's geoms.
+      max_velocity: beyond which a state is a simulator fault.
+
+    Raises:
+      UserError: a geom of the body is deeper in the ground than a soft contact is, or the step fails.
+    """
+    data, below = mujoco.MjData(model), {model.geom(name).id for name in ground}
+    data.ctrl[:] = np.where(model.actuator_ctrllimited, model.actuator_ctrlrange[:, 1], 1.0)
+    deepest, pair = _DEEPEST_START, None
+    for data.qpos[:], data.mocap_pos[:] in zip(np.asarray(qpos), np.asarray(mocap_pos), strict=True):
+        with no_log_file():
+            mujoco.mj_forward(model, data)
+        if not (np.abs(data.qacc) * model.opt.timestep < max_velocity).all():  # NaN is not less either
+            raise UserError(
+                f"body {body!r} accelerates without bound where it starts: look for a number that is not"
+                " finite or far too large or small in its masses, gears, damping or the timestep"
+            )
+        for contact in data.contact:
+            if below & set(contact.geom) and -contact.dist > deepest:
+                deepest, pair = -contact.dist, contact.geom.copy()
+    if pair is not None:
+        floor, geom = sorted(pair, key=lambda i: i not in below)
+        raise UserError(
+            f"body {body!r} starts {deepest:.3g} m deep in the ground: geom {model.geom(geom).name!r} in"
+            f" {model.geom(floor).name!r}; raise the pos of its torso by {deepest:.3g} m"
+        )
+
+
+def _require_shape(what: str, value: Any, shape: tuple[int, ...], optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if not _is_array(value):
+        raise UserError(f"[task]: {what} that is no array of numbers")
+    if np.shape(value) != shape:
+        raise UserError(f"[task]: {what} of shape {np.shape(value)}, not {shape}")
+
+
+def _is_array(x: Any) -> bool:
+    return (
+        hasattr(x, "shape")
+        and hasattr(x, "dtype")
+        and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
+    )
+
+
+def _shapes(state: Any) -> Any:
+    """Shape and type of each array of a task's state, for comparing and for people."""
+    leaves, tree = jax.tree.flatten(state)
+    return jax.tree.unflatten(tree, [str(ArraySpec.of(jax.numpy.asarray(x))) for x in leaves])

@@ -1,0 +1,28 @@
+"""Types of the numbers in environment files.
+
+Bounds keep out what no machine can hold, and what float32 cannot tell from 0 or from infinity.
+"""
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
+from pydantic import AllowInfNan
+
+Things = Annotated[int, Gt(0), Le(64)]
+"""Targets or boxes; each keeps its distance from every other."""
+Repeats = Annotated[int, Gt(0), Le(1000)]
+"""Substeps of a control step, iterations of a solver, cells of a grid."""
+Steps = Annotated[int, Gt(0), Le(10**9)]
+"""Control steps of an episode."""
+Seconds = Annotated[float, Ge(1e-5), Le(1.0), AllowInfNan(False)]
+"""Of a physics step."""
+Metres = Annotated[float, Ge(1e-4), Le(1000.0), AllowInfNan(False)]
+"""A length."""
+Distance = Annotated[float, Ge(0.0), Le(1000.0), AllowInfNan(False)]
+"""Metres to keep away, also none."""
+Coordinate = Annotated[float, Ge(-1000.0), Le(1000.0), AllowInfNan(False)]
+"""Metres, on either side of the origin."""
+Amount = Annotated[float, Ge(1e-6), Le(1e6), AllowInfNan(False)]
+"""A reward, a unit, a ratio, a speed: more than none."""
+Rate = Annotated[float, Ge(0.0), Le(1e6), AllowInfNan(False)]
+"""A cost or a damping, also none."""

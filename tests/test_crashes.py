@@ -1,0 +1,28 @@
+"""A test process that dies ends the run at once, with the name of its test."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.parametrize("death", ["os.abort()", f"os.kill(os.getpid(), {signal.SIGKILL:d})"])
+def test_a_dead_test_process_fails_the_run_within_a_minute(death, tmp_path):
+    (tmp_path / "conftest.py").write_text("from crashes import pytest_testnodedown\n")
+    (tmp_path / "test_a.py").write_text(f"import os\n\ndef test_dies():\n    {death}\n")
+    (tmp_path / "test_b.py").write_text("import time\n\ndef test_lasts():\n    time.sleep(300)\n")
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == 1
+    assert "a test process died in test_a.py::test_dies" in done.stdout
+    assert time.perf_counter() - start < 60
