@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loading import physics_environment
 
 from mjx_hkl import resources
 from mjx_hkl.config import to_table
-from mjx_hkl.environments import PhysicsWorld, VectorEnvironment
+from mjx_hkl.environments import PhysicsWorld, VectorEnvironment, load_environment
 from mjx_hkl.environments.bodies import Body
 from mjx_hkl.environments.physics import PhysicsState
 from mjx_hkl.environments.placement import place_apart
@@ -22,7 +21,7 @@ BODIES = ("ball", "ant", "quadruped")
 
 @pytest.fixture(scope="module", params=BODIES)
 def world(request):
-    return PhysicsWorld(physics_environment(f"{request.param}-go-to-target"))
+    return PhysicsWorld(load_environment(f"{request.param}-go-to-target"))
 
 
 def physics_state(data):
@@ -146,7 +145,7 @@ _WORLDS = {}
 
 def _ball():
     if not _WORLDS:
-        _WORLDS["ball"] = PhysicsWorld(physics_environment("ball-go-to-target"))
+        _WORLDS["ball"] = PhysicsWorld(load_environment("ball-go-to-target"))
     return _WORLDS["ball"]
 
 
@@ -200,7 +199,7 @@ def test_reward_and_end_come_exactly_on_arrival():
 
 
 def test_a_fallen_body_ends_its_episode_without_success():
-    world = PhysicsWorld(physics_environment("ant-go-to-target"))
+    world = PhysicsWorld(load_environment("ant-go-to-target"))
     state = jax.jit(world.reset)(jax.random.key(0))
     on_its_back = state.pipeline_state.physics.qpos.at[3:7].set(jnp.array([0.0, 1.0, 0.0, 0.0]))
     physics = state.pipeline_state.physics.replace(qpos=on_its_back)
@@ -259,7 +258,7 @@ def test_actions_are_clipped_at_the_edge():
 
 
 def table_of(name):
-    """What an environment's file and those it extends say, the nearer over the farther; read here."""
+    """What an environment's file and those it extends say, the nearer over the farther."""
     table = tomllib.loads(Path("envs", f"{name.removesuffix('.toml')}.toml").read_text())
     base = table_of(table.pop("extends")) if "extends" in table else {}
     for key, value in table.items():
@@ -271,7 +270,7 @@ def table_of(name):
 @pytest.mark.parametrize("name", resources.names("envs", ".toml"))
 def test_environment_files_say_every_number(name):
     """The world that is built is what its files say, field by field; nothing comes from a default in code."""
-    assert to_table(physics_environment(name)) == table_of(name)
+    assert to_table(load_environment(name)) == table_of(name)
 
 
 PAPER = {  # Appendix E.2.1: side of the area in metres, number of boxes, number of targets, rewards
@@ -290,7 +289,7 @@ PAPER = {  # Appendix E.2.1: side of the area in metres, number of boxes, number
 def test_worlds_have_the_papers_numbers(body, task):
     """Counted in what a reset gives, not read from the configuration."""
     side, boxes, targets, rewards = PAPER[task]
-    world = PhysicsWorld(physics_environment(f"{body}-{task}"), "mujoco")
+    world = PhysicsWorld(load_environment(f"{body}-{task}"), "mujoco")
     sizes = world.observation_size
     assert world.episode_length == 400
     assert sizes.get("boxes", 0) == boxes * 6 * 3  # six corners

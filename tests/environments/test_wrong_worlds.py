@@ -161,14 +161,33 @@ NESTED = body("<geom name='base' size='.1' contype='0' conaffinity='0'/>").repla
         (body(SLIDES.format("0 1 0")), "needs a free joint, or slides x, y, z and an upright hinge"),
         (ball(attributes="euler='90 0 0'"), "must lie in the worldbody itself, and not be turned"),
         (body(HINGED.format("<joint name='neck' type='ball'/>")), "joint 'neck' is a ball joint"),
-        (ball(rest=FILTERED), "actuator 'lazy' has an activation of its own"),
+        (ball(rest=FILTERED), "actuator 'lazy' has an activation, which no state"),
         (MOCAP, "mocap body"),
         (ball("<geom name='hull' size='.1' contype='0' conaffinity='0'/>"), "falls through the ground"),
         (ball(rest=""), "has no actuators"),
+        (ball(rest=MOTOR + "<option><flag contact='disable'/></option>"), "switches off contact"),
+        (ball(rest=MOTOR + "<option><flag actuation='disable'/></option>"), "switches off actuation"),
+        (body(HINGED.format("<joint name='neck' damping='-1'/>")), "joint 'neck' has a negative damping"),
+        (ball(rest=MOTOR.replace("1 0", "nan 0", 1)), "accelerates without bound"),
+        (ball(rest=MOTOR.replace("1 0", "1e300 0", 1)), "accelerates without bound"),
+        (ball(rest=MOTOR + "<option gravity='0 0 -1e30'/>"), "accelerates without bound"),
     ],
 )
-def test_a_body_that_cannot_be_meant(tmp_path, xml, expected):
+def test_a_body_that_cannot_be_meant(tmp_path, capfd, monkeypatch, xml, expected):
+    monkeypatch.chdir(tmp_path)
     assert expected in refusal(tmp_path, AREA, GO, xml=xml)
+    assert capfd.readouterr().out == ""  # MuJoCo's own warnings would spoil --json, and be written to a file
+    assert not Path("MUJOCO_LOG.TXT").exists()
+
+
+def test_what_an_engine_cannot_simulate(tmp_path):
+    """MJX knows elliptic cones for contacts with friction only."""
+    elliptic = body(
+        SLIDES.format("1 0 0").replace("name='hull'", "name='hull' condim='1'"),
+        rest=MOTOR + "<option cone='elliptic'/>",
+        pos="0 0 .1",
+    )
+    assert "engine 'mjx' cannot simulate the world" in refusal(tmp_path, AREA, GO, xml=elliptic, engine="mjx")
 
 
 TABLES = [PhysicsConfig, ProprioceptionConfig, BoxesConfig, GridConfig, EnvironmentConfig]

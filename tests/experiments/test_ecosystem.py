@@ -18,6 +18,7 @@ from mjx_hkl.cli.main import run
 from mjx_hkl.environments import FlatWorld, PhysicsWorld, VectorEnvironment, make_world
 from mjx_hkl.experiments import build
 from mjx_hkl.experiments.recipe import Recipe, recipe_to_toml
+from mjx_hkl.specs import ArraySpec
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "example"
 SHORT = ["--num-envs", "4", "--total-env-steps", "400", "--log-interval", "200", "--min-replay", "100"]
@@ -71,7 +72,7 @@ def test_our_agent_trains_on_a_playground_environment(tiny_recipe, tmp_path):
 def test_only_the_critic_sees_what_no_robot_senses(monkeypatch):
     """MuJoCo Playground's `privileged_state`."""
     world = SimpleNamespace(
-        observation_size={"state": 3, "privileged_state": 9},
+        observation_specs={"state": ArraySpec((3,)), "privileged_state": ArraySpec((9,))},
         low_level_information=("state", "privileged_state"),
         action_kind="gaussian",
     )
