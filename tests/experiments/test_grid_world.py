@@ -117,7 +117,7 @@ def test_a_random_agent_chooses_among_the_actions(capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["train", "grid-1-step", *SHORT, "--algorithm.kind", "svg"], 'set it to "v_trace"'),
+        (["train", "grid-1-step", *SHORT, "--algorithm.kind", "svg"], "'svg' does not learn the categorical"),
         (["train", "grid-1-step", *SHORT, "--policy.actions", "gaussian"], "are categorical"),
         (["train", "ball-go-to-target", *SHORT, "--policy.actions", "categorical"], "are gaussian"),
         (["plot-kl-field", "RUN", "--goal", "8", "0"], "outside a grid of 8 cells"),
