@@ -110,6 +110,35 @@ def test_geoms_that_nothing_collides_with(tmp_path, xml, parts, expected):
     assert expected in refusal(tmp_path, *parts, xml=xml)
 
 
+HILLS = """
+import dataclasses
+import jax.numpy as jnp
+import mujoco
+from mjx_hkl.environments.arenas import Area
+
+@dataclasses.dataclass(frozen=True)
+class Hills(Area):
+    def build(self, spec):
+        spec.add_hfield(name="hills", nrow=3, ncol=3, size=[5, 5, 0.1, 0.1], userdata=[0.0] * 8 + [1.0])
+        spec.worldbody.add_geom(name="hills", type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname="hills")
+        return ["hills"]
+"""
+
+
+@pytest.mark.parametrize("kind", ["cylinder", "ellipsoid", "capsule"])
+def test_a_height_field_carries_what_mjx_lets_it(tmp_path, kind):
+    """MJX's documentation: height fields collide with spheres, capsules, boxes and meshes."""
+    (tmp_path / "hills.py").write_text(HILLS)
+    arena, xml = '[arena]\nkind = "hills.py:Hills"', hull(kind, ".1 .1 .1")
+    if kind == "capsule":
+        (tmp_path / "mine.xml").write_text(xml)
+        (tmp_path / "mine.toml").write_text(f'body = "mine.xml"\n{arena}\n{GO}')
+        make_world(str(tmp_path / "mine.toml"))
+    else:
+        message = refusal(tmp_path, arena, GO, xml=xml)
+        assert f"'hull' is a {kind}, which cannot collide with the hfield 'hills'" in message
+
+
 @pytest.mark.parametrize("kind", ["cylinder", "ellipsoid"])
 def test_what_collides_with_a_plane_but_with_no_box_is_taken_in_an_area(tmp_path, kind):
     """MJX's documentation: plane against any of them is supported. Of the body's own geoms none collide."""
