@@ -36,10 +36,11 @@ def train_ours(recipe: Any, seed: int, evaluations: int, seconds: float) -> list
     points: list[Point] = []
     spent = 0.0
     for state, (row,) in loop.intervals(loop.init()):
-        spent += row["interval_seconds"]
+        metrics: dict[str, Any] = row
+        spent += metrics["interval_seconds"]
         agent = agent_of_seed(state, 0)
         success = evaluate(worlds, agent, len(points), deterministic=not discrete).success_rate
-        points.append((row["environment_steps"], spent, success))
+        points.append((metrics["environment_steps"], spent, success))
     return points
 
 
@@ -163,9 +164,9 @@ def train_rejax(recipe: Any, seed: int, evaluations: int, seconds: float, passes
     """PPO of rejax with PureJaxRL's settings, or with one pass over the data of each unroll."""
     import jax
     from flax import linen
-    from rejax import PPO
-    from rejax.evaluate import evaluate
-    from rejax.networks import VNetwork
+    from rejax import PPO  # pyright: ignore[reportMissingImports] - of the extra `benchmarks`
+    from rejax.evaluate import evaluate  # pyright: ignore[reportMissingImports]
+    from rejax.networks import VNetwork  # pyright: ignore[reportMissingImports]
 
     from mjx_hkl.training import devices
 
@@ -261,13 +262,13 @@ class GymnaxWorld:
 
     def action_space(self, params: Any) -> Any:
         """The moves."""
-        from gymnax.environments.spaces import Discrete
+        from gymnax.environments.spaces import Discrete  # pyright: ignore[reportMissingImports]
 
         return Discrete(self.world.action_size)
 
     def observation_space(self, params: Any) -> Any:
         """Of one vector."""
-        from gymnax.environments.spaces import Box
+        from gymnax.environments.spaces import Box  # pyright: ignore[reportMissingImports]
 
         return Box(-1.0, 1.0, (sum(self.world.observation_size.values()),))
 

@@ -62,7 +62,8 @@ def main() -> None:
         return
     runs: list[dict[str, Any]] = []
     result = {"recipe": options.recipe, **about(recipe), "runs": runs}
-    for seed, peer in itertools.product(range(options.repeats), options.peers):
+    peers: list[str] = options.peers
+    for seed, peer in itertools.product(range(options.repeats), peers):
         seconds = options.seconds or AHEAD * max(
             (run.get("seconds_to_80%") or 0.0 for run in runs if run["peer"] == OURS and run["seed"] == seed),
             default=0.0,
@@ -88,7 +89,7 @@ def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any
         recipe = resolve(recipe_from_table(table, "command line"))
     except UserError as error:
         parser.error(str(error))
-    if recipe.transfer.checkpoint:
+    if recipe.transfer.agent:
         parser.error(f"{options.recipe} starts from another agent, which no peer can")
     able = [OURS, *PEERS_BY_ACTIONS[recipe.policy.actions]]
     asked = [options.only_run] if options.only_run else options.peers or able

@@ -51,9 +51,11 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def ball():
     """The Ball's go-to-target environment, unvectorized."""
-    from mjx_hkl.environments import PhysicsWorld, load_environment
+    from loading import physics_environment
 
-    return PhysicsWorld(load_environment("ball-go-to-target"))
+    from mjx_hkl.environments import PhysicsWorld
+
+    return PhysicsWorld(physics_environment("ball-go-to-target"))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 def peer_trainers():
     spec = importlib.util.spec_from_file_location("peer_trainers", BENCHMARKS / "peer_trainers.py")
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

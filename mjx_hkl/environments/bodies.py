@@ -18,7 +18,7 @@ from mujoco import mjx
 
 from mjx_hkl import resources
 from mjx_hkl.environments.numbers import Amount
-from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.physics import PhysicsState, no_log_file
 from mjx_hkl.environments.rotations import quaternion_matrix, turn_matrix, turn_quaternion
 from mjx_hkl.errors import UserError
 
@@ -71,7 +71,8 @@ def load_body(name: str) -> mujoco.MjSpec:
     """
     path = resources.find("body", name, "envs/bodies", ".xml")
     try:
-        return mujoco.MjSpec.from_file(str(path))
+        with no_log_file():
+            return mujoco.MjSpec.from_file(str(path))
     except ValueError as error:
         raise UserError(f"body {name!r}: {' '.join(str(error).split())}") from error
 
@@ -111,7 +112,7 @@ class Body:
         if (model.geom_type[self._feet] != mujoco.mjtGeom.mjGEOM_SPHERE).any():
             raise UserError("the body's geoms whose name ends in 'foot' must be spheres")
         _require_felt(own)
-        _require_actuators(model)
+        _require_dynamics(model)
         self._torso_id = torso.id
         self._root = np.arange(7 if self._free else 4) + self._root_qpos
         self._rest = model.qpos0
@@ -197,8 +198,8 @@ def _require_felt(joints: list) -> None:
             raise UserError(f"the body's joint {joint.name!r} is a {word} joint; use hinges or slides")
 
 
-def _require_actuators(model: mujoco.MjModel) -> None:
-    """Raises UserError where positions and velocities are not all that a control step acts from."""
+def _require_dynamics(model: mujoco.MjModel) -> None:
+    """Raises UserError where it could not act, or would act from more than positions and velocities."""
     if not model.nu:
         raise UserError("the body has no actuators: it could not act")
     if model.na:
@@ -209,6 +210,12 @@ def _require_actuators(model: mujoco.MjModel) -> None:
         )
     if model.nmocap:
         raise UserError("the body has a mocap body; only an arena may have those")
+    for flag in ("contact", "constraint", "actuation"):
+        if model.opt.disableflags & getattr(mujoco.mjtDisableBit, f"mjDSBL_{flag.upper()}"):
+            raise UserError(f"the body's file switches off {flag}: leave that flag out of its options")
+    if (model.dof_damping < 0).any():
+        name = model.joint(int(model.dof_jntid[np.argmax(model.dof_damping < 0)])).name
+        raise UserError(f"the body's joint {name!r} has a negative damping, which makes it ever faster")
 
 
 def _kinematic(model: mujoco.MjModel) -> tuple[mjx.Model, mjx.Data]:
@@ -216,7 +223,8 @@ def _kinematic(model: mujoco.MjModel) -> tuple[mjx.Model, mjx.Data]:
     still = copy.copy(model)
     still.geom_contype[:] = still.geom_conaffinity[:] = 0
     try:
-        return mjx.put_model(still, impl="jax"), mjx.make_data(still, impl="jax")
+        with np.errstate(over="ignore"):  # of numbers that are refused where their world starts
+            return mjx.put_model(still, impl="jax"), mjx.make_data(still, impl="jax")
     except NotImplementedError as error:
         raise UserError(f"MJX cannot simulate the body: {error}") from error
 

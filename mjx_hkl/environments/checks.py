@@ -7,6 +7,7 @@ import jax
 import mujoco
 import numpy as np
 
+from mjx_hkl.environments.physics import no_log_file
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
@@ -51,10 +52,10 @@ def require_outcome(outcome: Any, state: Any) -> None:
         )
 
 
-def require_free_starts(
-    body: str, model: mujoco.MjModel, qpos: Any, mocap_pos: Any, ground: tuple[str, ...]
+def require_starts(
+    body: str, model: mujoco.MjModel, qpos: Any, mocap_pos: Any, ground: tuple[str, ...], max_velocity: float
 ) -> None:
-    """Looks for the body in the ground at each of some starts.
+    """Looks at some starts: where the body is in the ground, and what the first physics step makes of it.
 
     Args:
       body: names it in the error.
@@ -62,15 +63,22 @@ def require_free_starts(
       qpos: starts, (starts, nq).
       mocap_pos: of the mocap bodies at each, (starts, nmocap, 3), metres.
       ground: names of the arena's geoms.
+      max_velocity: beyond which a state is a simulator fault.
 
     Raises:
-      UserError: a geom of the body is deeper in the ground than a soft contact is.
+      UserError: a geom of the body is deeper in the ground than a soft contact is, or the step fails.
     """
     data, below = mujoco.MjData(model), {model.geom(name).id for name in ground}
+    data.ctrl[:] = np.where(model.actuator_ctrllimited, model.actuator_ctrlrange[:, 1], 1.0)
     deepest, pair = _DEEPEST_START, None
     for data.qpos[:], data.mocap_pos[:] in zip(np.asarray(qpos), np.asarray(mocap_pos), strict=True):
-        mujoco.mj_kinematics(model, data)
-        mujoco.mj_collision(model, data)
+        with no_log_file():
+            mujoco.mj_forward(model, data)
+        if not (np.abs(data.qacc) * model.opt.timestep < max_velocity).all():  # NaN is not less either
+            raise UserError(
+                f"body {body!r} accelerates without bound where it starts: look for a number that is not"
+                " finite or far too large or small in its masses, gears, damping or the timestep"
+            )
         for contact in data.contact:
             if below & set(contact.geom) and -contact.dist > deepest:
                 deepest, pair = -contact.dist, contact.geom.copy()

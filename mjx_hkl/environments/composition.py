@@ -14,7 +14,7 @@ from mjx_hkl.environments.bodies import Body, ProprioceptionConfig, load_body
 from mjx_hkl.environments.boxes import BoxesConfig, add_boxes
 from mjx_hkl.environments.grid import GridConfig
 from mjx_hkl.environments.numbers import Steps
-from mjx_hkl.environments.physics import PhysicsConfig, set_options
+from mjx_hkl.environments.physics import PhysicsConfig, no_log_file, set_options
 from mjx_hkl.environments.scene import Stage
 from mjx_hkl.environments.tasks import TASKS, Task
 from mjx_hkl.errors import UserError
@@ -173,6 +173,7 @@ def _kind(geom: mujoco.MjsGeom) -> str:
 
 def _compile(spec: mujoco.MjSpec, name: str) -> mujoco.MjModel:
     try:
-        return spec.compile()
+        with no_log_file():
+            return spec.compile()
     except ValueError as error:
         raise UserError(f"body {name!r}: {' '.join(str(error).split())}") from error

@@ -1,8 +1,9 @@
 """What every physics engine shares: the state that is carried between control steps, and the interface."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
 import flax.struct
@@ -61,6 +62,17 @@ class Engine(Protocol):
     ) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
         """One control step: `substeps` physics steps under constant control, and `qpos` after each."""
         ...
+
+
+@contextlib.contextmanager
+def no_log_file() -> Iterator[None]:
+    """MuJoCo says nothing: it would print its warnings and append each to a file in this folder."""
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 def control_of(model: mujoco.MjModel) -> Callable[[Float[Array, " nu"]], Float[Array, " nu"]]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from mjx_hkl.config import to_table
 from mjx_hkl.environments.boxes import Boxes
-from mjx_hkl.environments.checks import require_free_starts, require_groups, require_outcome, require_start
+from mjx_hkl.environments.checks import require_groups, require_outcome, require_start, require_starts
 from mjx_hkl.environments.composition import Composition, EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
@@ -45,13 +45,14 @@ class PhysicsWorld(Env):
         self.config = config
         parts = compose(config)
         self.stage, self.body, self.task = parts.stage, parts.body, config.task
-        self.engine = make_engine(engine, parts.model, config.physics.substeps)
         self.boxes = Boxes(parts.model, config.boxes)
+        self._num_velocities = parts.model.nv
         self._rest = jnp.asarray(parts.model.qpos0, jnp.float32)
         self._mocap_rest = jnp.asarray(parts.model.body_pos[parts.model.body_mocapid >= 0], jnp.float32)
         self._to_control = control_of(parts.model)
         self._specs = specs_of(self)
         self._require_sound(parts)
+        self.engine = make_engine(engine, parts.model, config.physics.substeps)
 
     def reset(self, rng: PRNGKeyArray) -> State:
         """A fresh random start: everything is drawn from `rng`, nothing is cached."""
@@ -71,7 +72,7 @@ class PhysicsWorld(Env):
         qpos = self.body.place(self._rest, start.position, heading)
         if start.boxes is not None:
             qpos = self.boxes.place(qpos, start.boxes, _any_heading(boxes_key, (len(start.boxes),)))
-        velocity = jnp.zeros(self.engine.model.nv)
+        velocity = jnp.zeros(self._num_velocities)
         mocap_pos = self._mocap_rest if start.mocap_pos is None else start.mocap_pos
         return WorldState(PhysicsState(qpos, velocity, velocity, mocap_pos), start.state)
 
@@ -188,15 +189,17 @@ class PhysicsWorld(Env):
             return world.physics, self._is_lost(scene)
 
         jax.eval_shape(begin, jax.random.key(0))
-        name, model = self.config.body, parts.model
-        if parts.is_flat:  # any place is like the model's own; nothing to compile
-            require_free_starts(name, model, model.qpos0[None], self._mocap_rest[None], parts.ground)
-            return
-        with full_precision():
-            physics, lost = jax.jit(jax.vmap(begin))(jax.random.split(jax.random.key(0), _STARTS))
-        require_free_starts(name, model, physics.qpos, physics.mocap_pos, parts.ground)
-        if lost.any():
-            raise UserError(f"body {name!r} starts outside of the arena, which ends its episodes at once")
+        name, qpos, mocap_pos = self.config.body, self._rest[None], self._mocap_rest[None]
+        if (
+            not parts.is_flat
+        ):  # on level ground the model's own place is like any other, and quickly looked at
+            with full_precision():
+                physics, lost = jax.jit(jax.vmap(begin))(jax.random.split(jax.random.key(0), _STARTS))
+            if lost.any():
+                raise UserError(f"body {name!r} starts outside of the arena, which ends its episodes at once")
+            qpos, mocap_pos = physics.qpos, physics.mocap_pos
+        limit = self.config.physics.max_velocity
+        require_starts(name, parts.model, qpos, mocap_pos, parts.ground, limit)
 
     def _is_lost(self, scene: Scene) -> Array:
         """On its side, or out of the arena, the body or a box that could tip or slide there."""

@@ -179,7 +179,7 @@ def test_an_optimizer_is_optaxs_of_that_name(name):
     optimizer, before = getattr(optax, name)(0.1), state.agent.policy
     change, _ = optimizer.update(gradient.policy, optimizer.init(before), before)
     after, _ = update(state, window, key, jnp.int32(1), algorithm, UPDATES)
-    expected = jax.tree.leaves(optax.apply_updates(before, change))
+    expected = jax.tree.leaves(optax.apply_updates(before, change))  # pyright: ignore[reportArgumentType] - any pytree
     for a, b in zip(jax.tree.leaves(after.agent.policy), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
@@ -192,7 +192,7 @@ def test_learning_rates_fall_to_a_tenth_over_their_share_of_the_run():
     state, rates = optimizer.init(parts["critic"]), []
     for _ in range(20):
         change, state = optimizer.update(jnp.ones(1), state)
-        rates.append(-float(change[0]))
+        rates.append(-float(jnp.asarray(change)[0]))
     expected = 1e-4 * np.maximum(1 - 0.9 * np.arange(20) / 10, 0.1)
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 

@@ -47,7 +47,9 @@ def test_shares_are_of_the_durations_that_jaxs_own_reader_gives(tmp_path):
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
 
     (trace,) = tmp_path.rglob("*.xplane.pb")
-    part_of = _parts(program.as_text())
+    text = program.as_text()
+    assert text
+    part_of = _parts(text)
     nanoseconds = dict.fromkeys(shares, 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as an error, its warning would end the process

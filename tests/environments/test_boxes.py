@@ -1,6 +1,7 @@
 """Boxes: when they touch, that they stay where they belong, what they weigh."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import physics_environment
 from worlds import jitted, load, replaced, reset
 
-from mjx_hkl.environments import PhysicsWorld, load_environment
+from mjx_hkl.environments import PhysicsWorld
 from mjx_hkl.environments.boxes import Poses
 from mjx_hkl.environments.rotations import quaternion_matrix
 
@@ -65,8 +67,10 @@ def test_gathering_pays_when_boxes_touch_even_within_a_control_step():
 
 
 def test_three_boxes_are_gathered_when_each_touches_another():
-    config = load_environment("ball-gather-boxes")
-    arena = dataclasses.replace(config.arena, size=5.0)
+    config = physics_environment("ball-gather-boxes")
+    assert config.boxes
+    arena: Any = config.arena
+    arena = dataclasses.replace(arena, size=5.0)
     world = PhysicsWorld(
         dataclasses.replace(config, arena=arena, boxes=dataclasses.replace(config.boxes, count=3)), "mujoco"
     )
@@ -84,7 +88,8 @@ def test_three_boxes_are_gathered_when_each_touches_another():
 @pytest.mark.parametrize("joint", ["planar", "free"])
 def test_boxes_stay_on_the_ground_and_planar_ones_upright(joint):
     """A second of a ball that drives into them; corners as C MuJoCo has them."""
-    config = load_environment("ball-move-box-hard")
+    config = physics_environment("ball-move-box-hard")
+    assert config.boxes
     config = dataclasses.replace(config, boxes=dataclasses.replace(config.boxes, joint=joint))
     world = PhysicsWorld(config, "mujoco")
     model, data = world.engine.model, mujoco.MjData(world.engine.model)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from loading import physics_environment
 
-from mjx_hkl.environments import PhysicsWorld, load_environment
+from mjx_hkl.environments import PhysicsWorld
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState
 from mjx_hkl.errors import UserError
@@ -21,7 +22,7 @@ STEPS = 12  # control steps, 0.3 s
 
 def load(name, iterations=20):
     """The environment with a solver that has converged, unless told otherwise."""
-    config = load_environment(name)
+    config = physics_environment(name)
     physics = dataclasses.replace(config.physics, iterations=iterations, ls_iterations=20)
     return dataclasses.replace(config, physics=physics)
 
@@ -97,7 +98,7 @@ def test_random_rollouts_have_the_same_statistics():
     """A second of 128 Ants: mean height and speed of the engines agree within 5 %, contacts within 10 %."""
     found = {}
     for engine in ("mujoco", "mjx"):
-        world = PhysicsWorld(load_environment("ant-go-to-target"), engine)
+        world = PhysicsWorld(physics_environment("ant-go-to-target"), engine)
         start = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), 128))
         actions = jax.random.uniform(jax.random.key(1), (40, 128, 8), minval=-1.0, maxval=1.0)
 
@@ -115,7 +116,7 @@ def test_random_rollouts_have_the_same_statistics():
 
 
 def test_mujoco_steps_do_not_depend_on_the_batch():
-    world = PhysicsWorld(load_environment("ant-move-box-easy"), "mujoco")
+    world = PhysicsWorld(physics_environment("ant-move-box-easy"), "mujoco")
     physics = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), 6)).pipeline_state.physics
     control = jax.random.uniform(jax.random.key(1), (6, 8))
     whole = jax.jit(jax.vmap(world.engine.step))(physics, control)
@@ -149,7 +150,7 @@ def test_warp_steps_are_those_of_c_mujoco():
 )
 def test_warp_can_be_traced_twice():
     """Training does, for shapes and for the program: what is kept of the first must not be of its trace."""
-    world = PhysicsWorld(load_environment("ball-go-to-target"), "warp")
+    world = PhysicsWorld(physics_environment("ball-go-to-target"), "warp")
     physics = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), 3)).pipeline_state.physics
     step = jax.vmap(world.engine.step)
     shapes, _ = jax.eval_shape(step, physics, jnp.zeros((3, 2)))
@@ -159,7 +160,7 @@ def test_warp_can_be_traced_twice():
 
 def test_auto_is_mujoco_on_a_cpu_and_mjx_elsewhere():
     expected = "mujoco" if jax.default_backend() == "cpu" else "mjx"
-    assert PhysicsWorld(load_environment("ball-go-to-target")).engine.name == expected
+    assert PhysicsWorld(physics_environment("ball-go-to-target")).engine.name == expected
 
 
 def test_warp_says_when_it_is_missing(monkeypatch, ball):
@@ -171,7 +172,7 @@ def test_warp_says_when_it_is_missing(monkeypatch, ball):
 def test_a_fault_leaves_no_log_file(tmp_path, monkeypatch):
     """MuJoCo's own warnings would be appended to MUJOCO_LOG.TXT where the user is."""
     monkeypatch.chdir(tmp_path)
-    world = PhysicsWorld(load_environment("ball-go-to-target"), "mujoco")
+    world = PhysicsWorld(physics_environment("ball-go-to-target"), "mujoco")
     physics = jax.jit(world.reset)(jax.random.key(0)).pipeline_state.physics
     after, _ = jax.jit(world.engine.step)(physics.replace(qvel=physics.qvel.at[0].set(np.nan)), jnp.zeros(2))
     assert not np.isfinite(after.qvel).all()

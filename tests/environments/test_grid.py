@@ -66,11 +66,13 @@ def test_every_transition_is_the_papers(world):
 def test_the_shortest_path_is_n_actions_for_each_cell(step_size):
     """By breadth-first search over the states of a body of 1 and 2 steps."""
     start, goal = ((1, 2), (0, 0)), (4, 0)
-    distance, queue = {start: 0}, deque([start])
+    distance: dict[tuple, int] = {start: 0}
+    queue: deque[tuple] = deque([start])
     while queue:
         state = queue.popleft()
         for action in range(4):
-            *after, _ = reference_step(*state, action, 8, step_size)
+            agent, ball = state
+            *after, _ = reference_step(agent, ball, action, 8, step_size)
             if tuple(after) not in distance:
                 distance[tuple(after)] = distance[state] + 1
                 queue.append(tuple(after))

@@ -1,13 +1,17 @@
 """Worlds of a user's own: actuators with ranges, uneven ground, groups that are no vectors."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from loading import physics_environment
 
-from mjx_hkl.environments import PhysicsWorld, VectorEnvironment, load_environment, make_world
+from mjx_hkl.environments import PhysicsWorld, VectorEnvironment, make_world
 from mjx_hkl.environments.physics import control_of
+from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
 PUCK = """<mujoco><worldbody><body name="torso" pos="0 0 0.1">
@@ -59,7 +63,7 @@ def test_an_actuator_without_a_range_takes_the_action_as_it_is(tmp_path):
 @pytest.mark.parametrize("body", ["ball", "ant", "quadruped"])
 def test_our_bodies_are_given_the_action_itself(body):
     """Their ranges are [-1, 1]: nothing is computed, so that nothing changes by a bit."""
-    model = PhysicsWorld(load_environment(f"{body}-go-to-target")).engine.model
+    model = PhysicsWorld(physics_environment(f"{body}-go-to-target")).engine.model
     np.testing.assert_array_equal(model.actuator_ctrlrange, np.tile([-1.0, 1.0], (model.nu, 1)))
     action = jnp.linspace(-1, 1, model.nu)
     assert control_of(model)(action) is action
@@ -114,61 +118,37 @@ def test_groups_that_are_no_vectors_keep_shape_and_type(tmp_path):
             assert seen["counts"].dtype == jnp.int32
 
 
-STEPS = '''
-import dataclasses
-import jax.numpy as jnp
-import mujoco
-
-@dataclasses.dataclass(frozen=True)
-class Terrace:
-    """A floor, and a step of some height from x = 0 on."""
-
-    rise: float = 0.0
-    half_width: float = 3.0
-
-    def build(self, spec):
-        spec.worldbody.add_geom(name="low", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1])
-        spec.worldbody.add_geom(
-            name="high", type=mujoco.mjtGeom.mjGEOM_BOX, size=[5, 10, 0.5], pos=[5, 0, self.rise - 0.5]
-        )
-        return ["low", "high"]
-
-    def height(self, points, physics):
-        return jnp.where(points[:, 0] > 0, self.rise, 0.0)
-
-    def is_out(self, position):
-        return jnp.any(jnp.abs(position[:2]) > 4.0)
-'''
+EXAMPLE = Path(__file__).parents[2] / "docs" / "example"
+TERRACE = f'"{EXAMPLE / "terrace.py"}:Terrace"'
 
 
 def test_an_arena_of_ones_own_is_ground_bounds_and_places(tmp_path):
-    """Uneven ground carries the body, ends its episode, and gives our tasks their places."""
-    (tmp_path / "terrace.py").write_text(STEPS)
-    environment = WORLD.replace('"area"', '"terrace.py:Terrace"\nrise = -0.05')
+    """The guide's: it carries the body, ends its episode, and gives our tasks their places."""
+    assert (EXAMPLE / "terrace.py").read_text().strip() in (EXAMPLE.parent / "your-own-world.md").read_text()
+    environment = WORLD.replace('"area"', f"{TERRACE}\ndrop = 0.05\nhalf_width = 3.0")
     world = world_of(tmp_path, MOTORS, environment=environment)
-    # what lies on the ground collides with nothing else
-    assert not world.engine.model.geom_contype.any()
     assert world.engine.model.npair == 2
-    heights = [after(world, [push], steps=60)[2] for push in (0.0,)]
-    assert heights[0] == pytest.approx(0.0, abs=2e-3)
-    state = jax.jit(world.reset)(jax.random.key(0))
-    physics = state.pipeline_state.physics
+    state, step = jax.jit(world.reset)(jax.random.key(0)), jax.jit(world.step)
+    for x, height in ((-1.0, 0.0), (1.0, -0.05)):
+        after = moved(state, x)
+        for _ in range(40):
+            after = step(after, jnp.zeros(1))
+        assert after.pipeline_state.physics.qpos[2] == pytest.approx(height, abs=2e-3)
     for x, out in ((3.9, False), (4.1, True)):
-        moved = state.replace(
-            pipeline_state=state.pipeline_state.replace(
-                physics=physics.replace(qpos=physics.qpos.at[0].set(x))
-            )
-        )
-        assert bool(jax.jit(world.step)(moved, jnp.zeros(1)).done) == out
+        assert bool(step(moved(state, x), jnp.zeros(1)).done) == out
+
+
+def moved(state, x):
+    """The state with the body at (x, 0)."""
+    physics = state.pipeline_state.physics
+    qpos = physics.qpos.at[:2].set(jnp.array([x, 0.0]))
+    return state.replace(pipeline_state=state.pipeline_state.replace(physics=physics.replace(qpos=qpos)))
 
 
 def test_starts_in_uneven_ground_are_found_wherever_they_are(tmp_path):
     """On one side of this arena the ground is 0.06 m higher than where the body starts."""
-    from mjx_hkl.errors import UserError
-
-    (tmp_path / "terrace.py").write_text(STEPS)
-    environment = WORLD.replace('"area"', '"terrace.py:Terrace"\nrise = 0.06')
-    with pytest.raises(UserError, match=r"starts 0\.06 m deep in the ground: geom 'hull' in 'high'"):
+    environment = WORLD.replace('"area"', f"{TERRACE}\ndrop = -0.06\nhalf_width = 3.0")
+    with pytest.raises(UserError, match=r"starts 0\.06 m deep in the ground: geom 'hull' in 'low'"):
         world_of(tmp_path, MOTORS, environment=environment)
 
 

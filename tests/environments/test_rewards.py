@@ -1,6 +1,7 @@
 """Tasks of moving boxes and going to targets: paid exactly for what was asked."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loading import physics_environment
 from worlds import SEEDS, jitted, load, replaced, reset, with_box_at
 
-from mjx_hkl.environments import PhysicsWorld, load_environment
+from mjx_hkl.environments import PhysicsWorld
 
 
 @pytest.mark.parametrize("name", ["ball-move-box-easy", "ball-move-box-mid", "ball-move-box-hard"])
@@ -94,10 +96,9 @@ def test_and_pays_each_part_once_and_a_bonus_for_both(box_first):
 
 
 def test_and_in_order_counts_arriving_only_after_delivery():
-    config = load_environment("ball-move-box-and-go-to-target")
-    world = PhysicsWorld(
-        dataclasses.replace(config, task=dataclasses.replace(config.task, in_order=True)), "mujoco"
-    )
+    config = physics_environment("ball-move-box-and-go-to-target")
+    task: Any = config.task
+    world = PhysicsWorld(dataclasses.replace(config, task=dataclasses.replace(task, in_order=True)), "mujoco")
     state = jax.jit(world.reset)(jax.random.key(0))
     task, physics = state.pipeline_state.task, state.pipeline_state.physics
     goal = task.targets.positions[1 - task.targets.selected]

@@ -81,7 +81,9 @@ def test_what_is_observed_does_not_change_when_everything_moves_together(name, s
     cos, sin = np.cos(turn), np.sin(turn)
     rotation, shift = np.array([[cos, -sin], [sin, cos]], np.float32), np.array([dx, dy], np.float32)
     frame = world.body.frame(physics)
-    qpos = world.body.place(physics.qpos, rotation @ frame.position[:2] + shift, frame.heading + turn)
+    qpos = world.body.place(
+        physics.qpos, jnp.asarray(rotation @ frame.position[:2] + shift), frame.heading + turn
+    )
     poses = world.boxes.poses(physics.qpos)
     headings = jnp.arctan2(poses.rotation[:, 1, 0], poses.rotation[:, 0, 0])
     qpos = world.boxes.place(qpos, poses.position[:, :2] @ rotation.T + shift, headings + turn)

@@ -258,7 +258,7 @@ def test_actions_are_clipped_at_the_edge():
 
 
 def table_of(name):
-    """What an environment's file and those it extends say, the nearer over the farther; read here."""
+    """What an environment's file and those it extends say, the nearer over the farther."""
     table = tomllib.loads(Path("envs", f"{name.removesuffix('.toml')}.toml").read_text())
     base = table_of(table.pop("extends")) if "extends" in table else {}
     for key, value in table.items():

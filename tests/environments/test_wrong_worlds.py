@@ -110,6 +110,35 @@ def test_geoms_that_nothing_collides_with(tmp_path, xml, parts, expected):
     assert expected in refusal(tmp_path, *parts, xml=xml)
 
 
+HILLS = """
+import dataclasses
+import jax.numpy as jnp
+import mujoco
+from mjx_hkl.environments.arenas import Area
+
+@dataclasses.dataclass(frozen=True)
+class Hills(Area):
+    def build(self, spec):
+        spec.add_hfield(name="hills", nrow=3, ncol=3, size=[5, 5, 0.1, 0.1], userdata=[0.0] * 8 + [1.0])
+        spec.worldbody.add_geom(name="hills", type=mujoco.mjtGeom.mjGEOM_HFIELD, hfieldname="hills")
+        return ["hills"]
+"""
+
+
+@pytest.mark.parametrize("kind", ["cylinder", "ellipsoid", "capsule"])
+def test_a_height_field_carries_what_mjx_lets_it(tmp_path, kind):
+    """MJX's documentation: height fields collide with spheres, capsules, boxes and meshes."""
+    (tmp_path / "hills.py").write_text(HILLS)
+    arena, xml = '[arena]\nkind = "hills.py:Hills"', hull(kind, ".1 .1 .1")
+    if kind == "capsule":
+        (tmp_path / "mine.xml").write_text(xml)
+        (tmp_path / "mine.toml").write_text(f'body = "mine.xml"\n{arena}\n{GO}')
+        make_world(str(tmp_path / "mine.toml"))
+    else:
+        message = refusal(tmp_path, arena, GO, xml=xml)
+        assert f"'hull' is a {kind}, which cannot collide with the hfield 'hills'" in message
+
+
 @pytest.mark.parametrize("kind", ["cylinder", "ellipsoid"])
 def test_what_collides_with_a_plane_but_with_no_box_is_taken_in_an_area(tmp_path, kind):
     """MJX's documentation: plane against any of them is supported. Of the body's own geoms none collide."""
@@ -161,14 +190,33 @@ NESTED = body("<geom name='base' size='.1' contype='0' conaffinity='0'/>").repla
         (body(SLIDES.format("0 1 0")), "needs a free joint, or slides x, y, z and an upright hinge"),
         (ball(attributes="euler='90 0 0'"), "must lie in the worldbody itself, and not be turned"),
         (body(HINGED.format("<joint name='neck' type='ball'/>")), "joint 'neck' is a ball joint"),
-        (ball(rest=FILTERED), "actuator 'lazy' has an activation of its own"),
+        (ball(rest=FILTERED), "actuator 'lazy' has an activation, which no state"),
         (MOCAP, "mocap body"),
         (ball("<geom name='hull' size='.1' contype='0' conaffinity='0'/>"), "falls through the ground"),
         (ball(rest=""), "has no actuators"),
+        (ball(rest=MOTOR + "<option><flag contact='disable'/></option>"), "switches off contact"),
+        (ball(rest=MOTOR + "<option><flag actuation='disable'/></option>"), "switches off actuation"),
+        (body(HINGED.format("<joint name='neck' damping='-1'/>")), "joint 'neck' has a negative damping"),
+        (ball(rest=MOTOR.replace("1 0", "nan 0", 1)), "accelerates without bound"),
+        (ball(rest=MOTOR.replace("1 0", "1e300 0", 1)), "accelerates without bound"),
+        (ball(rest=MOTOR + "<option gravity='0 0 -1e30'/>"), "accelerates without bound"),
     ],
 )
-def test_a_body_that_cannot_be_meant(tmp_path, xml, expected):
+def test_a_body_that_cannot_be_meant(tmp_path, capfd, monkeypatch, xml, expected):
+    monkeypatch.chdir(tmp_path)
     assert expected in refusal(tmp_path, AREA, GO, xml=xml)
+    assert capfd.readouterr().out == ""  # MuJoCo's own warnings would spoil --json, and be written to a file
+    assert not Path("MUJOCO_LOG.TXT").exists()
+
+
+def test_what_an_engine_cannot_simulate(tmp_path):
+    """MJX knows elliptic cones for contacts with friction only."""
+    elliptic = body(
+        SLIDES.format("1 0 0").replace("name='hull'", "name='hull' condim='1'"),
+        rest=MOTOR + "<option cone='elliptic'/>",
+        pos="0 0 .1",
+    )
+    assert "engine 'mjx' cannot simulate the world" in refusal(tmp_path, AREA, GO, xml=elliptic, engine="mjx")
 
 
 TABLES = [PhysicsConfig, ProprioceptionConfig, BoxesConfig, GridConfig, EnvironmentConfig]

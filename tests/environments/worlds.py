@@ -5,8 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 from hypothesis import strategies as st
+from loading import physics_environment
 
-from mjx_hkl.environments import PhysicsWorld, load_environment
+from mjx_hkl.environments import PhysicsWorld
 from mjx_hkl.environments.tasks.manipulation import CombinedState, MoveBoxState
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -14,7 +15,7 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 @functools.cache
 def load(name):
-    return PhysicsWorld(load_environment(name), "mujoco")
+    return PhysicsWorld(physics_environment(name), "mujoco")
 
 
 @functools.cache

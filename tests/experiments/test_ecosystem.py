@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loading import physics_environment
 
 from mjx_hkl.cli.main import run
-from mjx_hkl.environments import FlatWorld, PhysicsWorld, VectorEnvironment, load_environment, make_world
+from mjx_hkl.environments import FlatWorld, PhysicsWorld, VectorEnvironment, make_world
 from mjx_hkl.experiments import build
 from mjx_hkl.experiments.recipe import Recipe, recipe_to_toml
+from mjx_hkl.specs import ArraySpec
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "example"
 SHORT = ["--num-envs", "4", "--total-env-steps", "400", "--log-interval", "200", "--min-replay", "100"]
@@ -70,7 +72,7 @@ def test_our_agent_trains_on_a_playground_environment(tiny_recipe, tmp_path):
 def test_only_the_critic_sees_what_no_robot_senses(monkeypatch):
     """MuJoCo Playground's `privileged_state`."""
     world = SimpleNamespace(
-        observation_size={"state": 3, "privileged_state": 9},
+        observation_specs={"state": ArraySpec((3,)), "privileged_state": ArraySpec((9,))},
         low_level_information=("state", "privileged_state"),
         action_kind="gaussian",
     )
@@ -93,7 +95,7 @@ def test_an_adapted_environment_is_the_original_step_for_step():
     theirs, ours = original.reset(key), adapted.reset(key)
     for _ in range(3):
         theirs, ours = original.step(theirs, action), jax.jit(adapted.step)(ours, action)
-        np.testing.assert_allclose(ours.obs["observation"], theirs.obs)
+        np.testing.assert_allclose(ours.obs["observation"], np.asarray(theirs.obs))
         np.testing.assert_allclose(ours.reward, theirs.reward)
         assert bool(ours.done) == bool(theirs.done)
 
@@ -122,7 +124,7 @@ def test_brax_ppo_trains_on_our_world_unchanged(monkeypatch):
             lambda x, devices: jax.tree.map(lambda y: jnp.stack([y]), x),
             raising=False,
         )
-    world = FlatWorld(PhysicsWorld(load_environment("ball-go-to-target")))
+    world = FlatWorld(PhysicsWorld(physics_environment("ball-go-to-target")))
     seen = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -147,7 +149,7 @@ def test_brax_ppo_trains_on_our_world_unchanged(monkeypatch):
 
 
 def test_a_flat_world_is_the_world_in_one_vector():
-    world = PhysicsWorld(load_environment("ball-move-box-easy"))
+    world = PhysicsWorld(physics_environment("ball-move-box-easy"))
     flat = FlatWorld(world)
     assert flat.observation_size == sum(world.observation_size.values())
     key, action = jax.random.key(0), jnp.ones(2)

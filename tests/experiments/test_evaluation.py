@@ -2,6 +2,7 @@
 
 import math
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ class Countdown:
     def reset(self, rng):
         length = jax.random.randint(rng, (), 1, 10)
         zero = jnp.zeros(())
-        state = {"length": length, "step": jnp.zeros((), jnp.int32)}
+        state: Any = {"length": length, "step": jnp.zeros((), jnp.int32)}
         metrics = {"success": zero, "fault": zero}
         return State(state, {"step": zero[None]}, zero, zero, metrics)
 
@@ -44,6 +45,11 @@ class Countdown:
                 "fault": (over | (ends & (length == 3))).astype(jnp.float32),
             },
         )
+
+
+def countdowns():
+    world: Any = Countdown()
+    return VectorEnvironment(world, EPISODES, LIMIT)
 
 
 class Clock(types.SimpleNamespace):
@@ -81,7 +87,7 @@ def by_hand(lengths, noise):
 
 @pytest.mark.parametrize(("deterministic", "noise"), [(True, 0.0), (False, 0.5)])
 def test_an_evaluation_is_that_of_a_loop_over_episodes(deterministic, noise):
-    environment = VectorEnvironment(Countdown(), EPISODES, LIMIT)
+    environment = countdowns()
     starts = record(environment, Clock(), 5, deterministic).pipeline_state["length"][0]
     lengths = [int(n) for n in starts]
     assert {2, 3, 7, 8} <= set(lengths)  # solved, faulty, and both kinds that the time limit cuts
@@ -92,14 +98,14 @@ def test_an_evaluation_is_that_of_a_loop_over_episodes(deterministic, noise):
 
 
 def test_another_seed_has_other_starts_and_the_same_seed_the_same():
-    environment = VectorEnvironment(Countdown(), EPISODES, LIMIT)
+    environment = countdowns()
     first, again, other = (evaluate(environment, Clock(), seed, True) for seed in (5, 5, 6))
     assert first == again
     assert first.episode_return != other.episode_return
 
 
 def test_a_recording_ends_where_the_episode_does():
-    environment = VectorEnvironment(Countdown(), EPISODES, LIMIT)
+    environment = countdowns()
     found = record(environment, Clock(), 5, True)
     lengths = [int(n) for n in found.pipeline_state["length"][0]]
     assert found.alive.sum(0).tolist() == [min(n, LIMIT) + 1 for n in lengths]  # and the start

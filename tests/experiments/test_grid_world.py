@@ -11,6 +11,7 @@ from PIL import Image
 from mjx_hkl.analysis import kl_field
 from mjx_hkl.cli.main import run
 from mjx_hkl.environments import make_world
+from mjx_hkl.environments.grid import CellWorld
 from mjx_hkl.experiments.agent_format import module_parameters, read_agent
 
 SHORT = ("--num-envs", "4", "--total-env-steps", "160", "--log-interval", "80", "--evaluation-episodes", "4")
@@ -51,6 +52,7 @@ def test_an_export_keeps_what_its_actions_are(trained):
 def test_the_kl_of_a_move_is_that_of_a_loop(trained):
     """KL after each move of each cell, sample by sample, without vmap over cells."""
     agent, world, goal = read_agent(trained / "export").agent, make_world("grid-1-step"), (2, 5)
+    assert isinstance(world, CellWorld)
     field = kl_field.kl_field(agent, world, goal)
     assert np.isnan(field.kl[0, 0]).tolist() == [False, True, True, False]  # walls below and to the left
     assert np.isnan(field.kl[2, 5]).all()  # the episode is over
@@ -73,6 +75,7 @@ def test_the_kl_of_a_move_is_that_of_a_loop(trained):
 def test_nearing_the_goal_counts(trained):
     """A field made by hand that is least where a move nears the goal, and one that is most."""
     agent, world = read_agent(trained / "export").agent, make_world("grid-1-step")
+    assert isinstance(world, CellWorld)
     field = kl_field.kl_field(agent, world, (4, 4))
     known = ~np.isnan(field.kl)
     towards = np.where(known, np.where(field.nears, 0.0, 1.0), np.nan)
@@ -114,7 +117,7 @@ def test_a_random_agent_chooses_among_the_actions(capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["train", "grid-1-step", *SHORT, "--algorithm.kind", "svg"], 'set it to "v_trace"'),
+        (["train", "grid-1-step", *SHORT, "--algorithm.kind", "svg"], "'svg' does not learn the categorical"),
         (["train", "grid-1-step", *SHORT, "--policy.actions", "gaussian"], "are categorical"),
         (["train", "ball-go-to-target", *SHORT, "--policy.actions", "categorical"], "are gaussian"),
         (["plot-kl-field", "RUN", "--goal", "8", "0"], "outside a grid of 8 cells"),

@@ -1,17 +1,21 @@
 """It learns: the smallest world that has a task, a success, an end and a time limit."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 from brax.envs.base import Env, State
-from mjx_hkl.algorithms.config import AlgorithmConfig
 
+from mjx_hkl.algorithms.svg import SVG
+from mjx_hkl.config import from_table
 from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.experiments.build import make_environment, make_train_step, resolve
 from mjx_hkl.experiments.evaluation import evaluate
 from mjx_hkl.experiments.recipe import load_recipe
 from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.config import CriticConfig, DefaultPolicyConfig, Information, ModelConfig, PolicyConfig
+from mjx_hkl.models.config import Information, ModelConfig
+from mjx_hkl.specs import ArraySpec
 from mjx_hkl.training.step import TrainStep, init_seeds, run_seeds
 
 
@@ -19,6 +23,7 @@ class Line(Env):
     """A point in [-1, 1] is pushed to a target; reward 1 within 0.1 of it, which ends the episode."""
 
     observation_size = {"proprioception": 1, "targets": 1}  # noqa: RUF012 - as Brax has it
+    observation_specs = {"proprioception": ArraySpec((1,)), "targets": ArraySpec((1,))}  # noqa: RUF012
     action_size = 1
     backend = "none"
 
@@ -44,12 +49,12 @@ class Line(Env):
         return {"proprioception": x[None], "targets": target[None]}
 
 
-ALGORITHM = AlgorithmConfig(
+ALGORITHM = SVG(
     kl_cost=1e-4,
     entropy_cost=1e-4,
     policy_learning_rate=1e-3,
     critic_learning_rate=1e-3,
-    learning_rate_decay=6_400,
+    learning_rate_decay=1.0,
     target_update_period=20,
     unroll_length=5,
     batch_size=64,
@@ -57,6 +62,7 @@ ALGORITHM = AlgorithmConfig(
 )
 
 
+STEPS = 800  # train steps
 OPTIMIZED = {"xla_backend_optimization_level": 2, "xla_llvm_disable_expensive_passes": False}
 
 
@@ -64,21 +70,22 @@ OPTIMIZED = {"xla_backend_optimization_level": 2, "xla_llvm_disable_expensive_pa
 def test_it_learns_to_reach_the_target(prior):
     groups = ("proprioception", "targets")
     flat = prior == "none"
-    model = ModelConfig(
-        information=Information(groups, groups if flat else ("proprioception",), groups, groups[:1]),
-        policy=PolicyConfig(kind="flat" if flat else "hierarchical", high_level=(32, 2), low_level=(32,)),
-        default_policy=DefaultPolicyConfig(
-            high_level=prior, low_level="none" if flat else "shared", high_level_sizes=(16,)
-        ),
-        critic=CriticConfig((64, 64)),
-    )
+    high_level = "none" if flat else {"sizes": [32], "latent_size": 2}
+    default = {"kind": prior, "sizes": [16]} if prior == "ar_learned" else prior
+    tables = {
+        "policy": {"high_level": high_level, "low_level": {"sizes": [32]}, "actions": "gaussian"},
+        "default_policy": {"high_level": default, "low_level": "none" if flat else "shared"},
+        "critic": {"sizes": [64, 64]},
+    }
+    seen = Information(groups, groups if flat else ("proprioception",), groups, groups[:1])
+    model = dataclasses.replace(from_table(ModelConfig, tables, "test"), information=seen)
     worlds = VectorEnvironment(Line(), 64, episode_length=20)
-    train_step = TrainStep(worlds, model, ALGORITHM, replay_capacity=20_000, min_replay=1_000)
+    train_step = TrainStep(worlds, model, ALGORITHM, 20_000, min_replay=1_000, total_env_steps=STEPS * 64 * 5)
     state = jax.jit(lambda keys: init_seeds(train_step, keys))(jax.random.split(jax.random.key(0), 1))
-    fresh = Agent(Line.observation_size, 1, model, jax.random.key(1))
+    fresh = Agent(Line.observation_specs, 1, model, jax.random.key(1))
     many = VectorEnvironment(Line(), 512, episode_length=20)
     before = evaluate(many, fresh, seed=0, deterministic=True).success_rate
-    train = jax.jit(lambda state: run_seeds(train_step, state, 800), compiler_options=OPTIMIZED)
+    train = jax.jit(lambda state: run_seeds(train_step, state, STEPS), compiler_options=OPTIMIZED)
     state, _ = train(state)
     agent = jax.tree.map(lambda x: x[0], state.learner.agent)
     after = evaluate(many, agent, seed=0, deterministic=True).success_rate

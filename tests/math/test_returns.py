@@ -16,10 +16,10 @@ def test_is_rlaxs_discounted_return_with_ends_inside(seed):
     kind = rng.choice(["on", "terminated", "truncated"], size=TIME, p=[0.6, 0.2, 0.2])
     discount = np.where(kind == "terminated", 0.0, GAMMA).astype(np.float32)
     is_last = (kind != "on").astype(np.float32)
-    actual = n_step_returns(*map(jnp.asarray, (reward, discount, value, cost, is_last)), jnp.ones(TIME))
+    actual = n_step_returns(*map(jnp.asarray, (reward, discount, value, cost, is_last, np.ones(TIME))))
     paid = reward - discount * cost + np.where(kind == "truncated", discount * value, 0.0)
     going_on = np.where(kind == "on", discount, 0.0).astype(np.float32)
-    expected = rlax.discounted_returns(jnp.asarray(paid), jnp.asarray(going_on), float(value[-1]))
+    expected = rlax.discounted_returns(jnp.asarray(paid), jnp.asarray(going_on), jnp.asarray(value[-1]))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 

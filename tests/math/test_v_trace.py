@@ -20,7 +20,7 @@ def test_is_rlaxs_between_ends_and_faults(seed, rho_clip):
     is_last, valid = (kind != "on").astype(np.float32), (kind != "fault").astype(np.float32)
     value_tp1 = np.where(kind == "on", np.append(value[1:], after[-1]), after).astype(np.float32)
     arguments = (value, reward, discount, value_tp1, cost, ratio, is_last, valid)
-    actual = v_trace(*map(jnp.asarray, arguments), rho_clip, 1.0)
+    actual = v_trace(*map(jnp.asarray, arguments), rho_clip=rho_clip, trace_clip=1.0)
     start = 0
     for t in range(TIME):
         if kind[t] == "fault":  # what came before bootstraps from the state the fault began in

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def outputs(agent, observation):
 @pytest.mark.parametrize("hidden", GROUPS)
 @pytest.mark.parametrize("module", ["high_level", "low_level", "critic", "default"])
 def test_a_module_cannot_read_a_group_it_was_not_given(module, hidden):
-    seen = EVERYTHING | {module: [name for name in GROUPS if name != hidden]}
+    seen: dict[str, Any] = EVERYTHING | {module: [name for name in GROUPS if name != hidden]}
     agent = make(own="separate", **seen)
     observation = observe()
     perturbed = observation | {hidden: observation[hidden] + 1.0}

@@ -39,7 +39,9 @@ def train(recipe):
     state = loop.init()
     before = parameters(state)
     *_, (state, rows) = loop.intervals(state)
-    collectives = re.findall(r" (all-[a-z-]+|collective-[a-z-]+)\(", loop.program.as_text())
+    text = loop.program.as_text()
+    assert text
+    collectives = re.findall(r" (all-[a-z-]+|collective-[a-z-]+)\(", text)
     return before, parameters(state), rows, sorted(set(collectives)), state
 
 

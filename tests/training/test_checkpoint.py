@@ -3,6 +3,7 @@ import json
 import logging
 import sys
 import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -160,8 +161,8 @@ def test_reads_that_end_after_a_failed_restore_print_nothing(monkeypatch):
             raise OSError("cannot read")
 
     read().send(None)  # under way, and nobody waits for it any more
-    late = types.SimpleNamespace(object=None, exc_value=RuntimeError("Event loop is closed"))
-    other = types.SimpleNamespace(object=None, exc_value=RuntimeError("something else"))
+    late: Any = types.SimpleNamespace(object=None, exc_value=RuntimeError("Event loop is closed"))
+    other: Any = types.SimpleNamespace(object=None, exc_value=RuntimeError("something else"))
     sys.unraisablehook(late)
     sys.unraisablehook(other)
     assert told == [other]

@@ -7,7 +7,7 @@ from mjx_hkl.environments.engines.mjx import MjxEngine
 from mjx_hkl.environments.engines.rollout import MujocoEngine
 from mjx_hkl.environments.engines.warp import WarpEngine
 from mjx_hkl.environments.physics import Engine
-from mjx_hkl.errors import unknown_name
+from mjx_hkl.errors import UserError, unknown_name
 
 ENGINES = {"mjx": MjxEngine, "mujoco": MujocoEngine, "warp": WarpEngine}
 
@@ -22,4 +22,7 @@ def make_engine(name: str, model: mujoco.MjModel, substeps: int) -> Engine:
         name = "mujoco" if jax.default_backend() == "cpu" else "mjx"
     if name not in ENGINES:
         raise unknown_name("engine", name, [*ENGINES, "auto"])
-    return ENGINES[name](model, substeps)
+    try:
+        return ENGINES[name](model, substeps)
+    except NotImplementedError as error:
+        raise UserError(f"engine {name!r} cannot simulate the world: {error}") from error

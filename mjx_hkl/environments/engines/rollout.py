@@ -1,10 +1,8 @@
 """C MuJoCo's threaded rollout, called from inside the jitted step: for machines without an accelerator."""
 
-import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +12,7 @@ from jaxtyping import Array, Float
 from mujoco import rollout
 
 from mjx_hkl.environments.engines.host_call import host_call
-from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.physics import PhysicsState, no_log_file
 
 _STATE = mujoco.mjtState
 
@@ -57,7 +55,7 @@ class MujocoEngine:
         nq, nv = self.model.nq, self.model.nv
         flat = np.asarray(given, np.float64).reshape(-1, given.shape[-1])
         qpos, qvel, qacc, inputs = np.split(flat, (nq, nq + nv, nq + 2 * nv), axis=1)
-        with self._lock, _no_log_file():
+        with self._lock, no_log_file():
             states: Any
             states, _ = self._pool.rollout(
                 self.model,
@@ -82,14 +80,3 @@ def _digest(model: mujoco.MjModel) -> str:
     buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, buffer)
     return hashlib.sha256(buffer.tobytes()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _no_log_file() -> Iterator[None]:
-    """A state that is not finite is a fault we count; MuJoCo would append each to a file in this folder."""
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(before)
