@@ -1,5 +1,6 @@
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from mjx_hkl import resources
 from mjx_hkl.config import to_table
-from mjx_hkl.environments import PhysicsWorld, VectorEnvironment, load_environment
+from mjx_hkl.environments import VectorEnvironment, load_environment, make_world
 from mjx_hkl.environments.bodies import Body
 from mjx_hkl.environments.physics import PhysicsState
 from mjx_hkl.environments.placement import place_apart
@@ -21,7 +22,7 @@ BODIES = ("ball", "ant", "quadruped")
 
 @pytest.fixture(scope="module", params=BODIES)
 def world(request):
-    return PhysicsWorld(load_environment(f"{request.param}-go-to-target"))
+    return make_world(f"{request.param}-go-to-target")
 
 
 def physics_state(data):
@@ -140,12 +141,12 @@ def test_observation_does_not_change_when_everything_moves_together(seed, turn, 
         np.testing.assert_allclose(after[name], before[name], atol=1e-4)
 
 
-_WORLDS = {}
+_WORLDS: dict[str, Any] = {}
 
 
 def _ball():
     if not _WORLDS:
-        _WORLDS["ball"] = PhysicsWorld(load_environment("ball-go-to-target"))
+        _WORLDS["ball"] = make_world("ball-go-to-target")
     return _WORLDS["ball"]
 
 
@@ -199,7 +200,7 @@ def test_reward_and_end_come_exactly_on_arrival():
 
 
 def test_a_fallen_body_ends_its_episode_without_success():
-    world = PhysicsWorld(load_environment("ant-go-to-target"))
+    world = make_world("ant-go-to-target")
     state = jax.jit(world.reset)(jax.random.key(0))
     on_its_back = state.pipeline_state.physics.qpos.at[3:7].set(jnp.array([0.0, 1.0, 0.0, 0.0]))
     physics = state.pipeline_state.physics.replace(qpos=on_its_back)
@@ -289,7 +290,7 @@ PAPER = {  # Appendix E.2.1: side of the area in metres, number of boxes, number
 def test_worlds_have_the_papers_numbers(body, task):
     """Counted in what a reset gives, not read from the configuration."""
     side, boxes, targets, rewards = PAPER[task]
-    world = PhysicsWorld(load_environment(f"{body}-{task}"), "mujoco")
+    world = make_world(f"{body}-{task}", "mujoco")
     sizes = world.observation_size
     assert world.episode_length == 400
     assert sizes.get("boxes", 0) == boxes * 6 * 3  # six corners
