@@ -64,7 +64,7 @@ def render_picture(player: Player, out: Path, seed: int, size: tuple[int, int]) 
     environment = dataclasses.replace(player.environment, episode_length=1)
     player = dataclasses.replace(player, environment=environment)
     with environment.env.renderer(*size) as draw:
-        frame = next(_frames(player, seed, True, 1, 0))
+        frame = next(_frames(player, seed, player.has_mean, 1, 0))
         Image.fromarray(_with_text(draw(frame.state), frame.text)).save(out)
 
 
