@@ -7,6 +7,7 @@ import numpy as np
 
 from mjx_hkl.config import Positive, difference, to_table
 from mjx_hkl.environments import World
+from mjx_hkl.environments.composition import complete_description
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
@@ -39,6 +40,7 @@ class WorldSpecs:
 
     def require_same(self, other: "WorldSpecs", name: str) -> None:
         """Raises UserError where `other`, the environment `name` as it is here, is another world."""
-        changed = difference(to_table(self), to_table(other))
+        told = dataclasses.replace(self, environment=complete_description(self.environment))
+        changed = difference(to_table(told), to_table(other))
         if changed:
             raise UserError(f"environment {name!r} is not what the agent was made for: {changed}")
