@@ -51,6 +51,7 @@ def require_fits(here: KnownAgent, there: KnownAgent) -> None:
             raise UserError(f"transfer: this agent has {unknown_name('module', target, known)}")
         if source not in modules_there:
             raise UserError(f"transfer: the other agent has {unknown_name('module', source, modules_there)}")
+        _require_encoders(here, there, source)
         new = _signature(here, modules_here[target])
         old = _signature(there, _module(there.agent, source))
         for what in dict.fromkeys((*new, *old)):
@@ -59,6 +60,21 @@ def require_fits(here: KnownAgent, there: KnownAgent) -> None:
                     f"transfer: {target} does not fit the other agent's {source}:"
                     f" {_told(what, old.get(what), new.get(what))}; {_HINTS.get(what, _SAME_FIELDS)}"
                 )
+
+
+def _require_encoders(here: KnownAgent, there: KnownAgent, source: str) -> None:
+    """Raises UserError where a module is taken without a shared encoder that it sees a group through."""
+    for group in _module(there.agent, source).sees:
+        encoder = f"encoders.{group}"
+        if (
+            group in there.agent.encoders
+            and source != encoder
+            and encoder not in dict(here.recipe.transfer.taken)
+        ):
+            raise UserError(
+                f"transfer: the other agent's {source} sees {group} through the shared {encoder};"
+                " take that too"
+            )
 
 
 def transferred(state: TrainState, sources: list[KnownAgent], config: TransferConfig) -> TrainState:
@@ -106,6 +122,7 @@ def _signature(known: KnownAgent, module: Module) -> dict[str, Any]:
         "input": ", ".join(seen),
         "body": world.environment.get("body", "its own") if bodily else "any",
         "input size": ", ".join(sizes),
+        "shared encoder": ", ".join(name for name in seen if name in known.agent.encoders) or "none",
         "unit of distance": _unit(world) if set(seen) - _WITHOUT_UNIT else "any",
         "latent size": known.agent.policy.latent_size,
         "shape": _shapes(module),
@@ -142,6 +159,7 @@ _HINTS = {
     "input": _GROUPS,
     "body": "what moves or sees a body cannot change it; a high level without proprioception can",
     "input size": _GROUPS,
+    "shared encoder": "give both recipes the same [encoders]",
     "unit of distance": "give both environments the same task.distance_unit, or leave this module out",
     "latent size": "give both recipes the same policy.high_level.latent_size",
     "shape": "give both recipes the same layer sizes",

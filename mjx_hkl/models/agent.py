@@ -77,6 +77,8 @@ class Agent(nnx.Module):
         shared = {name: fields for name, fields in config.encoders.items() if fields.shared}
         rngs = nnx.Rngs(jax.random.fold_in(key, 1))
         encoders = {name: fields.build(specs[name], rngs) for name, fields in shared.items() if name in specs}
+        for name, encoder in encoders.items():
+            encoder.sees = (name,)
         encoded = {name: ArraySpec((encoder.size,)) for name, encoder in encoders.items()}
         place = Place(
             observation={**specs, **encoded},

@@ -16,7 +16,7 @@ from mjx_hkl.config import to_table
 from mjx_hkl.experiments import card
 from mjx_hkl.experiments.agent_format import read_agent
 from mjx_hkl.experiments.build import make_loop
-from mjx_hkl.experiments.recipe import TransferConfig, recipe_to_toml
+from mjx_hkl.experiments.recipe import TransferConfig, change, recipe_to_toml
 from mjx_hkl.experiments.transfer import transferred
 from mjx_hkl.models.agent import module_at
 from mjx_hkl.models.default_low_levels import Separate
@@ -162,6 +162,21 @@ def test_what_does_not_fit_is_refused_in_one_line(recipe, pretrained, tmp_path, 
     assert expected in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_module_moves_with_the_shared_encoder_that_it_sees_through(tiny_recipe, tmp_path, capsys):
+    recipe = change(tiny_recipe, encoders={"targets": {"sizes": [5], "shared": True}})
+    options = [written(tmp_path, recipe), "--out"]
+    assert run(["train", *options, str(tmp_path / "first")]) == 0
+    took = [*options, str(tmp_path / "second"), "--seed", "9", "--transfer.agent", str(tmp_path / "first")]
+    assert run(["train", *took, "--transfer.frozen", HIGH]) == 2
+    assert "sees targets through the shared encoders.targets; take that too" in capsys.readouterr().err
+    assert run(["train", *took, "--transfer.frozen", HIGH, "encoders.targets"]) == 0
+    for name in (HIGH, "encoders.targets"):
+        before, after = (parameters(tmp_path / run / "export", name) for run in ("first", "second"))
+        assert equal(before, after)
+    assert run(["inspect", str(tmp_path / "first" / "export"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["modules"]["encoders.targets"]["sees"] == ["targets"]
 
 
 def test_coordinates_in_another_unit_do_not_fit(recipe, pretrained, tmp_path, capsys, monkeypatch):
