@@ -144,7 +144,7 @@ def test_observation_does_not_change_when_everything_moves_together(seed, turn, 
 _WORLDS: dict[str, Any] = {}
 
 
-def _ball():
+def _ball() -> Any:
     if not _WORLDS:
         _WORLDS["ball"] = make_world("ball-go-to-target")
     return _WORLDS["ball"]
