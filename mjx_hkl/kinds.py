@@ -108,10 +108,13 @@ def imported(given: str, what: str) -> Any:
         module = (
             _file(str(Path(place).absolute())) if place.endswith(".py") else importlib.import_module(place)
         )
-        return getattr(module, name)
     except Exception as error:  # whatever a user's file raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{what}: {given!r} cannot be imported: {reason}") from error
+    if not hasattr(module, name):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise UserError(f"{what}: {place} has {unknown_name('class', name, classes)}")
+    return getattr(module, name)
 
 
 def field_kinds(field: dataclasses.Field) -> Kinds | None:

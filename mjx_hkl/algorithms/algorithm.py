@@ -42,11 +42,11 @@ class Algorithm:
     default_policy_learning_rate: PositiveFloat = 1e-4
     """β_π0, where the default policy learns."""
     learning_rate_decay: Fraction = 0.0
-    """Share of the run's updates over which all learning rates fall linearly to a tenth; 0: they stay. A
-    policy that moves fast to the end is a poor one whenever it is stopped."""
+    """Share of the run's updates over which all learning rates fall linearly to a tenth; 0: they do not fall.
+    A policy that still changes fast at the end is worse than its average, whenever it is stopped."""
     distillation_cost: PositiveFloat = 1.0
-    """Weight of the default policy's loss, beside what else moves its parameters: with two columns the
-    policy's loss does."""
+    """Weight of distillation, the default policy's loss. It matters only where another loss moves the same
+    parameters, as the policy's loss does with two columns."""
     optimizer: str = "adam"
     """Name of an optax optimizer, used with its defaults but for the learning rate."""
     max_gradient_norm: PositiveFloat = 40.0
@@ -54,8 +54,8 @@ class Algorithm:
     target_update_period: Positive = 100
     """Updates between moves of the target parameters."""
     target_update_rate: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Share of the way to the online parameters a move goes: 1 copies them; a Polyak average has period 1
-    and a rate like 0.005."""
+    """Each move takes the target parameters this share of the way to the online ones: 1 copies them; a Polyak
+    average has period 1 and a rate like 0.005."""
     policy_average_updates: NonNegative = 0
     """Updates over which the agent that is evaluated and exported is a moving average, of its policy and
     default policy (Polyak averaging): between updates a policy swings more than its average does. Acting and
@@ -72,7 +72,7 @@ class Algorithm:
         return {}
 
     def learning_rates(self) -> dict[str, float]:
-        """Of each part of the agent, and of each of `parameters`: each has an optimizer of its own."""
+        """Of each part of the agent and each of `parameters`, which have an optimizer of their own."""
         return {
             "policy": self.policy_learning_rate,
             "default_policy": self.default_policy_learning_rate,

@@ -14,7 +14,7 @@ from mjx_hkl.models.steps import Carry, Latents
 
 
 class Target(nnx.Module):
-    """φ' and ψ': what the target networks are copies of. The online policy gives π."""
+    """φ' and ψ', the target networks: copies of default policy, critic and shared encoders."""
 
     def __init__(self, agent: Agent):
         self.default_policy: DefaultPolicy = agent.default_policy
@@ -24,10 +24,10 @@ class Target(nnx.Module):
 
 @jax.named_scope("latents")
 def redraw_latents(agent: Agent, observation: Observation, window: Window, key: PRNGKeyArray) -> Latents:
-    """z_t = f^H(x_t, ε_t) along the window, not the behaviour's (Algorithm 2, B.2). Time-major.
+    """Draws the window's latents anew, z_t = f^H(x_t, ε_t), from the policy as it is now (B.2). Time-major.
 
-    Where the policy remembers, the draws run in order from the stored carry; an episode that starts inside
-    the window begins from a draw of N(0, 1). Else they are made at once.
+    Where the policy remembers, latents are drawn in order from the stored carry, and an episode that starts
+    inside the window begins with z_{t−1} ~ N(0, 1). Where it does not, they are drawn all at once.
 
     Args:
       agent: whose policy draws.

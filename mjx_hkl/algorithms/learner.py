@@ -85,7 +85,7 @@ def init(agent: Agent, algorithm: Algorithm, total_updates: int, key: PRNGKeyArr
 
 
 def with_parameters(learner: Learner, modules: Mapping[str, Any]) -> Learner:
-    """A fresh learner whose modules of these names, their targets and averages, are these instead."""
+    """The fresh learner with these modules in the place of its own, and with their targets and averages."""
     agent = with_modules(learner.agent, modules)
     average = {name: _copy(getattr(agent, name)) for name in learner.average}
     return learner.replace(agent=agent, target=_copy(Target(agent)), average=average)

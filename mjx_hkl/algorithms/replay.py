@@ -17,7 +17,7 @@ def num_slots(capacity: int, num_envs: int, unroll_length: int) -> int:
 
 
 def empty(windows: Window, slots: int) -> Window:
-    """A ring of `slots` windows of each world like these (only their shapes are read): worlds, then slots."""
+    """An empty ring: `slots` windows for each world, of the shapes of `windows`. Axes: worlds, then slots."""
     return jax.tree.map(lambda x: jnp.zeros((x.shape[0], slots, *x.shape[1:]), x.dtype), windows)
 
 
@@ -38,7 +38,7 @@ def insert(ring: Window, windows: Window, count: Int[Array, ""]) -> Window:
 
 @jax.named_scope("replay")
 def sample(ring: Window, key: PRNGKeyArray, batch_size: int, filled: Int[Array, ""]) -> Window:
-    """`batch_size` windows, batch first: one at random of each of as many parts of replay.
+    """`batch_size` windows, batch first. Replay is cut into as many parts, and each part gives one at random.
 
     Every window is as likely as any other, and a batch as large as replay is each window once.
 

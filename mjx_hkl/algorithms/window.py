@@ -66,14 +66,14 @@ def cut_inside(window: Window) -> Float[Array, "time batch"]:
 
 
 def following(values: Float[Array, "time+2 batch"], window: Window) -> Float[Array, "time batch"]:
-    """Of values at all observations, those at the state each step truly led to. Time-major."""
+    """Picks, of values at all observations, the one at the state that each step led to. Time-major."""
     return jnp.where(cut_inside(window) > 0, values[-1], values[1:-1])
 
 
 def first_steps(window: Window) -> Float[Array, "time+1 batch"]:
-    """1 where an observation begins an episode; of all but the last, which follows a cut. Time-major.
+    """1 where an observation begins an episode, for all observations but the last one. Time-major.
 
-    The one after the window's last step never does: it is the true state that the step led to.
+    The observation after the last step never begins one: it is the true state that this step led to.
     """
     first = jnp.concatenate([window.is_first[None], window.is_last])
     return first.at[-1].set(0.0)
@@ -82,7 +82,7 @@ def first_steps(window: Window) -> Float[Array, "time+1 batch"]:
 def in_order(
     step: Callable[..., tuple[Any, Any]], start: Any, window: Window, inputs: Any, *more: Any
 ) -> Any:
-    """Outputs at all observations of a window of a function that remembers. Time-major.
+    """Runs a function that remembers along a window; its outputs at all observations. Time-major.
 
     Args:
       step: of the carry, whether an episode begins, a step's part of `inputs`, and those of `more`; gives the

@@ -57,7 +57,7 @@ def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
     )
     ratio = step.learner_steps / step.environment_steps
     reporter.say(
-        f"{recipe.name}: {recipe.environment}, {recipe.num_envs} environments"
+        f"{recipe.name}: {recipe.environment}, {recipe.num_envs} worlds"
         + (f" x {recipe.num_seeds} seeds" if recipe.num_seeds > 1 else f", seed {recipe.seed}")
         + f", replay ratio {ratio:g}, engine {step.environment.env.backend}"
         + f" on {devices.describe(num_devices)}"

@@ -10,7 +10,7 @@ _LOG_2PI = 1.8378770664093453
 
 
 class Gaussian(NamedTuple):
-    """Mean and standard deviation of independent normal variables; size 0 is a valid, certain event."""
+    """Mean and standard deviation of independent normal variables. Of size 0, entropy and KL are 0."""
 
     mean: Float[Array, "*batch n"]
     scale: Float[Array, "*batch n"]

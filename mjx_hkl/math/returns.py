@@ -1,4 +1,4 @@
-"""n-step returns over a window, with ends of episodes inside it: Retrace's plain relative."""
+"""n-step returns over a window, with ends of episodes inside it: targets without off-policy correction."""
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ def n_step_returns(
 ) -> Float[Array, "time *batch"]:
     """Q̂_t = r_t + γ_t (Q̂_{t+1} − cost_{t+1}), and V̂_{t+1} for Q̂_{t+1} where the window or episode ends.
 
-    That is Algorithm 1's target, discounted, less −α KL_t of its own step, which is not the result of
-    a_t (B.2) and would be counted twice in the bootstrap.
+    This is Algorithm 1's target with discounts, and without −α KL_t of the action's own step. That KL is not
+    the result of a_t (B.2), and a Q that held it would count it twice where it bootstraps.
 
     Args:
       reward_t: rewards of the steps.

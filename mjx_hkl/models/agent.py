@@ -1,4 +1,4 @@
-"""The agent: policy, default policy and critic, each seeing its own observation groups alone; how it acts."""
+"""The agent: policy, default policy and critic, each of which sees its own groups only; how an agent acts."""
 
 import dataclasses
 import functools
@@ -32,14 +32,14 @@ class Policy(nnx.Module):
 
     @property
     def remembers(self) -> bool:
-        """Whether a step's latent needs the step before: it sees z_{t−1}, is kept, or has a memory."""
+        """Whether latents come in order: π^H sees z_{t−1} or remembers, or a latent is kept for steps."""
         return self.sees_latent or self.latent_period > 1 or self.high_level.remembers
 
     def draw(self, carry: Carry, observation: Observation, noise: Array) -> tuple[Carry, Latents]:
         """z_t = f^H(x_t, ε_t), or z_{t−1} where the latent period keeps it (eq. 27).
 
-        z_{t−1} is history: no gradient flows through it into π^H. It does flow where the latent is kept: the
-        actions in between move π^H.
+        z_{t−1} is history: no gradient flows through it into π^H. Where the latent period keeps a latent, the
+        gradient of every step that uses it flows into the step that drew it.
         """
         history = jax.lax.stop_gradient(carry.latent)
         memory, distribution = self.high_level.step(carry.memory[HIGH_LEVEL], observation, history)
@@ -106,13 +106,13 @@ class Agent(nnx.Module):
         self.action_size = action_size
 
     def start(self, batch: tuple[int, ...]) -> Carry:
-        """What to carry into the first step of an episode, whose `is_first` is set."""
+        """The carry for the first step of an episode; that step must have `is_first` set."""
         memory = {name: module.start(batch) for name, module in self._acting().items()}
         latent = jnp.zeros((*batch, self.policy.latent_size))
         return Carry(latent, jnp.zeros(batch, jnp.int32), memory)
 
     def restart(self, carry: Carry, is_first: Bool[Array, "*batch"], start: Array) -> Carry:
-        """The carry, but where an episode begins a fresh one: z_{t−1} is `start`, and a latent is drawn."""
+        """The carry, fresh where an episode begins: there z_{t−1} is `start`, and a latent is due."""
         memory = {
             name: restarted(module, carry.memory[name], is_first) for name, module in self._acting().items()
         }
@@ -127,7 +127,7 @@ class Agent(nnx.Module):
         return Noise(jax.random.normal(start_key, latent), jax.random.normal(latent_key, latent), action)
 
     def no_noise(self, batch: tuple[int, ...]) -> Noise:
-        """That of the agent's most likely latents and actions."""
+        """The noise that gives the most likely latent and action."""
         latent = jnp.zeros((*batch, self.policy.latent_size))
         return Noise(latent, latent, jnp.zeros((*batch, self.action_size)))
 

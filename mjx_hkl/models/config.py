@@ -22,7 +22,7 @@ class Information:
     high_level: tuple[str, ...] = ()
     """The high level; by default everything."""
     low_level: tuple[str, ...] = ()
-    """The low level, by default as the environment's file says; or all of a flat policy, everything."""
+    """The low level; by default what the environment's file says, and everything if the policy is flat."""
     critic: tuple[str, ...] = ()
     """The critic; by default everything."""
     default: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Information:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-    """The policy π: a high level over latents and a low level over actions; flat without the first."""
+    """The policy π: a high level over latents, a low level over actions; flat without a high level."""
 
     high_level: Annotated[HighLevelFields, HIGH_LEVELS] = MLPHighLevelFields()
     low_level: Annotated[LowLevelFields, LOW_LEVELS] = MLPLowLevelFields()

@@ -18,7 +18,7 @@ class CriticFields:
     """What every kind of critic has."""
 
     def build(self, place: Place, state_values: bool) -> Module:
-        """A module of (observation, z_t, a_t) to values, or of (observation, z_t) where they are of states.
+        """A module from (observation, z_t, a_t) to values, or from (observation, z_t) if `state_values`.
 
         Called, it gives one value; its `each` gives those of every critic, on a leading axis.
         """
@@ -32,7 +32,7 @@ class MLPCriticFields(CriticFields):
     sizes: Sizes = (400, 300)
     """Hidden layer sizes; the first is followed by LayerNorm and tanh."""
     num_critics: Positive = 1
-    """Critics learned side by side; of several (twins) the least value counts. The paper has one."""
+    """Critics that learn side by side; of several (twins) the least value is used. The paper has one."""
 
     def __post_init__(self):
         if not self.sizes:
@@ -47,7 +47,7 @@ CRITICS = Kinds("[critic]", {"mlp": MLPCriticFields}, default="mlp", base=Critic
 
 
 class Critic(Module):
-    """Q(a, z, x), or V(z, x) where the algorithm asks for state values; or several of them side by side."""
+    """Q(a, z, x), or V(z, x) where the algorithm wants state values; one critic or several side by side."""
 
     bound_to_body = True
 
@@ -65,7 +65,7 @@ class Critic(Module):
         latent: Float[Array, "*batch latent"],
         *action: Float[Array, "*batch action"],
     ) -> Float[Array, "*batch"]:
-        """The value, of an action where there is one; of several critics the least (Fujimoto et al. 2018)."""
+        """The value of the action or of the state; of several critics the least (Fujimoto et al. 2018)."""
         return self.each(observation, latent, *action).min(0)
 
     def each(

@@ -7,6 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mjx_hkl.config import Sizes
+from mjx_hkl.errors import UserError
 from mjx_hkl.kinds import Kinds
 from mjx_hkl.models.high_levels import ScaleRange, require_range
 from mjx_hkl.models.low_levels import MLPLowLevel
@@ -31,7 +32,7 @@ class DefaultLowLevelFields:
 
 @dataclasses.dataclass(frozen=True)
 class Shared(DefaultLowLevelFields):
-    """The policy's own (eq. 10): it adds no KL."""
+    """The policy's own low level (eq. 10), so there is no KL between the two."""
 
     flat: ClassVar[bool | None] = False
 
@@ -42,7 +43,7 @@ class Shared(DefaultLowLevelFields):
 
 @dataclasses.dataclass(frozen=True)
 class NoDefault(DefaultLowLevelFields):
-    """No default policy: of a flat policy SVG-0."""
+    """No default low level; with a flat policy this is SVG-0."""
 
     flat: ClassVar[bool | None] = True
 
@@ -71,23 +72,24 @@ class Separate(DefaultLowLevelFields):
 
 @dataclasses.dataclass(frozen=True)
 class Distral(Separate):
-    """The same of a flat policy: it sees no task (F.2)."""
+    """A network of its own for a flat policy: DISTRAL. It does not see the task (F.2)."""
 
     flat: ClassVar[bool | None] = True
 
 
 @dataclasses.dataclass(frozen=True)
 class DistralTwoColumn(Distral):
-    """The same, and the policy adds its own column to it before tanh and bounds (F.2)."""
+    """DISTRAL with two columns: the policy adds its outputs to this network's, before tanh (F.2)."""
 
     def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
         """See `DefaultLowLevelFields.build`."""
+        _require_features(low_level)
         return ColumnLowLevel(place, self.sizes, self.scale)
 
 
 @dataclasses.dataclass(frozen=True)
 class DistralShared(DefaultLowLevelFields):
-    """A branch on the policy's last features, which it does not move (F.2)."""
+    """A branch on the policy's last features; its loss does not move these features (F.2)."""
 
     flat: ClassVar[bool | None] = True
     scale: ScaleRange = (0.05, 1.0)
@@ -98,7 +100,17 @@ class DistralShared(DefaultLowLevelFields):
 
     def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
         """See `DefaultLowLevelFields.build`."""
+        _require_features(low_level)
         return BranchLowLevel(place, low_level, self.scale)
+
+
+def _require_features(low_level: Any) -> None:
+    """Raises UserError where DISTRAL cannot ask the policy's low level for its features."""
+    if low_level.remembers or not callable(getattr(low_level, "features", None)):
+        raise UserError(
+            f"[default_policy.low_level] needs a policy.low_level that has features and remembers nothing;"
+            f" {type(low_level).__name__} does not: take distral or none"
+        )
 
 
 DEFAULT_LOW_LEVELS = Kinds(
@@ -117,7 +129,7 @@ DEFAULT_LOW_LEVELS = Kinds(
 
 
 class DefaultLowLevel(Module):
-    """π0^L; of this class itself: none, and no KL.
+    """π0^L. This class itself is that of an agent without one: it adds no KL.
 
     Attributes:
       adds_kl: whether it is another distribution than the policy's, and called for its KL.
@@ -139,7 +151,7 @@ class DefaultLowLevel(Module):
 
 
 class SharedLowLevel(DefaultLowLevel):
-    """The policy's own."""
+    """The policy's own low level, under another name."""
 
     stands_for = "policy.low_level"
 

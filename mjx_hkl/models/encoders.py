@@ -21,10 +21,10 @@ class EncoderFields:
     """What every kind of encoder has: a table `[encoders.GROUP]` of a recipe."""
 
     shared: bool = False
-    """One encoder for all modules that see the group, moved by the losses of all, instead of one each."""
+    """One encoder for all modules that see the group, moved by the losses of policy and critic."""
 
     def build(self, spec: ArraySpec, rngs: nnx.Rngs) -> Module:
-        """A module from arrays of the spec, after any batch axes, to vectors; its `size` is theirs."""
+        """A module from arrays of this spec, with any batch axes in front, to vectors of its `size`."""
         raise NotImplementedError
 
 
@@ -33,7 +33,7 @@ class MLPEncoderFields(EncoderFields):
     """Linear layers with ELU after each (Appendix G); an image is read as one long vector."""
 
     sizes: Sizes = (50,)
-    """Layer sizes; the last is that of what the modules see."""
+    """Layer sizes; the last one is the number of features that the modules see."""
 
     def __post_init__(self):
         if not self.sizes:
@@ -48,7 +48,7 @@ ENCODERS = Kinds("[encoders]", {"mlp": MLPEncoderFields}, default="mlp", base=En
 
 
 class MLPEncoder(Module):
-    """An MLP on a group; integers are brought to the order of one by their type's greatest value."""
+    """An MLP on a group; integers are first divided by the greatest value of their type."""
 
     def __init__(self, spec: ArraySpec, sizes: tuple[int, ...], *, rngs: nnx.Rngs):
         dtype = np.dtype(spec.dtype)
@@ -65,7 +65,7 @@ class MLPEncoder(Module):
 
 
 class Inputs(nnx.Module):
-    """What a module sees, joined to one vector: its groups, through encoders where they have one, and more.
+    """Joins what a module sees to one vector: its groups, encoded where they have an encoder, and more.
 
     Raises:
       UserError: a group that is no vector has no encoder.

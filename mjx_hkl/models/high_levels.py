@@ -28,10 +28,10 @@ class HighLevelFields:
     latent_size: Positive = 10
     """Numbers of a latent z (Appendix G: 10)."""
     latent_period: Positive = 1
-    """p of eq. 27: steps between draws of a latent, which is kept in between."""
+    """p of eq. 27: a latent is drawn every so many steps and kept in between."""
 
     def build(self, place: Place) -> Module:
-        """A module of (observation, z_{t−1}) to the Gaussian of z_t, of z_{t−1} if `place.sees_latent`."""
+        """A module from (observation, z_{t−1}) to the Gaussian of z_t, of z_{t−1} if `place.sees_latent`."""
         raise NotImplementedError
 
 
@@ -76,12 +76,12 @@ class EmptyHighLevel(Module):
     """The high level of a flat policy: the latent, its distribution and its KL are empty."""
 
     def __call__(self, observation: Observation, latent_tm1: Float[Array, "*batch 0"]) -> Gaussian:
-        """Of nothing."""
+        """The empty distribution."""
         return Gaussian(latent_tm1, latent_tm1)
 
 
 class MLPHighLevel(Module):
-    """π^H(z_t | x_t): with a prior that depends on z_{t−1}, that is part of the history x_t (§3.1)."""
+    """π^H(z_t | x_t). Where the prior depends on z_{t−1}, x_t includes z_{t−1} (§3.1)."""
 
     def __init__(self, place: Place, fields: MLPHighLevelFields):
         self.inputs = Inputs(place, history_input(place))

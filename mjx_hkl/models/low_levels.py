@@ -20,8 +20,8 @@ class LowLevelFields:
     def build(self, place: Place) -> Module:
         """A module of (observation, z_t) to the distribution of a_t before clipping.
 
-        Its `head` turns the outputs of a linear map, `head.linear`, of its `features` into the distribution:
-        DISTRAL with two columns and with shared features (F.2) ask for them.
+        The module must have a `head`, whose `distribution` gives the noise of actions. DISTRAL with two
+        columns and with shared features (F.2) also need `features`, `head.linear` and `head.bounded`.
         """
         raise NotImplementedError
 

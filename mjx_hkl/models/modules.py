@@ -30,7 +30,7 @@ class Place:
       action_size: numbers of an action, or choices of a discrete one.
       action_kind: "gaussian" or "categorical".
       latent_size: of z; 0 for a flat policy.
-      sees_latent: whether a high level is given z_{t−1}, because the prior depends on it (§3.1).
+      sees_latent: whether a high level sees z_{t−1}, because the prior depends on z_{t−1} (§3.1).
       rngs: for initial parameters.
     """
 
@@ -47,14 +47,14 @@ class Place:
 class Module(nnx.Module):
     """A part of an agent.
 
-    One that remembers nothing has `__call__`, and is called for all steps of a window at once. One that
-    remembers sets `remembers`, has `start` and `step` instead, and is called for one step after the other.
+    A module that remembers nothing has `__call__`, and is called for all steps of a window at once. A module
+    that remembers sets `remembers` and has `start` and `step`; it is called for one step after the other.
 
     Attributes:
       remembers: whether a step depends on the steps before, by a memory of its own.
       sees: the names of its inputs, in the order they are joined: observation groups, and those above.
       bound_to_body: whether it fits one body alone, whatever it sees.
-      stands_for: the name of the module that it is, where it has no parameters of its own.
+      stands_for: the name of the module that is used in its place, where it has no parameters of its own.
     """
 
     remembers: ClassVar[bool] = False
@@ -71,7 +71,7 @@ class Module(nnx.Module):
         return memory, self(*inputs)  # pyright: ignore[reportCallIssue]
 
     def fits(self) -> dict[str, Any]:
-        """What another module must share with this one to take its place, beside shapes and inputs."""
+        """What must be equal in another module to take the place of this one, beside shapes and inputs."""
         return {}
 
 

@@ -39,7 +39,7 @@ class Noise(NamedTuple):
 
 
 class Latents(NamedTuple):
-    """Latents of a step, or of the steps of a window: π^H, z, the z_{t−1} it was given, whether z is new."""
+    """Latents of a step or of a window: the distribution π^H, z, the z_{t−1} it saw, whether z is new."""
 
     distribution: Gaussian
     latent: Float[Array, "*batch latent"]

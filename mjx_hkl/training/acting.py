@@ -1,4 +1,4 @@
-"""The environment half of a train step: the policy acts in every world and leaves windows behind."""
+"""The environment half of a train step: the policy acts in every world, and its steps become windows."""
 
 import flax.struct
 import jax

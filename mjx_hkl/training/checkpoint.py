@@ -18,7 +18,7 @@ from mjx_hkl.training.step import TrainState
 
 
 def save(folder: Path, state: TrainState, environment_steps: int, about: dict[str, Any]) -> None:
-    """Writes a checkpoint and then removes the one before; a stop in between loses neither.
+    """Writes a checkpoint, and only then removes the one before. A stop in between loses neither.
 
     Args:
       folder: of all checkpoints of a run.
@@ -131,7 +131,7 @@ def _restore(folder: Path, abstract: Any, saved: Any, arguments: Callable[[dict[
 
 @contextlib.contextmanager
 def reading() -> Iterator[None]:
-    """Around Orbax's restore: the error it raises is all that is told of what cannot be read.
+    """For use around Orbax's restore: where it fails, only the error that it raises is shown.
 
     Reads of other arrays may end after it and print a traceback each: coroutines that nobody waits for,
     callbacks that find their event loop closed, or tasks in asyncio's log. So the hook and the filter stay
@@ -159,7 +159,7 @@ def _is_not_orbaxs(record: logging.LogRecord) -> bool:
 
 
 def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The shape to restore: where it says, else on this process's first device, wherever it was saved."""
+    """The shape, with a device to restore to: its own sharding, or else this process's first device."""
     here = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 

@@ -53,7 +53,7 @@ class Loop:
         return jax.jit(self._init, out_shardings=self._layout)()
 
     def place(self, state: TrainState) -> TrainState:
-        """The state with its learner, some of it on the host, on the devices it belongs to; replay stays."""
+        """Moves the learner, parts of which are on the host, to its devices; replay stays where it is."""
         move = jax.jit(lambda learner: learner, out_shardings=self._layout.learner)
         return state.replace(learner=move(state.learner))
 
@@ -67,7 +67,7 @@ class Loop:
         return jax.tree.map(place, self._layout, jax.eval_shape(self._init))
 
     def compile(self) -> float:
-        """Compiles the interval; later calls of it cannot recompile. Returns seconds."""
+        """Compiles the interval and returns the seconds it took; later calls do not compile again."""
         start = time.perf_counter()
         self.program  # noqa: B018 - compiled when first asked for
         return time.perf_counter() - start

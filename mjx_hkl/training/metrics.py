@@ -1,4 +1,4 @@
-"""Metrics of a log interval, as they are shown and written; no JAX, for plots read them too."""
+"""Metrics of a log interval, as they are shown and written. Plots read them too, so there is no JAX here."""
 
 Row = dict[str, float | int | None]
 

@@ -1,4 +1,4 @@
-"""Several processes that train one agent together, each with its own devices; all of it is nothing for one.
+"""Several processes that train one agent together, each with its own devices. One process needs none of it.
 
 The first process alone writes what people read; checkpoints are written by all, into one file system.
 """
@@ -15,7 +15,7 @@ _SETTINGS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def join() -> None:
-    """Meets the other processes; before anything else uses a device.
+    """Connects to the other processes. It must be called before anything uses a device.
 
     SLURM, Kubernetes, Open MPI and Cloud TPUs are found by JAX; elsewhere each process is told by
     JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.

@@ -19,8 +19,8 @@ _AXIS = "devices"
 def make_layout(num_devices: int, num_seeds: int, num_envs: int) -> TrainState:
     """Shardings of a state of several seeds: a prefix of its pytree.
 
-    Whole seeds go to each device where they divide evenly, and nothing travels; else every device holds a
-    part of each seed's worlds and of their replay, and a copy of everything else.
+    Where seeds divide evenly, each device holds whole seeds, and nothing travels. Where they do not, each
+    device holds a part of each seed's worlds and of their replay, and a copy of everything else.
 
     Raises:
       UserError: there are not so many devices, or nothing divides evenly among them.

@@ -58,8 +58,8 @@ class TrainStep:
     def init(self, key: PRNGKeyArray) -> TrainState:
         """A state before its first train step, replay empty.
 
-        The worlds are as if each had begun at another time. Else time limits end all episodes at once, and
-        until the first limit only successes and falls would count.
+        Each world starts with another age. With one age for all, the time limit would end all episodes at
+        once, and only successes and falls would end before.
         """
         agent_key, actor_key, age_key, key = jax.random.split(key, 4)
         env, config = self.environment, self.algorithm
