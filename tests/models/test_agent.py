@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from typing import Any
 
@@ -10,6 +11,7 @@ from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import Information, ModelConfig
+from mjx_hkl.models.low_levels import MLPLowLevelFields
 from mjx_hkl.specs import ArraySpec
 
 SPECS = {
@@ -235,6 +237,27 @@ def test_a_latent_is_kept_for_its_period_and_drawn_afresh_in_a_new_episode():
 def test_contradictions_are_refused(table, match):
     with pytest.raises(UserError, match=match):
         from_table(ModelConfig, table, "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Remembering(MLPLowLevelFields):
+    def build(self, place):
+        low_level = super().build(place)
+        low_level.remembers = True  # pyright: ignore[reportAttributeAccessIssue]
+        return low_level
+
+
+@pytest.mark.parametrize("own", ["distral_two_column", "distral_shared"])
+def test_what_asks_for_features_refuses_a_low_level_that_remembers(own):
+    tables = {
+        "information": EVERYTHING,
+        "policy": {"high_level": "none"},
+        "default_policy": {"low_level": own},
+    }
+    config = from_table(ModelConfig, tables, "test")
+    policy = dataclasses.replace(config.policy, low_level=Remembering())
+    with pytest.raises(UserError, match="features and remembers nothing; MLPLowLevel does not"):
+        Agent(SPECS, ACTIONS, dataclasses.replace(config, policy=policy), jax.random.key(0))
 
 
 def test_information_names_groups_that_are_there():
