@@ -175,6 +175,7 @@ def test_a_module_moves_with_the_shared_encoder_that_it_sees_through(tiny_recipe
     for name in (HIGH, "encoders.targets"):
         before, after = (parameters(tmp_path / run / "export", name) for run in ("first", "second"))
         assert equal(before, after)
+    capsys.readouterr()
     assert run(["inspect", str(tmp_path / "first" / "export"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["modules"]["encoders.targets"]["sees"] == ["targets"]
 
