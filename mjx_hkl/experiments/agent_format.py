@@ -137,7 +137,7 @@ def read_card(folder: Path) -> AgentCard:
     if version != FORMAT_VERSION:
         raise UserError(
             f"{path} has format version {version!r}; this mjx-hkl {__version__} reads {FORMAT_VERSION}:"
-            f" export the agent again, or install the mjx-hkl {program}"
+            f" export the agent again from its run, or use the mjx-hkl {program} that wrote it"
         )
     return from_table(AgentCard, table, str(path))
 

@@ -18,10 +18,16 @@ _PRIVILEGED = "privileged"  # MuJoCo Playground's groups for critics alone: no r
 def world_of(recipe: Recipe) -> World:
     """The world of a recipe; built once, it serves the functions below.
 
+    Several devices take an engine that they can share, unless the recipe names one.
+
     Raises:
       UserError: there is no such environment.
     """
-    return make_world(recipe.environment, recipe.engine)
+    world = make_world(recipe.environment, recipe.engine)
+    num_devices = recipe.num_devices or devices.default_num_devices()
+    if world.not_shared and recipe.engine == "auto" and num_devices > 1:
+        return make_world(recipe.environment, "mjx")
+    return world
 
 
 def resolve(recipe: Recipe, world: World | None = None) -> Recipe:

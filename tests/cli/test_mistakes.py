@@ -276,7 +276,7 @@ def test_a_folder_that_holds_something_else(capsys, tmp_path):
         ("{}", "does not describe an exported agent"),
         (
             json.dumps({"format": "mjx-hkl agent", "format_version": 1, "program_version": "0.1.0"}),
-            "reads 2: export the agent again, or install the mjx-hkl 0.1.0",
+            "reads 2: export the agent again from its run, or use the mjx-hkl 0.1.0 that wrote it",
         ),
         (
             json.dumps({"format": "mjx-hkl agent", "format_version": 99}),

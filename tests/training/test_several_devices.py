@@ -1,5 +1,6 @@
 """Several devices and several processes compute what one does."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.build import make_loop, resolve, world_of
+from mjx_hkl.experiments.recipe import load_recipe
 
 SHORT = ("--num-envs", "8", "--log-interval", "320", "--evaluation-episodes", "8")
 
@@ -50,6 +55,15 @@ def test_of_the_worlds_only_sums_travel(compared):
         assert compared[what]["replay"] == [None, "devices"]
         assert compared[what]["parameters"] == []
     assert compared["seeds"]["parameters"] == ["devices"]
+
+
+def test_several_devices_take_an_engine_that_they_can_share():
+    recipe = load_recipe("ball-go-to-target")
+    engines = [world_of(dataclasses.replace(recipe, num_devices=n)).backend for n in (1, 8)]
+    assert engines == ["mujoco", "mjx"]
+    assert world_of(dataclasses.replace(load_recipe("grid-1-step"), num_devices=8)).engine is None
+    with pytest.raises(UserError, match="engine mujoco .* cannot be shared by devices"):
+        make_loop(resolve(dataclasses.replace(recipe, engine="mujoco", num_devices=8)))
 
 
 def test_what_is_transferred_is_on_every_device_and_stays(compared):

@@ -1,0 +1,78 @@
+"""The programs for GPUs and TPUs, lowered on a machine that has none, and read."""
+
+import dataclasses
+import functools
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.experiments import evaluation
+from mjx_hkl.experiments.build import make_train_step, resolve, world_of
+from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.models.agent import Agent
+
+PARTS = Path(__file__).parents[2] / "docs" / "example" / "puck-parts.toml"
+RECIPES = (
+    "ball-go-to-target",  # replay, isotropic prior
+    "ant-go-to-near-target",  # AR(1): latents in order
+    "ball-go-to-target-priors:distral_two_column",  # flat
+    "grid-1-step",  # discrete actions, V-trace, a learned prior
+    f"{PARTS}:gru",  # a memory
+    f"{PARTS}:convolution",  # images of bytes
+)
+
+
+@functools.cache
+def traced(name):
+    """The recipe's train step and evaluation on the engine that accelerators take, and their states."""
+    recipe = load_recipe(name)
+    has_physics = world_of(recipe).engine is not None
+    recipe = dataclasses.replace(recipe, num_envs=32, engine="mjx" if has_physics else "auto")
+    world = world_of(recipe)
+    recipe = resolve(recipe, world)
+    step = make_train_step(recipe, world)
+    state = jax.eval_shape(step.init, jax.random.key(0))
+    train = jax.jit(step.step, donate_argnums=0).trace(state)
+    agent = jax.eval_shape(
+        lambda: Agent(world.observation_specs, world.action_size, recipe.model, jax.random.key(0))
+    )
+    run = evaluation._run(VectorEnvironment(world, 8, world.episode_length), deterministic=True)
+    return train, state, run.trace(agent, jax.random.key(0))
+
+
+def operations(jaxpr):
+    """Every operation of a program, those inside loops and branches too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for parameter in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                yield from operations(inner)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_train_step_and_evaluation_lower_for_it(name, platform):
+    """Nothing asks the host, nothing is in float64, and the train step gives every buffer back."""
+    train, state, evaluate = traced(name)
+    texts = [program.lower(lowering_platforms=(platform,)).as_text() for program in (train, evaluate)]
+    for text in texts:
+        assert "callback" not in text
+        assert not re.search(r"\bf64\b|xf64>", text)
+    donated = re.findall(r"tf\.aliasing_output|jax\.buffer_donor", texts[0])
+    assert len(donated) == len(jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_train_step_has_no_loop_of_unknown_length_but_the_solvers(name):
+    """The host would wait for a flag each time round. MJX's solver has one; we have none."""
+    train, _, _ = traced(name)
+    loops = [x for x in operations(train.jaxpr.jaxpr) if x.primitive.name == "while"]
+    places = [{frame.file_name for frame in loop.source_info.traceback.frames} for loop in loops]
+    assert all(any("mujoco/mjx" in file for file in files) for files in places)
+    assert bool(loops) == (not name.startswith("grid"))
