@@ -79,7 +79,7 @@ def init(agent: Agent, algorithm: Algorithm, total_updates: int, key: PRNGKeyArr
     own = algorithm.parameters(agent, key)
     parts = _parts(agent, own)
     state = {name: tx.init(parts[name]) for name, tx in optimizers(algorithm, parts, total_updates).items()}
-    averaged = ("policy", "default_policy") if algorithm.policy_average_updates else ()
+    averaged = ("policy", "default_policy", "encoders") if algorithm.policy_average_updates else ()
     average = {name: _copy(getattr(agent, name)) for name in averaged}
     return Learner(agent, own, _copy(Target(agent)), state, average)
 

@@ -147,6 +147,22 @@ def test_modules_from_elsewhere_are_where_the_average_begins():
     assert jax.tree.all(jax.tree.map(jnp.array_equal, state.averaged.policy.low_level, other))
 
 
+def test_a_shared_encoder_is_averaged_with_the_policy_that_sees_through_it():
+    """After the second update: the mean of both, by its own optimizer's steps."""
+    algorithm = dataclasses.replace(ALGORITHM, policy_average_updates=10)
+    agent = make_agent(encoders={"targets": {"sizes": [3], "shared": True}})
+    state, seen = learner.init(agent, algorithm, UPDATES, jax.random.key(0)), []
+    for count in (1, 2):
+        state, metrics = update(
+            state, make_window(count), jax.random.key(count), jnp.int32(count), algorithm, UPDATES
+        )
+        seen.append(state.agent.encoders.targets.mlp.layers[0].kernel[...])
+    assert metrics["encoders_gradient_norm"] > 0
+    assert (seen[0] != seen[1]).any()
+    found = state.averaged.encoders.targets.mlp.layers[0].kernel[...]
+    np.testing.assert_allclose(found, (seen[0] + seen[1]) / 2, rtol=1e-5, atol=1e-7)
+
+
 def test_without_an_average_the_agent_to_export_is_the_last():
     state = learner.init(make_agent("ar_learned"), ALGORITHM, UPDATES, jax.random.key(0))
     state, _ = update(state, make_window(), jax.random.key(0), jnp.int32(1), ALGORITHM, UPDATES)

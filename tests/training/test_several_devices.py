@@ -62,7 +62,7 @@ def test_several_devices_take_an_engine_that_they_can_share():
     engines = [world_of(dataclasses.replace(recipe, num_devices=n)).backend for n in (1, 8)]
     assert engines == ["mujoco", "mjx"]
     assert world_of(dataclasses.replace(load_recipe("grid-1-step"), num_devices=8)).engine is None
-    with pytest.raises(UserError, match="engine mujoco .* cannot be shared by devices"):
+    with pytest.raises(UserError, match=r"engine mujoco .* cannot be shared by devices"):
         make_loop(resolve(dataclasses.replace(recipe, engine="mujoco", num_devices=8)))
 
 
