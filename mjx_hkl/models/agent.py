@@ -43,9 +43,10 @@ class Policy(nnx.Module):
         """
         history = jax.lax.stop_gradient(carry.latent)
         memory, distribution = self.high_level.step(carry.memory[HIGH_LEVEL], observation, history)
-        drawn = (carry.age == 0)[..., None]
-        latent = jnp.where(drawn, distribution.draw(noise), carry.latent)
-        age = (carry.age + 1) % self.latent_period
+        latent, age, drawn = distribution.draw(noise), carry.age, jnp.ones((*carry.age.shape, 1), bool)
+        if self.latent_period > 1:  # XLA does not find by itself that every age is 0
+            drawn = (age == 0)[..., None]
+            latent, age = jnp.where(drawn, latent, carry.latent), (age + 1) % self.latent_period
         carry = Carry(latent, age, {**carry.memory, HIGH_LEVEL: memory})
         return carry, Latents(distribution, latent, history, drawn)
 
