@@ -7,20 +7,25 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
 from pydantic import AllowInfNan, TypeAdapter, ValidationError
 
 from mjx_hkl.errors import UserError, unknown_name
 
 T = TypeVar("T")
 
-Positive = Annotated[int, Gt(0)]
-NonNegative = Annotated[int, Ge(0)]
+Positive = Annotated[int, Gt(0), Le(10**15)]
+NonNegative = Annotated[int, Ge(0), Le(10**15)]
+Few = Annotated[int, Gt(0), Le(1000)]
+"""Things that a program holds one by one, like seeds or critics."""
+Many = Annotated[int, Gt(0), Le(2**24)]
+"""Things side by side in one array, like worlds or the steps of a window."""
 PositiveFloat = Annotated[float, Gt(0), AllowInfNan(False)]
 NonNegativeFloat = Annotated[float, Ge(0), AllowInfNan(False)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
-Sizes = tuple[Positive, ...]
+Sizes = Annotated[tuple[Annotated[int, Gt(0), Le(2**16)], ...], MaxLen(100)]
+"""Of layers."""
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:

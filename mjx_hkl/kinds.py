@@ -27,9 +27,9 @@ class Kinds:
     """What a table may choose from.
 
     Attributes:
-      what: names the choice in errors, like "high level".
+      what: names the choice in errors, like "[policy.high_level]".
       known: ours, by name.
-      default: the kind of a table that does not say one; none: it must.
+      default: the kind of a table that does not say one; empty: every table must say its kind.
       requires: methods that a user's class must have.
       base: the class that a user's class must extend, where there is one.
     """

@@ -1,5 +1,6 @@
 """The names of `mjx_hkl` itself, as a notebook uses them."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 import mjx_hkl
+from mjx_hkl.models.config import DefaultPolicyConfig
+from mjx_hkl.models.default_low_levels import NoDefault
 
 SMALL = {
     "num_envs": 4,
@@ -43,6 +46,10 @@ def test_a_recipe_is_changed_as_one_that_extends_it():
         recipe.policy.low_level,
     )
     assert changed.algorithm.discount == recipe.algorithm.discount
+    critic = dataclasses.replace(recipe.critic, sizes=(8,))
+    assert mjx_hkl.change(recipe, critic=critic).critic == critic
+    with pytest.raises(mjx_hkl.UserError, match="does not suit a policy with a latent"):
+        mjx_hkl.change(recipe, default_policy=DefaultPolicyConfig(low_level=NoDefault()))
     with pytest.raises(mjx_hkl.UserError, match="unknown field 'num_env'; did you mean num_envs"):
         mjx_hkl.change(recipe, num_env=4)
 

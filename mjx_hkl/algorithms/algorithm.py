@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.hierarchy import Target
 from mjx_hkl.algorithms.window import Window
-from mjx_hkl.config import Fraction, NonNegative, NonNegativeFloat, Positive, PositiveFloat
+from mjx_hkl.config import Fraction, Many, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 from mjx_hkl.models.agent import Agent
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
@@ -60,11 +60,11 @@ class Algorithm:
     """Updates over which the agent that is evaluated and exported is a moving average, of its policy and
     default policy (Polyak averaging): between updates a policy swings more than its average does. Acting and
     learning do not see it. 0: it is the last."""
-    unroll_length: Positive = 10
+    unroll_length: Many = 10
     """K: steps of a window."""
     batch_size: NonNegative = 512
     """Windows per update; 0: as many as environments, which with replay_capacity 0 is on-policy."""
-    updates_per_unroll: Positive = 8
+    updates_per_unroll: Many = 8
     """Updates after each unroll of all environments; sets the replay ratio."""
 
     def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def optimizers(
 
     def of(part: str) -> optax.GradientTransformation:
         if part not in rates:
-            raise UserError(f"[algorithm] {type(algorithm).__name__} says no learning rate of its {part!r}")
+            raise UserError(
+                f"[algorithm] learning_rates() of {type(algorithm).__name__} has no entry {part!r}"
+            )
         rate = rates[part]
         schedule = optax.linear_schedule(rate, 0.1 * rate, updates) if updates else rate
         return optax.chain(optax.clip_by_global_norm(algorithm.max_gradient_norm), optimizer(schedule))
@@ -77,6 +79,11 @@ def optimizers(
 def init(agent: Agent, algorithm: Algorithm, total_updates: int, key: PRNGKeyArray) -> Learner:
     """A learner whose target equals the agent; `key` is for the algorithm's own parameters."""
     own = algorithm.parameters(agent, key)
+    taken = [name for name in own if name in _PARTS]
+    if taken:
+        raise UserError(
+            f"[algorithm] parameters() of {type(algorithm).__name__} names {taken[0]!r}, which is the agent's"
+        )
     parts = _parts(agent, own)
     state = {name: tx.init(parts[name]) for name, tx in optimizers(algorithm, parts, total_updates).items()}
     averaged = ("policy", "default_policy", "encoders") if algorithm.policy_average_updates else ()

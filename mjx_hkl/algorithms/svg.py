@@ -22,7 +22,7 @@ from mjx_hkl.algorithms.hierarchy import (
     window_mean,
 )
 from mjx_hkl.algorithms.window import Window, following
-from mjx_hkl.config import Fraction, Positive
+from mjx_hkl.config import Few, Fraction
 from mjx_hkl.math.retrace import retrace, traces
 from mjx_hkl.math.returns import n_step_returns
 from mjx_hkl.models.agent import Agent
@@ -40,7 +40,7 @@ class SVG(Algorithm):
     correction."""
     retrace_lambda: Fraction = 1.0
     """λ of Retrace's traces."""
-    action_samples: Positive = 1
+    action_samples: Few = 1
     """M of eq. 18: samples of a in E_π Q."""
 
     def loss(

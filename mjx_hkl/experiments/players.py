@@ -50,7 +50,8 @@ def evaluation_environment(known: KnownAgent, episodes: int) -> VectorEnvironmen
     Raises:
       UserError: the world is no longer what it was.
     """
-    environment = make_environment(known.recipe, episodes)
+    recipe = dataclasses.replace(known.recipe, num_devices=1)  # it was trained on others, perhaps
+    environment = make_environment(recipe, episodes)
     known.world.require_same(WorldSpecs.of(environment.env), known.recipe.environment)
     return environment
 

@@ -10,7 +10,7 @@ from mjx_hkl import resources
 from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.svg import SVG
 from mjx_hkl.algorithms.table import ALGORITHMS
-from mjx_hkl.config import NonNegative, NonNegativeFloat, Positive, Seed, from_table, to_table
+from mjx_hkl.config import Few, Many, NonNegative, NonNegativeFloat, Positive, Seed, from_table, to_table
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.models.config import DefaultPolicyConfig, Encoders, Information, ModelConfig, PolicyConfig
 from mjx_hkl.models.critics import CRITICS, CriticFields, MLPCriticFields
@@ -64,12 +64,12 @@ class Recipe:
     """Physics engine; auto is mujoco (C MuJoCo, threaded) on a CPU and mjx on an accelerator."""
     seed: Seed = 0
     """Of the first agent; the others count up from it."""
-    num_seeds: Positive = 1
+    num_seeds: Few = 1
     """Agents trained side by side in one program, independent but for their time."""
     num_devices: Positive | None = None
     """Devices that share the work: whole seeds each where they divide evenly, else a part of every seed's
     environments. By default one, or all that several processes have."""
-    num_envs: Positive | None = None
+    num_envs: Many | None = None
     """Worlds of each agent; by default what fits the device: 256 on a CPU, 4096 on an accelerator."""
     total_env_steps: Positive = 10_000_000
     """Environment steps of each agent after which training ends, rounded up to whole log intervals."""
@@ -83,7 +83,7 @@ class Recipe:
     """Transitions replay holds, rounded up to whole unrolls; 0: the newest unroll alone, for on-policy."""
     min_replay: NonNegative = 50_000
     """Transitions collected before the first update."""
-    evaluation_episodes: Positive = 256
+    evaluation_episodes: Many = 256
     """Episodes of the evaluation at the end."""
     information: Information = Information()
     policy: PolicyConfig = PolicyConfig()
@@ -171,11 +171,18 @@ def change(recipe: Recipe, **changes: Any) -> Recipe:
 
     Args:
       recipe: to change; it stays as it is.
-      changes: by field, like `num_envs=64` or `policy={"high_level": {"latent_size": 2}}`.
+      changes: by field, like `num_envs=64` or `policy={"high_level": {"latent_size": 2}}`, or an
+        instance of the field's class.
 
     Raises:
       UserError: a field is unknown or wrong.
     """
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    objects = {name: changes.pop(name) for name in names if dataclasses.is_dataclass(changes.get(name))}
+    try:
+        recipe = dataclasses.replace(recipe, **objects)
+    except ValueError as error:
+        raise UserError(f"change: {error}") from error
     return recipe_from_table(merged(to_table(recipe), changes), "change")
 
 

@@ -257,7 +257,7 @@ class _Divergence:
         """Says once of each seed that it has diverged.
 
         Raises:
-          UserError: every seed has, before that replaces a good checkpoint.
+          UserError: every seed has diverged; the last good checkpoint is not replaced.
         """
         if len(self._cause) == len(rows):
             raise UserError(

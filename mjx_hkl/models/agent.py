@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, PRNGKeyArray
 
+from mjx_hkl.errors import UserError
 from mjx_hkl.models.config import ModelConfig, PolicyConfig
 from mjx_hkl.models.encoders import encode
 from mjx_hkl.models.modules import Module, Observation, Place, restarted
@@ -104,6 +105,9 @@ class Agent(nnx.Module):
         )
         self.critic = config.critic.build(of(seen.critic), config.state_values)
         self.encoders = nnx.Dict(encoders)
+        for module in (self.critic, *encoders.values()):
+            if module.remembers:
+                raise UserError(f"{type(module).__name__} remembers: a critic or an encoder cannot")
         self.action_size = action_size
 
     def start(self, batch: tuple[int, ...]) -> Carry:
@@ -147,9 +151,10 @@ class Agent(nnx.Module):
         carry, latents = self.policy.draw(self.restart(carry, is_first, noise.start), seen, noise.latent)
         default, low_level, memory = self.default_policy, self.policy.low_level, dict(carry.memory)
         memory[PRIOR], prior = default.high_level.step(memory[PRIOR], latents.latent_tm1)
-        memory[DEFAULT_LOW_LEVEL], _ = default.low_level.step(
-            memory[DEFAULT_LOW_LEVEL], low_level, seen, latents.latent
-        )
+        if default.low_level.remembers:
+            memory[DEFAULT_LOW_LEVEL], _ = default.low_level.step(
+                memory[DEFAULT_LOW_LEVEL], low_level, seen, latents.latent
+            )
         memory[LOW_LEVEL], distribution = default.low_level.policy_action(
             low_level, memory[LOW_LEVEL], seen, latents.latent
         )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mjx_hkl.config import Positive, Sizes
+from mjx_hkl.config import Few, Sizes
 from mjx_hkl.kinds import Kinds
 from mjx_hkl.models.encoders import Inputs, latent_input
 from mjx_hkl.models.modules import ACTION, Module, Observation, Place
@@ -31,7 +31,7 @@ class MLPCriticFields(CriticFields):
 
     sizes: Sizes = (400, 300)
     """Hidden layer sizes; the first is followed by LayerNorm and tanh."""
-    num_critics: Positive = 1
+    num_critics: Few = 1
     """Critics that learn side by side; of several (twins) the least value is used. The paper has one."""
 
     def __post_init__(self):

@@ -109,7 +109,7 @@ def _require_features(low_level: Any) -> None:
     if low_level.remembers or not callable(getattr(low_level, "features", None)):
         raise UserError(
             f"[default_policy.low_level] needs a policy.low_level that has features and remembers nothing;"
-            f" {type(low_level).__name__} does not: take distral or none"
+            f" {type(low_level).__name__} cannot be used: choose distral or none"
         )
 
 
@@ -132,16 +132,11 @@ class DefaultLowLevel(Module):
     """π0^L. This class itself is that of an agent without one: it adds no KL.
 
     Attributes:
-      adds_kl: whether it is another distribution than the policy's, and called for its KL.
+      adds_kl: whether it is another distribution than the policy's. If so, it is called with the policy's low
+        level, observation and z_t, and gives the distribution of a_t.
     """
 
     adds_kl: ClassVar[bool] = False
-
-    def __call__(
-        self, low_level: Any, observation: Observation, latent: Float[Array, "*batch latent"]
-    ) -> Distribution:
-        """The distribution of a_t; `low_level` is the policy's."""
-        return low_level(observation, latent)
 
     def policy_action(
         self, low_level: Any, memory: Any, observation: Observation, latent: Float[Array, "*batch latent"]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from jaxtyping import Array, Float
 
-from mjx_hkl.config import Positive, PositiveFloat, Sizes
+from mjx_hkl.config import Few, Many, PositiveFloat, Sizes
 from mjx_hkl.kinds import Kinds
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.encoders import Inputs, history_input
@@ -25,9 +25,9 @@ def require_range(low: float, high: float) -> None:
 class HighLevelFields:
     """What every kind of high level has."""
 
-    latent_size: Positive = 10
+    latent_size: Few = 10
     """Numbers of a latent z (Appendix G: 10)."""
-    latent_period: Positive = 1
+    latent_period: Many = 1
     """p of eq. 27: a latent is drawn every so many steps and kept in between."""
 
     def build(self, place: Place) -> Module:

@@ -52,7 +52,8 @@ class Module(nnx.Module):
 
     Attributes:
       remembers: whether a step depends on the steps before, by a memory of its own.
-      sees: the names of its inputs, in the order they are joined: observation groups, and those above.
+      sees: the names of its inputs, in the order they are joined: observation groups, and
+        `LATENT`, `PREVIOUS_LATENT`, `ACTION`.
       bound_to_body: whether it fits one body alone, whatever it sees.
       stands_for: the name of the module that is used in its place, where it has no parameters of its own.
     """

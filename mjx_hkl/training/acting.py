@@ -55,8 +55,8 @@ def unroll(
         )
         step = Window(
             observation=observation,
-            carry=actor.carry,
-            is_first=actor.is_first,
+            carry=(),  # of the window's start alone, below
+            is_first=(),  # pyright: ignore[reportArgumentType] - likewise
             action=acted.action,
             behaviour_log_prob=acted.distribution.log_prob(acted.action),
             reward=timestep.reward,
@@ -67,14 +67,14 @@ def unroll(
         carry = (Actor(env, next_carry, ended), timestep.next_observation, cut_observation)
         return carry, (step, _episode_sums(timestep))
 
-    observation = actor.env.observation
+    start, observation = actor, actor.env.observation
     carry = (actor, observation, observation)
     carry, (steps, sums) = jax.lax.scan(act, carry, jax.random.split(key, length))
     actor, next_observation, cut_observation = carry
     windows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)
     windows = windows.replace(
-        carry=jax.tree.map(lambda x: x[0], steps.carry),
-        is_first=steps.is_first[0],
+        carry=start.carry,
+        is_first=start.is_first,
         observation=jax.tree.map(
             lambda seen, following, cut: jnp.concatenate([seen, following[:, None], cut[:, None]], axis=1),
             windows.observation,

@@ -213,6 +213,22 @@ def test_learning_rates_fall_to_a_tenth_over_their_share_of_the_run():
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
+@dataclasses.dataclass(frozen=True)
+class Takes(SVG):
+    name: str = "critic"
+
+    def parameters(self, agent, key):
+        return {self.name: jnp.zeros(())}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("critic", "which is the agent's"), ("mine", "has no entry 'mine'")]
+)
+def test_an_algorithms_own_parameters_have_names_and_rates_of_their_own(name, says):
+    with pytest.raises(UserError, match=says):
+        learner.init(make_agent(), Takes(name=name), UPDATES, jax.random.key(0))
+
+
 def test_an_optimizer_that_optax_does_not_have_is_refused():
     for name, hint in (("adamv", "did you mean adam"), ("lbfgs", "unknown optimizer")):
         with pytest.raises(UserError, match=hint):

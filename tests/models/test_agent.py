@@ -11,7 +11,10 @@ from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import Information, ModelConfig
-from mjx_hkl.models.low_levels import MLPLowLevelFields
+from mjx_hkl.models.critics import MLPCriticFields
+from mjx_hkl.models.low_levels import LowLevelFields, MLPLowLevelFields
+from mjx_hkl.models.modules import Module
+from mjx_hkl.models.networks import action_head
 from mjx_hkl.specs import ArraySpec
 
 SPECS = {
@@ -232,6 +235,9 @@ def test_a_latent_is_kept_for_its_period_and_drawn_afresh_in_a_new_episode():
         ({"policy": {"high_level": "mpl"}}, "did you mean mlp"),
         ({"default_policy": {"high_level": {"kind": "ar1", "coefficient": 1.0}}}, "should be less than 1"),
         ({"critic": {"sizes": []}}, "at least one layer"),
+        ({"critic": {"num_critics": 10**12}}, "num_critics: input should be less than or equal to 1000"),
+        ({"critic": {"sizes": [10**25]}}, "sizes.0"),
+        ({"policy": {"low_level": {"sizes": [8] * 101}}}, "at most 100 items"),
     ],
 )  # fmt: skip
 def test_contradictions_are_refused(table, match):
@@ -256,8 +262,57 @@ def test_what_asks_for_features_refuses_a_low_level_that_remembers(own):
     }
     config = from_table(ModelConfig, tables, "test")
     policy = dataclasses.replace(config.policy, low_level=Remembering())
-    with pytest.raises(UserError, match="features and remembers nothing; MLPLowLevel does not"):
+    with pytest.raises(UserError, match="features and remembers nothing; MLPLowLevel cannot be used"):
         Agent(SPECS, ACTIONS, dataclasses.replace(config, policy=policy), jax.random.key(0))
+
+
+class CountingLowLevel(Module):
+    """Its actions depend on the number of steps since the episode began, and on nothing else."""
+
+    remembers = True
+
+    def __init__(self, place):
+        self.head = action_head(1, place, (0.05, 1.0))
+
+    def start(self, batch):
+        return jnp.zeros((*batch, 1))
+
+    def step(self, memory, *inputs):
+        return memory + 1.0, self.head(memory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting(LowLevelFields):
+    def build(self, place):
+        return CountingLowLevel(place)
+
+
+@pytest.mark.parametrize("own", ["shared", "separate"])
+def test_a_low_level_that_remembers_acts(own):
+    default = {"default_policy": {"low_level": {"kind": own}}, "information": EVERYTHING}
+    config = from_table(ModelConfig, SMALL | default, "test")
+    policy = dataclasses.replace(config.policy, low_level=Counting())
+    agent = Agent(SPECS, ACTIONS, dataclasses.replace(config, policy=policy), jax.random.key(0))
+    carry = agent.start((6,))
+    for steps, first in enumerate([True, False, False, True]):
+        carry, step = agent.step(carry, observe(), jnp.full(6, first), agent.no_noise((6,)))
+        since = 0.0 if first else float(steps)
+        expected = agent.policy.low_level.head(jnp.full((6, 1), since))
+        np.testing.assert_allclose(step.action, expected.mean, atol=1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class RememberingCritic(MLPCriticFields):
+    def build(self, place, state_values):
+        critic = super().build(place, state_values)
+        critic.remembers = True  # pyright: ignore[reportAttributeAccessIssue]
+        return critic
+
+
+def test_a_critic_that_remembers_is_refused():
+    config = from_table(ModelConfig, SMALL | {"information": EVERYTHING}, "test")
+    with pytest.raises(UserError, match="Critic remembers: a critic or an encoder cannot"):
+        Agent(SPECS, ACTIONS, dataclasses.replace(config, critic=RememberingCritic()), jax.random.key(0))
 
 
 def test_information_names_groups_that_are_there():
