@@ -157,7 +157,7 @@ _GROUPS = "hide from both what differs (information), or leave this module out"
 _SAME_FIELDS = "give both recipes the same fields of the module"
 _HINTS = {
     "input": _GROUPS,
-    "body": "what moves or sees a body fits that body alone; a high level without proprioception can change it",
+    "body": "what moves or sees a body fits that body alone; a high level without proprioception fits others",
     "input size": _GROUPS,
     "shared encoder": "give both recipes the same [encoders]",
     "unit of distance": "give both environments the same task.distance_unit, or leave this module out",
