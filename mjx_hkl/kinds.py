@@ -104,6 +104,10 @@ def imported(given: str, what: str) -> Any:
       UserError: there is none, or importing it fails.
     """
     place, _, name = given.rpartition(":")
+    if place.endswith(".py") and not Path(place).is_file():
+        raise UserError(
+            f"{what}: {Path(place).absolute()} does not exist; put the file back, or name another"
+        )
     try:
         module = (
             _file(str(Path(place).absolute())) if place.endswith(".py") else importlib.import_module(place)

@@ -49,7 +49,7 @@ def beside(path: Path, table: Mapping[str, Any], files: tuple[str, ...]) -> dict
         if isinstance(value, Mapping):
             return {name: found(item) for name, item in value.items()}
         user_class = _CLASS.fullmatch(value) if isinstance(value, str) else None
-        return f"{resources.beside(path, user_class[1])}:{user_class[2]}" if user_class else value
+        return f"{(path.parent / user_class[1]).absolute()}:{user_class[2]}" if user_class else value
 
     result = {name: found(value) for name, value in table.items()}
     named = {name: result[name] for name in files if isinstance(result.get(name), str)}

@@ -58,7 +58,7 @@ def test_a_users_class_is_found_again_by_its_name(mine):
         ("MINE:Plain", "must be a dataclass"),
         ("MINE:Stranger", "must extend mjx_hkl.models.priors.PriorFields"),
         ({"kind": "MINE:Mine", "number": "x"}, "number: input should be a valid integer, not 'x'"),
-        ("nowhere.py:Mine", "cannot be imported"),
+        ("nowhere.py:Mine", "nowhere.py does not exist; put the file back, or name another"),
         ("nowhere:Mine", "cannot be imported: No module named 'nowhere'"),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_file_names_others_beside_it(tmp_path, mine):
     found = read_extended("recipe", tmp_path / "top.toml", "train", files=("world",))
     assert found == {
         "world": str(folder / "w.toml"),
-        "a": {"b": {"kind": f"{folder}/own.py:Class"}, "d": "none.py:X"},
+        "a": {"b": {"kind": f"{folder}/own.py:Class"}, "d": f"{tmp_path}/none.py:X"},
         "c": f"{mine}:Mine",
     }
     (folder / "base.toml").write_text('extends = "../top.toml"')

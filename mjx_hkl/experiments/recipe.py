@@ -128,12 +128,12 @@ def load_recipe(given: str) -> Recipe:
     if (Path(given) / "recipe.toml").is_file():
         given = str(Path(given) / "recipe.toml")
     name, colon, variant = (given, "", "") if Path(given).is_file() else given.partition(":")
-    variants = load_variants(name)
+    variants = _variants(name)
     if colon and variant not in variants:
         raise unknown_name("variant", variant, variants)
     if not colon and "" not in variants:
         raise UserError(f"{name} is several recipes; name one: {name}:{' or :'.join(variants)}")
-    return variants[variant]
+    return recipe_from_table(*variants[variant])
 
 
 def load_variants(given: str) -> dict[str, Recipe]:
@@ -142,15 +142,20 @@ def load_variants(given: str) -> dict[str, Recipe]:
     Raises:
       UserError: it does not exist or says something wrong.
     """
+    return {name: recipe_from_table(*told) for name, told in _variants(given).items()}
+
+
+def _variants(given: str) -> dict[str, tuple[dict[str, Any], str]]:
+    """The tables of each recipe of a file, and what names it in errors."""
     path = resources.find("recipe", given, "train", ".toml")
     table = {"name": path.stem, **read_extended("recipe", path, "train", _FILES)}
     changes = table.pop("variants", None)
     if changes is None:
-        return {"": recipe_from_table(table, str(path))}
+        return {"": (table, str(path))}
     if not isinstance(changes, dict) or not changes or not all(isinstance(x, dict) for x in changes.values()):
         raise UserError(f"{path}: variants must be tables, [variants.NAME]")
     return {
-        name: recipe_from_table(
+        name: (
             merged({**table, "name": f"{table['name']}:{name}"}, beside(path, change, _FILES)),
             f"{path}: variant {name}",
         )

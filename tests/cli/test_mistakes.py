@@ -196,7 +196,7 @@ def test_a_recipe_that_is_no_text(capsys, tmp_path):
         ('[task]\nkind = "gather_boxes"\n[boxes]', "needs at least 2 boxes"),
         ('[task]\nkind = "go_to_target"\n[boxes]', "there are [boxes], but the task does not place any"),
         ('[task]\nkind = "move_box_or_go_to_target"\n[boxes]\ncount = 2', "combined tasks have one box"),
-        ('[task]\nkind = "mine.py:Task"', "cannot be imported"),
+        ('[task]\nkind = "mine.py:Task"', "mine.py does not exist"),
         (
             '[task]\nkind = "json:JSONDecoder"',
             "[task]: 'json:JSONDecoder' must be a dataclass with methods reset, observe, reward",

@@ -274,7 +274,7 @@ def test_an_arena_that_names_no_geom(tmp_path):
             (AREA, '[task]\nkind = "json:JSONDecoder"'),
             "must be a dataclass with methods reset, observe, reward",
         ),
-        ((AREA, '[task]\nkind = "mine.py:Task"'), "[task]: 'mine.py:Task' cannot be imported"),
+        ((AREA, '[task]\nkind = "mine.py:Task"'), "mine.py does not exist"),
     ],
 )
 def test_kinds(tmp_path, parts, expected):

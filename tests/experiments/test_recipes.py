@@ -178,3 +178,16 @@ def test_a_variants_world_may_lie_beside_its_recipe(tmp_path):
     recipes = load_variants(str(tmp_path / "two.toml"))
     assert recipes["near"].environment == str(tmp_path / "near.toml")
     assert recipes["far"].environment == "ball-go-to-target"
+
+
+def test_a_variant_loads_though_the_file_of_another_is_gone(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'extends = "grid-1-step"\n[variants.there]\nseed = 3\n'
+        '[variants.gone]\ndefault_policy = { high_level = "gone.py:Prior" }\n'
+    )
+    assert load_recipe(f"{path}:there").seed == 3
+    with pytest.raises(UserError, match=rf"{tmp_path}/gone.py does not exist"):
+        load_recipe(f"{path}:gone")
+    with pytest.raises(UserError, match="is several recipes; name one"):
+        load_recipe(str(path))
