@@ -81,10 +81,10 @@ def _link(model: mujoco.MjModel, joint: int, turn: np.ndarray, place: np.ndarray
     axis, anchor = model.jnt_axis[joint], model.jnt_pos[joint]
     is_hinge = model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_HINGE
     cross = np.cross(np.eye(3), axis) * is_hinge
-    address = model.jnt_qposadr[joint]
+    address = np.asarray(model.jnt_qposadr[joint])
     return _Link(
         address,
-        model.qpos0[address],
+        np.asarray(model.qpos0[address]),
         anchor,
         place + turn @ anchor,
         turn @ axis * (not is_hinge),
@@ -94,7 +94,5 @@ def _link(model: mujoco.MjModel, joint: int, turn: np.ndarray, place: np.ndarray
     )
 
 
-_NOWHERE = np.zeros(3)
-_STAY = _Link(
-    np.int32(0), np.float64(0), _NOWHERE, _NOWHERE, _NOWHERE, np.eye(3), np.zeros((3, 3)), np.zeros((3, 3))
-)
+_NOWHERE, _NO_TURN = np.zeros(3), np.zeros((3, 3))
+_STAY = _Link(np.zeros((), int), np.zeros(()), _NOWHERE, _NOWHERE, _NOWHERE, np.eye(3), _NO_TURN, _NO_TURN)
