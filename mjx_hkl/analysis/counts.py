@@ -64,7 +64,7 @@ def float64(text: str) -> int:
 
 class _Count:
     def __init__(self, program: Program):
-        self._computations = program.computations
+        self._program, self._computations = program, program.computations
         self._part_of = parts_of(program)
         self._known: dict[tuple[str, str], Counts] = {}
 
@@ -83,7 +83,7 @@ class _Count:
         if x.opcode in _FREE or x.opcode.endswith("-done"):
             return Counter()
         if x.opcode == "while":
-            return self._loop(x, part)
+            return self._loop(computation, x, part)
         if x.opcode == "conditional":
             branches = (self.of(branch, part) for branch in x.branches)
             return max(branches, key=lambda counts: (total(counts, "launches"), total(counts, "bytes")))
@@ -103,10 +103,11 @@ class _Count:
             found["collective bytes", collective] = _operand_bytes(computation, x)
         return found
 
-    def _loop(self, x: Instruction, part: str) -> Counts:
+    def _loop(self, around: Computation, x: Instruction, part: str) -> Counts:
         body = self.of(x.named("body"), part)
-        if x.trips is not None:  # the host counts and does not ask the condition
-            return Counter({key: x.trips * number for key, number in body.items()})
+        trips = self._program.trips(around, x)
+        if trips is not None:  # the host counts and does not ask the condition
+            return Counter({key: trips * number for key, number in body.items()})
         return body + self.of(x.named("condition"), part) + Counter({("loops", "unknown length"): 1})
 
     def _products_in(self, fused: Computation) -> Counts:

@@ -6,6 +6,7 @@ from collections import Counter
 from mjx_hkl.analysis.hlo import Instruction, Program
 
 PARTS = (
+    "window",
     "act",
     "physics",
     "task",
@@ -18,8 +19,8 @@ PARTS = (
     "default_policy_loss",
     "optimizer",
 )
-"""Scopes of the train step: the unroll's (`task` is scene, rewards, observations; `reset` fresh starts),
-replay, and the update's, gradients included (`targets`: the sums of Retrace, V-trace or n steps)."""
+"""Scopes of the train step: the unroll's (`window` is its bookkeeping; `task` scene, rewards, observations;
+`reset` fresh starts), replay, and the update's, gradients included (`targets`: the sums of Retrace, V-trace or n steps)."""
 
 OTHER = "other"
 

@@ -134,6 +134,8 @@ def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 
 def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
