@@ -6,8 +6,6 @@ What comes out is counted and bounded, never measured.
 import dataclasses
 from typing import Any
 
-import jax
-
 from mjx_hkl.analysis.accelerators import Accelerator
 from mjx_hkl.analysis.counts import Counts, by_kind, count, float64, host_callbacks, total
 from mjx_hkl.analysis.hlo import parse
@@ -22,13 +20,14 @@ from mjx_hkl.training.loop import Loop
 def bench_compile(recipe: Recipe, accelerator: Accelerator) -> dict[str, Any]:
     """Compiles one train step, with learning, as a run on the accelerator would, and says what it takes.
 
-    Bytes are of one device, where there are several. Launches are None on a TPU: it runs a program as a whole.
+    All numbers are of one device, where there are several. Launches are None on a TPU, which runs a program as a
+    whole; it has XLA's estimate of cycles instead.
 
     Raises:
       UserError: it cannot be compiled for the accelerator, or this machine lacks the compiler.
     """
-    on = accelerator.devices(recipe.num_devices or 1)
     world = _world(recipe)
+    on = accelerator.devices(recipe.num_devices or 1)
     recipe = dataclasses.replace(
         recipe,
         num_envs=recipe.num_envs or devices.ENVS_OF_ACCELERATOR,
@@ -41,7 +40,7 @@ def bench_compile(recipe: Recipe, accelerator: Accelerator) -> dict[str, Any]:
     memory, text = loop.program.memory_analysis(), loop.program.as_text() or ""
     assert memory
     counts = count(parse(text))
-    launches = total(counts, "launches") if accelerator.launch_seconds else None
+    work = "launches" if accelerator.launch_seconds else "cycles"
     return {
         "recipe": recipe.name,
         "device": accelerator.title,
@@ -54,10 +53,11 @@ def bench_compile(recipe: Recipe, accelerator: Accelerator) -> dict[str, Any]:
         "temporary_bytes": memory.temp_size_in_bytes,
         "usable_bytes": accelerator.usable_memory,
         "fits": loop.device_bytes() < (1 - devices.KEEP_FREE) * accelerator.usable_memory,
-        "launches": launches,
+        "launches": total(counts, "launches") if work == "launches" else None,
+        "estimated_cycles": total(counts, "cycles") if work == "cycles" else None,
         "moved_bytes": total(counts, "bytes"),
         "products": by_kind(counts, "products"),
-        "parts": _parts(counts, launches),
+        "parts": _parts(counts, work),
         "loops_of_unknown_length": total(counts, "loops"),
         "host_callbacks": host_callbacks(text),
         "float64": float64(text),
@@ -102,14 +102,14 @@ def _world(recipe: Recipe) -> World:
 def _compile(loop: Loop, accelerator: Accelerator) -> float:
     try:
         return loop.compile()
-    except jax.errors.JaxRuntimeError as error:
+    except RuntimeError as error:  # of XLA, and of JAX where it looks for a backend to call the host from
         said = " ".join(str(error).split())[:300]
+        if "Unknown backend" in said:
+            said = "it calls Python on the host"
         raise UserError(f"XLA cannot compile the train step for {accelerator.title}: {said}") from error
 
 
-def _parts(counts: Counts, launches: int | None) -> dict[str, dict[str, int]]:
-    """Of each part of the train step its launches, where there are some, and its bytes."""
-    moved, launched = by_kind(counts, "bytes"), by_kind(counts, "launches")
-    if launches is None:
-        return {part: {"moved_bytes": number} for part, number in moved.items()}
-    return {part: {"launches": number, "moved_bytes": moved.get(part, 0)} for part, number in launched.items()}
+def _parts(counts: Counts, work: str) -> dict[str, dict[str, int]]:
+    """Of each part of the train step its launches or cycles, most first, and the bytes it moves."""
+    found = by_kind(counts, work)
+    return {part: {work: number, "moved_bytes": counts["bytes", part]} for part, number in found.items()}

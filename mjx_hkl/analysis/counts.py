@@ -18,6 +18,7 @@ Counts = Counter[tuple[str, str]]
 """By what is counted and of which kind it is:
 
   launches, bytes: by part of the train step; bytes are read from the device's memory or written to it.
+  cycles: by part, as XLA estimates them; a TPU's programs have them, and no launches.
   products: floating point operations of matrix products and convolutions, by precision.
   collectives, collective bytes: by opcode; bytes are what each device gives.
   loops: of `unknown length`.
@@ -33,7 +34,8 @@ _COLLECTIVES = (
 )
 _SLICES = ("slice", "dynamic-slice", "gather")
 _UPDATES = ("dynamic-update-slice", "scatter")
-_CALLBACK = re.compile(r'custom_call_target="[^"]*(?:callback|SendToHost|RecvFromHost)|is_host_transfer=true')
+_CALLBACK = re.compile(r'custom_call_target="[^"]*callback| send\(.*is_host_transfer=true')
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _FLOAT64 = re.compile(r"\b(?:f64|c128)\[")
 
 
@@ -97,6 +99,8 @@ class _Count:
         else:
             found["bytes", part] = _bytes(computation, x)
             found.update(_products(computation, x))
+        if cycles := _CYCLES.search(x.attributes):
+            found["cycles", part] = int(cycles[1])
         collective = x.opcode.removesuffix("-start")
         if collective in _COLLECTIVES:
             found["collectives", collective] = 1

@@ -40,12 +40,19 @@ class BenchCommand:
     """Physics engines, several for env, timed in turn; by default the recipe's, or what fits the device."""
     profile: str = ""
     """For train: a folder for the profiler's trace of one step; the shares of time are part of the result."""
-    device: Annotated[str, tyro.conf.arg(name="for")] = "h100"
-    """For compile: h100, a100, l4, rtx-4090, v5e, v6e, or a device file."""
+    device: Annotated[str | None, tyro.conf.arg(name="for")] = None
+    """For compile: h100 (by default), a100, l4, rtx-4090, v5e, v6e, or a device file."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
 
+_WITHOUT_A_DEVICE = {
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",  # errors only
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
 _ONLY = {
     "profile": ("train",),
     "num_seeds": ("train",),
@@ -61,7 +68,7 @@ def main(arguments: list[str]) -> int:
     if command.what not in benches:
         raise unknown_name("bench", command.what, benches)
     for name, where in _ONLY.items():
-        if getattr(command, name) != getattr(BenchCommand, name) and command.what not in where:
+        if getattr(command, name) and command.what not in where:
             option = "for" if name == "device" else name.replace("_", "-")
             raise UserError(f"--{option} is for bench {' and '.join(where)}")
     # Without the compilation cache: compile seconds are part of the result.
@@ -100,15 +107,14 @@ def _train(command: BenchCommand) -> dict[str, Any]:
 
 
 def _compile(command: BenchCommand) -> dict[str, Any]:
-    # The compiler alone is of the accelerator: JAX itself must not look for one, nor its libraries for a driver.
+    # Of the accelerator only the compiler is used: JAX must not look for a device, nor a library for its host.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    for name, value in _WITHOUT_A_DEVICE.items():
+        os.environ.setdefault(name, value)
     from mjx_hkl.analysis.accelerators import load_accelerator
     from mjx_hkl.analysis.compilation import bench_compile
 
-    return bench_compile(_recipe(command), load_accelerator(command.device))
+    return bench_compile(_recipe(command), load_accelerator(command.device or "h100"))
 
 
 def _recipe(command: BenchCommand) -> "Recipe":
@@ -126,11 +132,21 @@ def _recipe(command: BenchCommand) -> "Recipe":
 
 def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:
     for name, value in result.items():
-        if isinstance(value, dict):
-            yield f"{indent}{name}:"
+        if name == "parts":
+            yield from _table(value)
+        elif isinstance(value, dict):
+            yield f"{indent}{name}:{'' if value else ' none'}"
             yield from _lines(value, indent + "  ")
         else:
             yield f"{indent}{name}: {_show(value)}"
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Rows of numbers under the names of their columns."""
+    columns = list(next(iter(rows.values()), {}))
+    yield f"{'part':<20}" + "".join(f"{column:>16}" for column in columns)
+    for name, row in rows.items():
+        yield f"{name:<20}" + "".join(f"{_show(row[column]):>16}" for column in columns)
 
 
 def _show(value: Any) -> str:

@@ -189,6 +189,11 @@ def test_what_lies_in_a_chips_own_memory_is_not_moved():
     assert total(count(parse(text)), "bytes") == 2 * 8 * 128 * 4
 
 
+def test_cycles_are_those_that_the_compiler_estimates():
+    text = PROGRAM.replace("calls=%fused_add,", 'calls=%fused_add, backend_config={"estimated_cycles":"40"},')
+    assert by_kind(count(parse(text)), "cycles") == {"task": 6 * 40}
+
+
 def test_what_an_accelerator_should_not_have_is_seen():
     def function(x):
         return jax.pure_callback(lambda x: x, x, x)
