@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 from typing import Any, Literal
 
-import jax
 from jax.experimental import topologies
 
 from mjx_hkl import resources
@@ -49,15 +48,15 @@ class Accelerator:
         """Bytes that JAX takes of the memory by default."""
         return int(self.memory * _POOL[self.platform])
 
-    def devices(self, count: int) -> list[jax.Device]:
-        """So many of them, to compile for.
+    def devices(self, count: int) -> list[Any]:
+        """So many of JAX's devices, to compile for.
 
         Raises:
-          UserError: the wheel that compiles for them is not installed, or there are no so many.
+          UserError: the wheel that compiles for them is not installed, or there are not so many.
         """
         if not any(importlib.util.find_spec(wheel) for wheel in _WHEELS[self.platform]):
             raise UserError(
-                f"to compile for {self.title}, install mjx-hkl's extra for it: pip install 'mjx-hkl[{self.platform}]'"
+                f"to compile for {self.title}, install its extra: pip install 'mjx-hkl[{self.platform}]'"
             )
         found = self._gpus(count) if self.platform == "cuda" else self._tpus(count)
         return list(found.devices)[:count]

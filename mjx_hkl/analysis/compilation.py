@@ -20,8 +20,8 @@ from mjx_hkl.training.loop import Loop
 def bench_compile(recipe: Recipe, accelerator: Accelerator) -> dict[str, Any]:
     """Compiles one train step, with learning, as a run on the accelerator would, and says what it takes.
 
-    All numbers are of one device, where there are several. Launches are None on a TPU, which runs a program as a
-    whole; it has XLA's estimate of cycles instead.
+    All numbers are of one device, where there are several. Launches are None on a TPU, which runs a program
+    as a whole; it has XLA's estimate of cycles instead.
 
     Raises:
       UserError: it cannot be compiled for the accelerator, or this machine lacks the compiler.
@@ -72,8 +72,8 @@ def bench_compile(recipe: Recipe, accelerator: Accelerator) -> dict[str, Any]:
 def bound(counts: Counts, accelerator: Accelerator, environment_steps: int) -> dict[str, Any]:
     """The least seconds of a train step by each of its costs alone, and the steps per second that allows.
 
-    It assumes that each launch costs the stated time, that nothing stays in a cache between launches, and that
-    loops of unknown length run once.
+    It assumes that each launch costs the stated time, that nothing stays in a cache between launches, and
+    that loops of unknown length run once.
     """
     rates = dataclasses.asdict(accelerator.peak)
     seconds = {

@@ -1,7 +1,7 @@
-"""What a compiled program does in one call, counted from its text: launches, bytes moved, products, collectives.
+"""What a compiled program does in one call, counted from its text.
 
-A loop's body counts as many times as it runs. Where XLA does not know that, it counts once, and so does the loop
-as one of unknown length. Of a conditional the branch with the most launches counts.
+A loop's body counts as many times as it runs. Where the program does not say how often, it counts once, and
+the loop as one of unknown length. Of a conditional the branch with the most launches counts.
 """
 
 import functools
@@ -20,7 +20,7 @@ Counts = Counter[tuple[str, str]]
   launches, bytes: by part of the train step; bytes are read from the device's memory or written to it.
   cycles: by part, as XLA estimates them; a TPU's programs have them, and no launches.
   products: floating point operations of matrix products and convolutions, by precision.
-  collectives, collective bytes: by opcode; bytes are what each device gives.
+  collectives, collective bytes: by opcode and part; bytes are what each device gives.
   loops: of `unknown length`.
 """
 
@@ -103,8 +103,9 @@ class _Count:
             found["cycles", part] = int(cycles[1])
         collective = x.opcode.removesuffix("-start")
         if collective in _COLLECTIVES:
-            found["collectives", collective] = 1
-            found["collective bytes", collective] = _operand_bytes(computation, x)
+            kind = f"{collective} of {part}"
+            found["collectives", kind] = 1
+            found["collective bytes", kind] = _operand_bytes(computation, x)
         return found
 
     def _loop(self, around: Computation, x: Instruction, part: str) -> Counts:
@@ -202,7 +203,9 @@ def _convolution(x: Instruction, left: Shape, right: Shape, out: Shape) -> int:
     assert labels, x.attributes
     inputs, kernel, outputs = labels.groups()
     pairs = out.dims[outputs.index("b")] * out.dims[outputs.index("f")] * right.dims[kernel.index("i")]
-    window = dict(re.findall(r"(\w+)=([\w\-x]+)", (re.search(r"window=\{([^}]*)\}", x.attributes) or [""])[0]))
+    window = dict(
+        re.findall(r"(\w+)=([\w\-x]+)", (re.search(r"window=\{([^}]*)\}", x.attributes) or [""])[0])
+    )
     for i in range(len(inputs) - 2):
         axis = str(i)
         sizes = (dims.dims[of.index(axis)] for dims, of in ((left, inputs), (right, kernel), (out, outputs)))

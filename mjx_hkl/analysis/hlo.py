@@ -95,7 +95,9 @@ class Computation:
 
     def member(self, name: str, element: int) -> str:
         """The instruction that makes an element of a tuple; the tuple itself where that is not seen."""
-        return self.instructions[name].operands[element] if self.instructions[name].opcode == "tuple" else name
+        return (
+            self.instructions[name].operands[element] if self.instructions[name].opcode == "tuple" else name
+        )
 
     def constant(self, name: str) -> int | None:
         """The whole number that an instruction is, or copies; None where it is none."""
@@ -125,8 +127,8 @@ class Program:
     def trips(self, around: Computation, loop: Instruction) -> int | None:
         """How often a loop in a computation runs; None where the program does not say.
 
-        On a GPU and a CPU XLA writes it beside the loop. On a TPU it is found where the loop's condition is that
-        a counter, which goes up by one, is less than a constant.
+        For a GPU and a CPU, XLA writes it beside the loop. For a TPU it is found where the loop's condition
+        is that a counter, which goes up by one, is less than a constant.
         """
         stated = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if stated:
@@ -177,7 +179,9 @@ def _instruction(name: str, text: str) -> Instruction:
         for dtype, dims, layout in _SHAPE.findall(kind)
     )
     operands = tuple(_OPERAND.findall(rest, opening, closing))
-    return Instruction(name, rest[:opening], shapes, operands, rest[opening + 1 : closing], rest[closing + 1 :])
+    return Instruction(
+        name, rest[:opening], shapes, operands, rest[opening + 1 : closing], rest[closing + 1 :]
+    )
 
 
 def _closing(text: str, opening: int) -> int:

@@ -1,4 +1,4 @@
-"""Which part of the train step an operation of a compiled program belongs to, by the named scopes of the code."""
+"""Which part of the train step an operation of a compiled program belongs to, by the code's named scopes."""
 
 import re
 from collections import Counter
@@ -20,7 +20,8 @@ PARTS = (
     "optimizer",
 )
 """Scopes of the train step: the unroll's (`window` is its bookkeeping; `task` scene, rewards, observations;
-`reset` fresh starts), replay, and the update's, gradients included (`targets`: the sums of Retrace, V-trace or n steps)."""
+`reset` fresh starts), replay, and the update's, gradients included (`targets`: the sums of Retrace, V-trace
+or n steps)."""
 
 OTHER = "other"
 

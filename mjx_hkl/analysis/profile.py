@@ -24,7 +24,7 @@ def profile(program: jax.stages.Compiled, call: Callable[[], Any], folder: Path)
       folder: where the trace is left, for TensorBoard, XProf or Perfetto.
 
     Returns:
-      The share of all busy time of each of `parts.PARTS`, by the innermost scope an operation lies in, gradients
+      The share of all busy time of each of `PARTS`, by the innermost scope an operation lies in, gradients
       included, and of `other`; largest first. Empty where the profiler saw no operation.
     """
     with jax.profiler.trace(folder):

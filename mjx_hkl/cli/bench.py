@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class BenchCommand:
     """Measure throughput, warm: `bench env` against bare mjx.step, `bench train` the whole train step.
 
-    `bench compile` compiles the train step for an accelerator that need not be there, and tells what will bound
-    it.
+    `bench compile` compiles the train step for an accelerator that need not be there, and tells what will
+    bound it.
     """
 
     what: Annotated[str, tyro.conf.Positional]
@@ -107,7 +107,7 @@ def _train(command: BenchCommand) -> dict[str, Any]:
 
 
 def _compile(command: BenchCommand) -> dict[str, Any]:
-    # Of the accelerator only the compiler is used: JAX must not look for a device, nor a library for its host.
+    # Of the accelerator only the compiler is used: nothing may look for a device, or for its host.
     os.environ["JAX_PLATFORMS"] = "cpu"
     for name, value in _WITHOUT_A_DEVICE.items():
         os.environ.setdefault(name, value)

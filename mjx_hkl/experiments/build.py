@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-
-import jax
+from typing import Any
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.table import ALGORITHMS
@@ -119,8 +118,8 @@ def make_train_step(recipe: Recipe, world: World | None = None) -> TrainStep:
     )
 
 
-def make_loop(recipe: Recipe, world: World | None = None, on: Sequence[jax.Device] = ()) -> Loop:
-    """The recipe's training loop, nothing compiled yet; on this machine's devices, unless others are given."""
+def make_loop(recipe: Recipe, world: World | None = None, on: Sequence[Any] = ()) -> Loop:
+    """The recipe's loop, nothing compiled yet; for this machine's devices, unless others are given."""
     schedule = Schedule(make_train_step(recipe, world), recipe.total_env_steps, recipe.log_interval)
     world = schedule.train_step.environment.env
     num_devices = recipe.num_devices or devices.default_num_devices()

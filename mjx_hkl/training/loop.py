@@ -44,9 +44,7 @@ class Loop:
       UserError: there are not so many devices, or nothing divides evenly among them.
     """
 
-    def __init__(
-        self, schedule: Schedule, seeds: range, num_devices: int = 1, devices: Sequence[jax.Device] = ()
-    ):
+    def __init__(self, schedule: Schedule, seeds: range, num_devices: int = 1, devices: Sequence[Any] = ()):
         self.schedule = schedule
         self._train_step = schedule.train_step
         self._seeds = seeds

@@ -17,9 +17,7 @@ from mjx_hkl.training.step import TrainState
 _AXIS = "devices"
 
 
-def make_layout(
-    num_devices: int, num_seeds: int, num_envs: int, devices: Sequence[jax.Device] = ()
-) -> TrainState:
+def make_layout(num_devices: int, num_seeds: int, num_envs: int, devices: Sequence[Any] = ()) -> TrainState:
     """Shardings of a state of several seeds: a prefix of its pytree.
 
     Where seeds divide evenly, each device holds whole seeds, and nothing travels. Where they do not, each

@@ -34,7 +34,8 @@ PROGRAM = """HloModule jit_step, is_scheduled=true
   %state = (s32[], f32[8,4]{1,0}) parameter(0)
   %i = s32[] get-tuple-element(%state), index=0
   %x = f32[8,4]{1,0} get-tuple-element(%state), index=1
-  %fusion.1 = f32[8,4]{1,0} fusion(%x, %x), kind=kLoop, calls=%fused_add, metadata={op_name="jit(step)/task/add"}
+  %fusion.1 = f32[8,4]{1,0} fusion(%x, %x), kind=kLoop, calls=%fused_add, \
+metadata={op_name="jit(step)/task/add"}
   ROOT %tuple.1 = (s32[], f32[8,4]{1,0}) tuple(%i, %fusion.1)
 }
 
@@ -67,7 +68,8 @@ backend_config={"known_trip_count":{"n":"5"}}
   %read = f32[1,4]{1,0} fusion(%ring, %at), kind=kLoop, calls=%fused_slice, \
 metadata={op_name="jit(step)/replay/dynamic_slice"}
   %written = f32[100,4]{1,0} fusion(%ring, %read, %at), kind=kLoop, calls=%fused_write
-  %sum-start = f32[8,4]{1,0} all-reduce-start(%b), to_apply=%add, metadata={op_name="jit(step)/critic_loss/sum"}
+  %sum-start = f32[8,4]{1,0} all-reduce-start(%b), to_apply=%add, \
+metadata={op_name="jit(step)/critic_loss/sum"}
   %sum-done = f32[8,4]{1,0} all-reduce-done(%sum-start)
   ROOT %chosen = f32[8,4]{1,0} conditional(%at, %sum-done, %sum-done), branch_computations={%busy, %idle}
 }
@@ -93,8 +95,8 @@ def test_a_program_by_hand():
         "optimizer": 4 * array,
     }
     assert by_kind(found, "loops") == {"unknown length": 1}
-    assert by_kind(found, "collectives") == {"all-reduce": 1}
-    assert by_kind(found, "collective bytes") == {"all-reduce": array}
+    assert by_kind(found, "collectives") == {"all-reduce of critic_loss": 1}
+    assert by_kind(found, "collective bytes") == {"all-reduce of critic_loss": array}
 
 
 def compiled(function, *arguments):
@@ -137,7 +139,10 @@ def test_a_loop_that_only_its_counter_tells_of_runs_as_often():
     text = PROGRAM
     for written, instead in (
         ('"known_trip_count":{"n":"5"}', ""),
-        ("%start = (s32[], f32[8,4]{1,0}) tuple(%at", "%two = s32[] constant(2)\n  %start = (s32[]) tuple(%two"),
+        (
+            "%start = (s32[], f32[8,4]{1,0}) tuple(%at",
+            "%two = s32[] constant(2)\n  %start = (s32[]) tuple(%two",
+        ),
         ("  ROOT %tuple.1", "  %one = s32[] constant(1)\n  %next = s32[] add(%i, %one)\n  ROOT %tuple.1"),
         ("tuple(%i, %fusion.1)", "tuple(%next, %fusion.1)"),
     ):
@@ -149,7 +154,9 @@ def test_a_loop_that_only_its_counter_tells_of_runs_as_often():
 
 
 def test_a_loop_whose_end_is_computed_has_an_unknown_length():
-    found = count(compiled(lambda x: jax.lax.while_loop(lambda x: x.sum() < 9.0, lambda x: x + 1.0, x), jnp.ones(3)))
+    found = count(
+        compiled(lambda x: jax.lax.while_loop(lambda x: x.sum() < 9.0, lambda x: x + 1.0, x), jnp.ones(3))
+    )
     assert by_kind(found, "loops") == {"unknown length": 1}
 
 

@@ -92,7 +92,10 @@ def fails(capsys, *arguments):
         (["inspect", "."], "it has no agent.json"),
         (["bench", "speed", "ball-go-to-target"], "unknown bench 'speed'; known: compile, env, train"),
         (["bench", "compile", RECIPE, "--for", "h10"], "unknown device 'h10'; did you mean h100"),
-        (["bench", "compile", RECIPE, "--for", "no/where.toml"], "device file 'no/where.toml' does not exist"),
+        (
+            ["bench", "compile", RECIPE, "--for", "no/where.toml"],
+            "device file 'no/where.toml' does not exist",
+        ),
         (["bench", "compile", RECIPE, "--engine", "mujoco"], "runs on the host's CPU, not on an accelerator"),
         (["bench", "compile", "ball"], "unknown recipe 'ball'"),
         (["bench", "env", "grid-1-step", "--for", "h100"], "--for is for bench compile"),
