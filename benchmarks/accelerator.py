@@ -6,9 +6,9 @@ With --for, a device that `mjx-hkl bench compile` knows, it begins with what the
 there, and ends with what was measured beside it. Runs the tests marked `gpu` or `accelerator`, `mjx-hkl bench
 env` and `bench train` for every body, engine and number of worlds, `bench train` over seeds for the first
 body, memory.py, startup.py and a training that gets beyond 80 % success, each in a process of its own, the
-most telling first. What is done is kept in OUT/results.json at once: called again it goes on, tries again what
-failed, and names at the end what no time is left for. Draws OUT/throughput.png. --quick takes few worlds, a
-CPU's engines and a short run.
+most telling first. What is done is kept in OUT/results.json at once: called again it goes on, tries again
+what failed, and names at the end what no time is left for. Draws OUT/throughput.png. --quick takes few
+worlds, a CPU's engines and a short run.
 """
 
 import argparse

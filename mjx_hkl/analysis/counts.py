@@ -105,7 +105,8 @@ class _Count:
         if collective in _COLLECTIVES:
             kind = f"{collective} of {part}"
             found["collectives", kind] = 1
-            found["collective bytes", kind] = _operand_bytes(computation, x)
+            given = (shape for name in x.operands for shape in computation.instructions[name].shapes)
+            found["collective bytes", kind] = sum(shape.bytes for shape in given)
         return found
 
     def _loop(self, around: Computation, x: Instruction, part: str) -> Counts:

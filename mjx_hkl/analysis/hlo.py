@@ -89,9 +89,10 @@ class Computation:
     root: str
 
     def element(self, name: str) -> int | None:
-        """Which element of a tuple an instruction takes; None where it takes none."""
-        found = re.search(r"\bindex=(\d+)", self.instructions[name].attributes)
-        return int(found[1]) if found and self.instructions[name].opcode == "get-tuple-element" else None
+        """Which element of a tuple an instruction takes, or copies; None where it takes none."""
+        taken = self._copied(name)
+        found = re.search(r"\bindex=(\d+)", taken.attributes)
+        return int(found[1]) if found and taken.opcode == "get-tuple-element" else None
 
     def member(self, name: str, element: int) -> str:
         """The instruction that makes an element of a tuple; the tuple itself where that is not seen."""
@@ -101,11 +102,14 @@ class Computation:
 
     def constant(self, name: str) -> int | None:
         """The whole number that an instruction is, or copies; None where it is none."""
-        found = self.instructions[name]
-        if found.opcode == "copy":
-            return self.constant(found.operands[0])
+        found = self._copied(name)
         is_number = found.opcode == "constant" and re.fullmatch(r"-?\d+", found.given)
         return int(found.given) if is_number else None
+
+    def _copied(self, name: str) -> Instruction:
+        """What an instruction copies; itself where it is no copy."""
+        found = self.instructions[name]
+        return self._copied(found.operands[0]) if found.opcode == "copy" else found
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:

@@ -143,7 +143,11 @@ def test_a_loop_that_only_its_counter_tells_of_runs_as_often():
             "%start = (s32[], f32[8,4]{1,0}) tuple(%at",
             "%two = s32[] constant(2)\n  %start = (s32[]) tuple(%two",
         ),
-        ("  ROOT %tuple.1", "  %one = s32[] constant(1)\n  %next = s32[] add(%i, %one)\n  ROOT %tuple.1"),
+        (
+            "  ROOT %tuple.1",
+            "  %one = s32[] constant(1)\n  %same = s32[] copy(%i)\n  %next = s32[] add(%same, %one)\n"
+            "  ROOT %tuple.1",
+        ),
         ("tuple(%i, %fusion.1)", "tuple(%next, %fusion.1)"),
     ):
         assert written in text
