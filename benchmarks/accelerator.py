@@ -1,12 +1,14 @@
 """What an accelerator does with all of it, in one go: tests, throughput, memory, start-up, a training.
 
-    python benchmarks/accelerator.py OUT [--minutes 20] [--quick] [--bodies ball] [--num-envs 64 256]
+    python benchmarks/accelerator.py OUT [--for h100] [--minutes 20] [--quick] [--bodies ball] [--num-envs 64]
 
-Runs the tests marked `gpu` or `accelerator`, `mjx-hkl bench env` and `bench train` for every body, engine and
-number of worlds, `bench train` over seeds for the first body, memory.py, startup.py and a training that gets
-beyond 80 % success, each in a process of its own, the most telling first. What is done is kept in
-OUT/results.json at once: called again it goes on, tries again what failed, and names at the end what no time
-is left for. Draws OUT/throughput.png. --quick takes few worlds, a CPU's engines and a short run.
+With --for, a device that `mjx-hkl bench compile` knows, it begins with what the compiled programs allow
+there, and ends with what was measured beside it. Runs the tests marked `gpu` or `accelerator`, `mjx-hkl bench
+env` and `bench train` for every body, engine and number of worlds, `bench train` over seeds for the first
+body, memory.py, startup.py and a training that gets beyond 80 % success, each in a process of its own, the
+most telling first. What is done is kept in OUT/results.json at once: called again it goes on, tries again
+what failed, and names at the end what no time is left for. Draws OUT/throughput.png. --quick takes few
+worlds, a CPU's engines and a short run.
 """
 
 import argparse
@@ -44,6 +46,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
+    parser.add_argument("--for", dest="device")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--bodies", nargs="+", choices=BODIES, default=BODIES)
@@ -77,6 +80,8 @@ def main() -> None:
         part.write_text(json.dumps(results, indent=1) + "\n")
         part.replace(file)
     draw(results, options.out / "throughput.png")
+    for line in beside_bound(results):
+        print(line)
     failed = [name for name, result in results.items() if "error" in result]
     print(f"{file}: {len(results)} done; failed: {', '.join(failed) or 'none'}")
     if left:
@@ -85,6 +90,10 @@ def main() -> None:
 
 def tasks(options: argparse.Namespace) -> Iterator[Task]:
     """All there is to do, the most telling first."""
+    first, *others = options.num_envs or (QUICK_NUM_ENVS if options.quick else NUM_ENVS)
+    for body in options.bodies if options.device else ():
+        what = [f"{body}-go-to-target", "--num-envs", str(first), "--for", options.device]
+        yield f"bound {body} {first}", [*MJX_HKL, "bench", "compile", *what, "--json"]
     # The suite compiles without optimizations, which is for what runs once on a CPU.
     tests = Path(__file__).parents[1] / "tests"
     marked = [str(tests / name) for name in MARKED]
@@ -92,7 +101,6 @@ def tasks(options: argparse.Namespace) -> Iterator[Task]:
     yield "tests", ["env", "XLA_FLAGS=", *suite]
     engines = ["mujoco", "mjx"] if options.quick else ["mjx", *_if_installed("warp")]
     recipe, *budget = ["ball-go-to-target", *QUICK_RUN] if options.quick else ["ant-go-to-near-target"]
-    first, *others = options.num_envs or (QUICK_NUM_ENVS if options.quick else NUM_ENVS)
     yield from benches(options.bodies, first, engines)
     yield "training", training(recipe, options.out, budget)
     picture = str(options.out / "success_rate.png")
@@ -160,6 +168,19 @@ def run(command: list[str], seconds: float) -> dict[str, Any]:
     if lines and lines[-1].startswith("{"):
         return {**json.loads(lines[-1]), **took}
     return {"last_lines": lines[-3:], **took}
+
+
+def beside_bound(results: dict[str, Any]) -> Iterator[str]:
+    """Of each train step that was compiled and run: the steps per second measured, and the bound."""
+    for name, result in results.items():
+        kind, *of = name.split()
+        measured = results.get(" ".join(["train", *of, "mjx"]), {}).get("environment_steps_per_second")
+        if kind == "bound" and "bound" in result and measured:
+            allowed = result["bound"]["environment_steps_per_second"]
+            yield (
+                f"{' '.join(of)}: {measured:,.0f} steps/s measured, {allowed:,.0f} at most by"
+                f" {result['bound']['binds']}: {measured / allowed:.0%}"
+            )
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where the data that travels with the package lies: `envs/`, `train/` and `checkpoints/`."""
+"""Where the data that travels with the package lies: `envs/`, `train/`, `devices/` and `checkpoints/`."""
 
 import tomllib
 from pathlib import Path

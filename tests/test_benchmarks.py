@@ -1,6 +1,7 @@
 """The scripts under benchmarks/, as far as they go in no time."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def peer_trainers():
-    spec = importlib.util.spec_from_file_location("peer_trainers", BENCHMARKS / "peer_trainers.py")
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -30,6 +31,37 @@ def test_the_accelerators_script_names_what_no_time_was_left_for(tmp_path):
     for task in ("tests", "env ball 128", "train quadruped 64 mjx", "training", "memory", "seeds ball 2"):
         assert task in done.stdout
     assert (tmp_path / "throughput.png").stat().st_size > 1000
+
+
+def test_the_accelerators_script_shows_what_it_measured_beside_the_bound():
+    bound = {"binds": "launches", "environment_steps_per_second": 200_000.0}
+    results = {
+        "bound ball 4096": {"bound": bound},
+        "bound ant 4096": {"bound": bound},  # was not run
+        "bound quadruped 4096": {"error": "no compiler"},
+        "train ball 4096 mjx": {"environment_steps_per_second": 50_000.0},
+        "train quadruped 4096 mjx": {"environment_steps_per_second": 10_000.0},
+    }
+    assert list(load("accelerator").beside_bound(results)) == [
+        "ball 4096: 50,000 steps/s measured, 200,000 at most by launches: 25%"
+    ]
+
+
+def test_the_compiled_table_goes_on_with_what_is_done(tmp_path):
+    """Nothing is compiled: it is in the file."""
+    out = tmp_path / "compile.jsonl"
+    bound = {"binds": "bandwidth", "environment_steps_per_second": 1234.5}
+    result = {
+        "argument_bytes": 2**20,
+        "temporary_bytes": 2**21,
+        "launches": None,
+        "fits": True,
+        "bound": bound,
+    }
+    out.write_text(json.dumps({"key": ["ball", 1024, "v5e"], **result}) + "\n")
+    done = run("compile_table.py", str(out), "--bodies", "ball", "--num-envs", "1024", "--for", "v5e")
+    assert done.returncode == 0, done.stderr
+    assert "| ball | 1,024 | v5e | yes | 3 MiB | – | 1,234 | bandwidth |" in done.stdout
 
 
 def test_the_accelerators_script_tries_again_what_failed_and_keeps_the_rest(tmp_path):
@@ -67,6 +99,7 @@ def test_peers_say_before_they_run_what_cannot_be(arguments, expected):
 def test_a_peers_seconds_are_without_those_it_compiles_in():
     """Parts of 30 and 9 s with compilation, then 3 s each, slower towards the end."""
     ends = [30.0, 39.0, 42.0, 45.0, 48.0, 51.0, 58.0]
-    found = peer_trainers().without_compiling([(i, end, 0.5) for i, end in enumerate(ends)])
+    peer_trainers = load("peer_trainers")
+    found = peer_trainers.without_compiling([(i, end, 0.5) for i, end in enumerate(ends)])
     assert [point[1] for point in found] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 25.0]
-    assert peer_trainers().without_compiling([(1, 30.0, 0.5)]) == [(1, 30.0, 0.5)]
+    assert peer_trainers.without_compiling([(1, 30.0, 0.5)]) == [(1, 30.0, 0.5)]

@@ -51,6 +51,7 @@ def test_a_built_wheel_works_from_anywhere(wheel, tmp_path):
     assert Path(python(WHERE, tmp_path, site).strip()) == site / "mjx_hkl" / "data" / "envs"
     assert (site / "mjx_hkl" / "data" / "envs" / "bodies" / "ant.xml").is_file()
     assert (site / "mjx_hkl" / "data" / "train").is_dir()
+    assert (site / "mjx_hkl" / "data" / "devices" / "h100.toml").is_file()
     assert (site / "mjx_hkl" / "py.typed").is_file()  # so that type checkers read our annotations (PEP 561)
 
 

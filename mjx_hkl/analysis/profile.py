@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -10,25 +9,9 @@ from typing import Any
 
 import jax
 
-PARTS = (
-    "act",
-    "physics",
-    "task",
-    "reset",
-    "replay",
-    "latents",
-    "policy_loss",
-    "targets",
-    "critic_loss",
-    "default_policy_loss",
-    "optimizer",
-)
-"""Scopes of the train step: the unroll's (`task` is scene, rewards, observations; `reset` fresh starts),
-replay, and the update's, gradients included (`targets`: the sums of Retrace, V-trace or n steps)."""
+from mjx_hkl.analysis.hlo import parse
+from mjx_hkl.analysis.parts import OTHER, parts_of
 
-_OPERATION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = ")
-_OPERAND = re.compile(r"%([\w.\-]+)")
-_SCOPES = re.compile(r'op_name="([^"]*)"')
 _CONTAINERS = ("while", "conditional", "call.")  # their time is that of what they run
 
 
@@ -46,7 +29,7 @@ def profile(program: jax.stages.Compiled, call: Callable[[], Any], folder: Path)
     """
     with jax.profiler.trace(folder):
         jax.block_until_ready(call())
-    part_of = _parts(program.as_text() or "")
+    part_of = parts_of(parse(program.as_text() or ""))
     # Not with `jax.profiler.ProfileData`: where warnings are errors, jaxlib 0.12 ends the process in it,
     # as it makes a type without a module.
     (trace,) = sorted(folder.glob("plugins/profile/*/*.trace.json.gz"))[-1:]
@@ -57,7 +40,7 @@ def profile(program: jax.stages.Compiled, call: Callable[[], Any], folder: Path)
     for event in events:
         name = event.get("args", {}).get("hlo_op", "")
         if name and not name.startswith(_CONTAINERS) and (not accelerators or event["pid"] in accelerators):
-            busy[part_of.get(name, "other")] += event["dur"]
+            busy[part_of.get(name, OTHER)] += event["dur"]
     total = sum(busy.values())
     return {part: time / total for part, time in sorted(busy.items(), key=lambda item: -item[1])}
 
@@ -65,22 +48,3 @@ def profile(program: jax.stages.Compiled, call: Callable[[], Any], folder: Path)
 def _process(event: dict[str, Any]) -> str:
     """The name of a process, where an event of the trace gives one."""
     return event["args"]["name"] if event.get("name") == "process_name" else ""
-
-
-def _parts(text: str) -> dict[str, str]:
-    """The part each operation of a compiled program belongs to.
-
-    Where XLA has rewritten an operation, many matrix products among them, its scopes are gone: it is then of
-    the part that its first operand with one is of. Operands come before what uses them.
-    """
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        operation, scopes = _OPERATION.match(line), _SCOPES.search(line)
-        if operation:
-            if scopes:
-                known = [scope for scope in re.findall(r"\w+", scopes[1]) if scope in PARTS][-1:]
-            else:
-                operands = (found.get(name) for name in _OPERAND.findall(line, operation.end()))
-                known = [part for part in operands if part not in (None, "other")]
-            found[operation[1]] = known[0] if known else "other"
-    return found

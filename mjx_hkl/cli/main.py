@@ -13,7 +13,7 @@ COMMANDS = {
     "render": "write a video of an agent's episodes",
     "export": "write a run's agent as a folder other runs can use",
     "inspect": "say what an exported agent or a run holds",
-    "bench": "measure simulation (bench env) or training (bench train)",
+    "bench": "measure simulation (env) or training (train), or read an accelerator's program (compile)",
     "reproduce": "train all variants of a recipe and compare them",
     "plot": "draw runs side by side and tabulate how they ended",
     "plot-kl-field": "draw the KL of a high level over the grid world",

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.table import ALGORITHMS
@@ -129,8 +131,8 @@ def make_train_step(recipe: Recipe, world: World | None = None) -> TrainStep:
     return step
 
 
-def make_loop(recipe: Recipe, world: World | None = None) -> Loop:
-    """The recipe's training loop, nothing compiled yet."""
+def make_loop(recipe: Recipe, world: World | None = None, on: Sequence[Any] = ()) -> Loop:
+    """The recipe's loop, nothing compiled yet; for this machine's devices, unless others are given."""
     schedule = Schedule(make_train_step(recipe, world), recipe.total_env_steps, recipe.log_interval)
     world = schedule.train_step.environment.env
     num_devices = recipe.num_devices or devices.default_num_devices()
@@ -139,4 +141,4 @@ def make_loop(recipe: Recipe, world: World | None = None) -> Loop:
             f"engine {world.backend} {world.not_shared} and cannot be shared by devices: use"
             " --engine mjx, or one device"
         )
-    return Loop(schedule, range(recipe.seed, recipe.seed + recipe.num_seeds), num_devices)
+    return Loop(schedule, range(recipe.seed, recipe.seed + recipe.num_seeds), num_devices, on)

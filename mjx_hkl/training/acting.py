@@ -29,6 +29,7 @@ def init(environment: VectorEnvironment, agent: Agent, key: PRNGKeyArray) -> Act
     return Actor(environment.reset(key), agent.start(batch), jnp.ones(batch, bool))
 
 
+@jax.named_scope("window")
 def unroll(
     environment: VectorEnvironment, agent: Agent, actor: Actor, key: PRNGKeyArray, length: int
 ) -> tuple[Actor, Window, Metrics]:

@@ -9,13 +9,13 @@ import psutil
 from mjx_hkl.errors import UserError
 
 _DEFAULT_ENVS = {"cpu": 256}
-_DEFAULT_ENVS_ACCELERATOR = 4096
-_KEEP_FREE = 0.1  # of the device's memory, for what is not counted
+ENVS_OF_ACCELERATOR = 4096
+KEEP_FREE = 0.1  # of the device's memory, for what is not counted
 
 
 def default_num_envs() -> int:
     """A few hundred worlds on a CPU, thousands on an accelerator."""
-    return _DEFAULT_ENVS.get(jax.default_backend(), _DEFAULT_ENVS_ACCELERATOR)
+    return _DEFAULT_ENVS.get(jax.default_backend(), ENVS_OF_ACCELERATOR)
 
 
 def default_num_devices() -> int:
@@ -48,7 +48,7 @@ def tree_bytes(tree: object) -> int:
 
 def require_fits(needed: int, what: str, remedy: str) -> None:
     """Raises UserError where `needed` bytes are more than the device has to give."""
-    available = int(available_bytes() * (1 - _KEEP_FREE))
+    available = int(available_bytes() * (1 - KEEP_FREE))
     if needed > available:
         raise UserError(
             f"{what} needs {format_bytes(needed)}, but only {format_bytes(available)} of the device's memory"

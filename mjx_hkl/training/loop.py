@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -38,15 +38,18 @@ class Schedule:
 class Loop:
     """Trains several seeds; holds the two compiled programs, `init` and the interval.
 
+    With other `devices` than this machine's it can be compiled, not run.
+
     Raises:
       UserError: there are not so many devices, or nothing divides evenly among them.
     """
 
-    def __init__(self, schedule: Schedule, seeds: range, num_devices: int = 1):
+    def __init__(self, schedule: Schedule, seeds: range, num_devices: int = 1, devices: Sequence[Any] = ()):
         self.schedule = schedule
         self._train_step = schedule.train_step
         self._seeds = seeds
-        self._layout = make_layout(num_devices, len(seeds), schedule.train_step.environment.num_envs)
+        num_envs = schedule.train_step.environment.num_envs
+        self._layout = make_layout(num_devices, len(seeds), num_envs, devices)
 
     def init(self) -> TrainState:
         """A fresh state; seed i is the same whether it is trained alone or beside others."""

@@ -4,6 +4,7 @@ The train step is one program for all of them: it computes what a single device 
 float additions, and XLA adds what must travel, the sums of gradients and metrics.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,16 +17,18 @@ from mjx_hkl.training.step import TrainState
 _AXIS = "devices"
 
 
-def make_layout(num_devices: int, num_seeds: int, num_envs: int) -> TrainState:
+def make_layout(num_devices: int, num_seeds: int, num_envs: int, devices: Sequence[Any] = ()) -> TrainState:
     """Shardings of a state of several seeds: a prefix of its pytree.
 
     Where seeds divide evenly, each device holds whole seeds, and nothing travels. Where they do not, each
-    device holds a part of each seed's worlds and of their replay, and a copy of everything else.
+    device holds a part of each seed's worlds and of their replay, and a copy of everything else. The devices
+    are this machine's, unless others are given, to compile for.
 
     Raises:
       UserError: there are not so many devices, or nothing divides evenly among them.
     """
-    available = jax.device_count()
+    devices = devices or jax.devices()
+    available = len(devices)
     if num_devices > available:
         hint = "; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=N makes N of it"
         raise UserError(
@@ -36,7 +39,7 @@ def make_layout(num_devices: int, num_seeds: int, num_envs: int) -> TrainState:
         raise UserError(
             f"num_devices {num_devices} leaves processes without work: together they have {available}"
         )
-    mesh = Mesh(np.array(jax.devices()[:num_devices]), (_AXIS,))
+    mesh = Mesh(np.array(devices[:num_devices]), (_AXIS,))
     if num_seeds % num_devices == 0:
         whole = part = NamedSharding(mesh, PartitionSpec(_AXIS))
     elif num_envs % num_devices == 0:

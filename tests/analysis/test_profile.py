@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mjx_hkl.analysis.profile import _parts, profile
+from mjx_hkl.analysis.hlo import parse
+from mjx_hkl.analysis.parts import parts_of
+from mjx_hkl.analysis.profile import profile
 
 PROGRAM = """
 %body (state: f32[8]) -> f32[8] {
@@ -20,7 +22,7 @@ PROGRAM = """
 
 
 def test_operations_are_of_their_innermost_scope_and_those_without_of_what_they_compute_with():
-    assert _parts(PROGRAM) == {
+    assert parts_of(parse(PROGRAM)) == {
         "x": "other",
         "q": "critic_loss",
         "a": "physics",
@@ -49,7 +51,7 @@ def test_shares_are_of_the_durations_that_jaxs_own_reader_gives(tmp_path):
     (trace,) = tmp_path.rglob("*.xplane.pb")
     text = program.as_text()
     assert text
-    part_of = _parts(text)
+    part_of = parts_of(parse(text))
     nanoseconds = dict.fromkeys(shares, 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as an error, its warning would end the process
