@@ -84,7 +84,10 @@ class Recipe:
     min_replay: NonNegative = 50_000
     """Transitions collected before the first update."""
     evaluation_episodes: Many = 256
-    """Episodes of the evaluation at the end."""
+    """Episodes of an evaluation."""
+    evaluation_interval: NonNegative = 0
+    """Environment steps between evaluations of the mean policy while it is trained, at the end of log
+    intervals; their time does not count as training. 0: at the end of the run alone."""
     information: Information = Information()
     policy: PolicyConfig = PolicyConfig()
     default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
@@ -202,6 +205,7 @@ _MAY_CHANGE = (
     "checkpoint_interval",
     "checkpoint_minutes",
     "evaluation_episodes",
+    "evaluation_interval",
     "name",
     "num_devices",
 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import signal
 import time
@@ -117,6 +118,7 @@ class _Training:
                 done = int(rows[0]["environment_steps"] or 0)
                 seconds += float(rows[0]["interval_seconds"] or 0.0)
                 rows = [_timed(row, seconds) for row in divergence.marked(rows)]
+                rows = self._with_evaluations(rows, state)
                 if writer:
                     writer.write(rows)
                 self.reporter.interval(rows)
@@ -135,19 +137,46 @@ class _Training:
 
     def finished(self, state: TrainState) -> list[Evaluation]:
         """Evaluates and exports the agent of every seed."""
-        agents = [agent_of_seed(state, index) for index in range(self.recipe.num_seeds)]
-        evaluations = []
+        evaluated = self._evaluated(state)
+        for agent, result in evaluated:
+            known = KnownAgent(agent, self.recipe, self._world)
+            folder = self.run.export(result.seed, self.recipe.num_seeds)
+            write_agent(folder, known, result.seed, result, replace=True)
+        evaluations = [result for _, result in evaluated]
         if processes.is_first():
-            training = self.loop.schedule.train_step.environment
-            environment = dataclasses.replace(training, num_envs=self.recipe.evaluation_episodes)
-            for seed, agent in enumerate(agents, self.recipe.seed):
-                result = evaluate(environment, agent, seed, deterministic=True)
-                evaluations.append(result)
-                known = KnownAgent(agent, self.recipe, self._world)
-                write_agent(self.run.export(seed, self.recipe.num_seeds), known, seed, result, replace=True)
             self.run.write_evaluation([dataclasses.asdict(result) for result in evaluations])
         processes.wait_for_all("finished")
         return evaluations
+
+    def _evaluated(self, state: TrainState) -> list[tuple[Agent, Evaluation]]:
+        """Each seed's agent and what its mean policy achieves; in other processes than the first nothing."""
+        agents = [agent_of_seed(state, index) for index in range(self.recipe.num_seeds)]
+        if not processes.is_first():
+            return []
+        training = self.loop.schedule.train_step.environment
+        environment = dataclasses.replace(training, num_envs=self.recipe.evaluation_episodes)
+        return [
+            (agent, evaluate(environment, agent, seed, deterministic=True))
+            for seed, agent in enumerate(agents, self.recipe.seed)
+        ]
+
+    def _with_evaluations(self, rows: list[Row], state: TrainState) -> list[Row]:
+        """The rows of an interval with evaluations of the mean policies, None where none is due."""
+        every, done = self.recipe.evaluation_interval, self.done(state)
+        if not every:
+            return rows
+        schedule = self.loop.schedule
+        before = done - schedule.interval * schedule.train_step.environment_steps
+        due = done // every > before // every or done >= schedule.environment_steps
+        results = [result for _, result in self._evaluated(state)] if due else []
+        return [
+            row
+            | {
+                "evaluation_success_rate": result.success_rate if result else None,
+                "evaluation_return": result.episode_return if result else None,
+            }
+            for row, result in itertools.zip_longest(rows, results)
+        ]
 
     def done(self, state: TrainState) -> int:
         """Environment steps so far."""
