@@ -18,7 +18,8 @@ from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
-from mjx_hkl.experiments.recipe import Recipe, essence
+from mjx_hkl.experiments.ladder import climb, linked
+from mjx_hkl.experiments.recipe import Recipe, TransferConfig, essence
 from mjx_hkl.experiments.reporter import Reporter, Silent, announce
 from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory
 from mjx_hkl.experiments.transfer import load_sources, transferred
@@ -33,7 +34,10 @@ from mjx_hkl.training.step import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run ended: stopped early, or finished with an evaluation for each seed."""
+    """How a run ended: stopped early, or finished with an evaluation for each seed.
+
+    Environment steps are those in the recipe's own world; seconds count its ladder too.
+    """
 
     run: Path
     finished: bool
@@ -67,23 +71,39 @@ def train(
         run.require_free()
     world = world_of(recipe)
     resolved = resolve(recipe, world)
-    training = _Training(resolved, run, make_loop(resolved, world), reporter or Silent(), callback)
+    reporter = reporter or Silent()
+    *stages, last = linked(resolved, world, run) if recipe.ladder else [resolved]
+    training = _Training(resolved, last.transfer, run, make_loop(resolved, world), reporter, callback)
+
+    def train_stage(stage: Recipe, folder: Path, resume: bool) -> bool:
+        return train(stage, folder, resume, reporter, callback).finished
+
+    # So many devices as there were need not be there to resume.
+    written = dataclasses.replace(resolved, num_devices=recipe.num_devices)
     with contextlib.ExitStack() as held:
+        if recipe.ladder:
+            _hold(run, held, must_be_free=not resume)
+            if processes.is_first():
+                run.begin(written)
+            if not climb(stages, run, train_stage):
+                return Result(run.path, False, 0, run.seconds_of_ladder, [])
+            resume = run.has_checkpoint
         state = training.resumed(held) if resume else training.started(held)
         seconds = 0.0
         if processes.is_first():
             if resume:
                 seconds = run.rewind_metrics(training.done(state))
-            # So many devices as there were need not be there to resume.
-            run.begin(dataclasses.replace(resolved, num_devices=recipe.num_devices))
+            run.begin(written)
         stopped, state, seconds = training.run_on(state, seconds)
         evaluations = [] if stopped else training.finished(state)
+        seconds += run.seconds_of_ladder
         return Result(run.path, not stopped, training.done(state), seconds, evaluations)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
     recipe: Recipe  # resolved
+    transfer: TransferConfig  # the recipe's, or from the last stage of its ladder
     run: RunDirectory
     loop: Loop
     reporter: Reporter
@@ -91,17 +111,19 @@ class _Training:
 
     def started(self, held: contextlib.ExitStack) -> TrainState:
         """A fresh state, with what it takes from other agents."""
-        sources = load_sources(self.recipe, self._world)
+        sources = load_sources(dataclasses.replace(self.recipe, transfer=self.transfer), self._world)
         self._compile()
-        processes.wait_for_all("compiled")  # all have seen the folder as it was
-        _hold(self.run, held, must_be_free=True)
+        if not self.recipe.ladder:  # else it is held already
+            processes.wait_for_all("compiled")  # all have seen the folder as it was
+            _hold(self.run, held, must_be_free=True)
         state = self.loop.init()
-        return self.loop.place(transferred(state, sources, self.recipe.transfer)) if sources else state
+        return self.loop.place(transferred(state, sources, self.transfer)) if sources else state
 
     def resumed(self, held: contextlib.ExitStack) -> TrainState:
         """The state of the newest checkpoint."""
         _require_same(self.run, self._identity)
-        _hold(self.run, held, must_be_free=False)
+        if not self.recipe.ladder:
+            _hold(self.run, held, must_be_free=False)
         state = checkpoint.restore(self.run.checkpoints, self.loop.abstract)
         self._compile()
         return state
@@ -130,6 +152,9 @@ class _Training:
                 stopped = processes.any_of(bool(stop))
                 if stopped:
                     self.reporter.say("stopping: saving the state after this interval")
+                    break
+                if _have_succeeded(rows, recipe.until_success):
+                    self.reporter.say(f"success is {recipe.until_success:.0%}: ended as the recipe asks")
                     break
             if done > saves.done:
                 self._save(state, done)
@@ -241,6 +266,11 @@ def _require_same(run: RunDirectory, identity: dict[str, Any]) -> None:
     different = difference({name: held.get(name, {}) for name in identity}, identity)
     if different:
         raise UserError(f"{run.path} holds a run of another recipe: {different}")
+
+
+def _have_succeeded(rows: list[Row], share: float) -> bool:
+    """Whether so large a share of the interval's episodes succeeded, in every seed; never where it is 0."""
+    return bool(share) and all((row["success_rate"] or 0.0) >= share for row in rows)
 
 
 def _timed(row: Row, seconds: float) -> Row:
