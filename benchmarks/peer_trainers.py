@@ -51,7 +51,7 @@ def train_sac(recipe: Any, seed: int, evaluations: int, seconds: float) -> list[
 
     algorithm = recipe.algorithm
     batch = algorithm.batch_size * algorithm.unroll_length
-    ratio = algorithm.updates_per_unroll * batch / (recipe.num_envs * algorithm.unroll_length)
+    ratio = algorithm.replay_ratio
     updates = max(1, round(ratio * recipe.num_envs / batch))
 
     def make_networks(*args: Any, **kwargs: Any) -> networks.SACNetworks:

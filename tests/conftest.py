@@ -82,7 +82,7 @@ def tiny_recipe():
         ),
         critic=dataclasses.replace(recipe.critic, sizes=(8, 8)),
         algorithm=dataclasses.replace(
-            recipe.algorithm, unroll_length=5, batch_size=4, updates_per_unroll=2, target_update_period=3
+            recipe.algorithm, unroll_length=5, batch_size=4, replay_ratio=2.0, target_update_period=3
         ),
     )
 
@@ -97,6 +97,7 @@ def flat_recipe(tiny_recipe):
     return dataclasses.replace(
         tiny_recipe,
         num_envs=1,
+        algorithm=dataclasses.replace(tiny_recipe.algorithm, replay_ratio=8.0),
         min_replay=20,
         information=dataclasses.replace(
             tiny_recipe.information, low_level=("proprioception", "targets", "instruction")

@@ -17,7 +17,7 @@ SMALL = {
     "total_env_steps": 200,
     "log_interval": 40,
     "evaluation_episodes": 4,
-    "algorithm": {"batch_size": 4, "updates_per_unroll": 1},
+    "algorithm": {"batch_size": 4, "replay_ratio": 1.0},
     "policy": {"high_level": {"sizes": [8], "latent_size": 2}},
 }
 

@@ -64,8 +64,9 @@ class Algorithm:
     """K: steps of a window."""
     batch_size: NonNegative = 512
     """Windows per update; 0: as many as environments, which with replay_capacity 0 is on-policy."""
-    updates_per_unroll: Many = 8
-    """Updates after each unroll of all environments; sets the replay ratio."""
+    replay_ratio: Annotated[float, Gt(0), Le(10_000)] = 16.0
+    """Transitions learned from for each environment step. Where Algorithm 2 updates once after each K steps,
+    replay_ratio x num_envs / batch_size updates follow an unroll of all worlds, as a whole number."""
 
     def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:
         """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature."""

@@ -142,7 +142,7 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
         "num_envs": one.num_envs,
         "environment_steps_per_second": step.environment_steps / whole_seconds,
         "learner_steps_per_second": step.learner_steps / whole_seconds,
-        "replay_ratio": step.learner_steps / step.environment_steps,
+        "replay_ratio": step.replay_ratio,
         "train_step_seconds": whole_seconds,
         "simulation_seconds": act_seconds,
         "learning_seconds": learn_seconds,

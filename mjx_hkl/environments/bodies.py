@@ -5,7 +5,6 @@ The parts: the body `torso`, carried either by a free joint or by slides x, y, z
 with the ground and with boxes.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable
 
@@ -14,12 +13,12 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jaxtyping import Array, Float
-from mujoco import mjx
 
 from mjx_hkl import resources
+from mjx_hkl.environments.limbs import Limbs
 from mjx_hkl.environments.numbers import Amount
 from mjx_hkl.environments.physics import PhysicsState, no_log_file
-from mjx_hkl.environments.rotations import quaternion_matrix, turn_matrix, turn_quaternion
+from mjx_hkl.environments.rotations import quaternion_matrix, seen_from, turn_matrix, turn_quaternion, turned
 from mjx_hkl.errors import UserError
 
 _JOINT = mujoco.mjtJoint
@@ -60,7 +59,7 @@ class Frame:
     def egocentric(self, points: Float[Array, "*n axes"]) -> Float[Array, "*n axes"]:
         """World points in the heading frame: x ahead, y to the left and, where given, z above; metres."""
         axes = points.shape[-1]
-        return (points - self.position[:axes]) @ turn_matrix(self.heading)[:axes, :axes]
+        return seen_from(turn_matrix(self.heading)[:axes, :axes], points - self.position[:axes])
 
 
 def load_body(name: str) -> mujoco.MjSpec:
@@ -87,6 +86,7 @@ class Body:
       mass: kg.
       radius: from the torso's centre to the outermost part that collides, over the ground, metres.
       falls: whether nothing but a collision holds it up.
+      feet: from positions to the centres of the end effectors in the torso frame, metres.
     """
 
     def __init__(self, model: mujoco.MjModel, config: ProprioceptionConfig):
@@ -107,20 +107,17 @@ class Body:
         # The angle of an unlimited hinge is not felt: a wheel is the same at every angle.
         self._joint_qpos = np.array([j.qposadr[0] for j in own if model.jnt_limited[j.id]], int)
         self._joint_qvel = np.array([j.dofadr[0] for j in own], int)
-        self._feet = np.array([i for i in range(model.ngeom) if model.geom(i).name.endswith("foot")], int)
-        self._foot_radius = model.geom_size[self._feet, 0]
-        if (model.geom_type[self._feet] != mujoco.mjtGeom.mjGEOM_SPHERE).any():
+        feet = np.array([i for i in range(model.ngeom) if model.geom(i).name.endswith("foot")], int)
+        self._foot_radius = model.geom_size[feet, 0]
+        if (model.geom_type[feet] != mujoco.mjtGeom.mjGEOM_SPHERE).any():
             raise UserError("the body's geoms whose name ends in 'foot' must be spheres")
         _require_felt(own)
         _require_dynamics(model)
-        self._torso_id = torso.id
-        self._root = np.arange(7 if self._free else 4) + self._root_qpos
-        self._rest = model.qpos0
+        self.feet = Limbs(model, feet, torso.id)
         self.mass = float(model.body_subtreemass[torso.id])
         self.radius = _radius(model, torso.id)
         vertical = root[0 if self._free else 2]
         self.falls = bool(self._gravity.any() and not model.jnt_limited[vertical.id])
-        self._kinematic_model, self._kinematic_data = _kinematic(model)
 
     def place(
         self, qpos: Float[Array, " nq"], position: Float[Array, " 2"], heading: Float[Array, ""]
@@ -152,30 +149,24 @@ class Body:
         `posture` has the joint positions of the state. At a start it is the same for all worlds, and given
         apart so that XLA works out the feet once.
         """
-        config = self._config
-        accelerometer = (frame.acceleration - self._gravity) @ frame.rotation / config.acceleration_unit
+        config, most = self._config, self._config.max_acceleration
+        accelerometer = seen_from(frame.rotation, frame.acceleration - self._gravity)
         parts = [
             state.qpos[self._joint_qpos],
             state.qvel[self._joint_qvel] / config.joint_velocity_unit,
             frame.position[2:],  # body height
             frame.rotation[2],  # the world's z-axis in the torso frame
             frame.angular_velocity / config.angular_velocity_unit,  # gyro
-            frame.velocity @ frame.rotation / config.velocity_unit,  # velocimeter
-            jnp.clip(accelerometer, -config.max_acceleration, config.max_acceleration),
+            seen_from(frame.rotation, frame.velocity) / config.velocity_unit,  # velocimeter
+            jnp.clip(accelerometer / config.acceleration_unit, -most, most),
         ]
-        if self._feet.size:
+        if self._foot_radius.size:
             feet = self.feet(posture)
-            in_world = frame.position + feet @ frame.rotation.T
+            in_world = frame.position + turned(frame.rotation, feet)
             ground = height(in_world[:, :2], state)
             touch = (in_world[:, 2] - ground < self._foot_radius).astype(jnp.float32)
             parts += [feet.ravel(), touch]
         return jnp.concatenate(parts)
-
-    def feet(self, posture: Float[Array, " nq"]) -> Float[Array, "feet 3"]:
-        """Centres of the end effectors in the torso frame, metres."""
-        qpos = posture[: self._kinematic_model.nq].at[self._root].set(self._rest[self._root])
-        data = mjx.kinematics(self._kinematic_model, self._kinematic_data.replace(qpos=qpos))
-        return (data.geom_xpos[self._feet] - data.xpos[self._torso_id]) @ data.xmat[self._torso_id]
 
 
 def _require_root(model: mujoco.MjModel, torso: int, root: list) -> None:
@@ -216,17 +207,6 @@ def _require_dynamics(model: mujoco.MjModel) -> None:
     if (model.dof_damping < 0).any():
         name = model.joint(int(model.dof_jntid[np.argmax(model.dof_damping < 0)])).name
         raise UserError(f"the body's joint {name!r} has a negative damping, which makes it ever faster")
-
-
-def _kinematic(model: mujoco.MjModel) -> tuple[mjx.Model, mjx.Data]:
-    """The model and data for MJX's kinematics, in which nothing collides."""
-    still = copy.copy(model)
-    still.geom_contype[:] = still.geom_conaffinity[:] = 0
-    try:
-        with np.errstate(over="ignore"):  # of numbers that are refused where their world starts
-            return mjx.put_model(still, impl="jax"), mjx.make_data(still, impl="jax")
-    except NotImplementedError as error:
-        raise UserError(f"MJX cannot simulate the body: {error}") from error
 
 
 def _radius(model: mujoco.MjModel, torso: int) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mjx_hkl.environments.numbers import Amount, Metres, Rate, Things
-from mjx_hkl.environments.rotations import quaternion_matrix, turn_matrix, turn_quaternion
+from mjx_hkl.environments.rotations import quaternion_matrix, turn_matrix, turn_quaternion, turned
 
 # Six of the eight as in the paper, which does not say which: the ground's four, then the two above the
 # first edge. Signs of half sizes; a prefix of this list is what is observed.
@@ -56,7 +56,7 @@ class Poses:
     def corners(self, count: int) -> Float[Array, "*boxes count 3"]:
         """The first `count` of the eight corners of each box in the world, metres."""
         offsets = jnp.asarray(_CORNERS[:count] * self.size / 2)
-        return self.position[..., None, :] + jnp.einsum("...ij,cj->...ci", self.rotation, offsets)
+        return self.position[..., None, :] + turned(self.rotation[..., None, :, :], offsets)
 
     def touching(self) -> Bool[Array, "*steps boxes boxes"]:
         """Which boxes overlap which: no axis among their faces and edge pairs separates them (Gottschalk)."""

@@ -34,8 +34,7 @@ def place_apart(
       UserError: there are starts for which no candidate keeps its distances.
     """
     shifts = jax.random.uniform(key, (len(half_widths), 2))
-    candidates = _candidates(half_widths, separations)
-    points, _ = _first_fit(shifts, half_widths, separations, candidates, jnp, jax.lax.fori_loop)
+    points, _ = _first_fit(shifts, half_widths, separations, _candidates(half_widths, separations), jnp)
     return jnp.stack(points)
 
 
@@ -44,7 +43,7 @@ def _candidates(half_widths: tuple[float, ...], separations: Separations) -> int
     """How many candidates are enough, with some to spare."""
     shifts = np.random.default_rng(0).uniform(size=(len(half_widths), 2, _TRIALS))
     for count in (8, 16, 32, 64):
-        _, slack = _first_fit(shifts, half_widths, separations, count, np, _python_loop)
+        _, slack = _first_fit(shifts, half_widths, separations, count, np)
         if (slack >= 0).all():
             return 2 * count
     widest = max(distance for row in separations for distance in row)
@@ -55,33 +54,28 @@ def _candidates(half_widths: tuple[float, ...], separations: Separations) -> int
 
 
 def _first_fit(
-    shifts: Any, half_widths: tuple[float, ...], separations: Separations, candidates: int, xp: Any, loop: Any
+    shifts: Any, half_widths: tuple[float, ...], separations: Separations, candidates: int, xp: Any
 ) -> tuple[list, Any]:
     """The points for shifts of the lattice in [0, 1), and by how much the tightest of them keeps away.
 
-    NumPy and JAX run the same lines: coordinates are the second axis, any batch axes come after it.
+    NumPy and JAX run the same lines: coordinates are the second axis, any batch axes come after it. All
+    candidates of a point are looked at at once: on an accelerator each round of a loop has its own launches.
     """
-    points, tightest = [], xp.zeros(shifts.shape[2:])
-    lattice = xp.asarray(_LATTICE, shifts.dtype)
+    points, tightest, batch = [], xp.zeros(shifts.shape[2:]), (1,) * (shifts.ndim - 2)
+    lattice = xp.asarray(_LATTICE[:candidates], shifts.dtype)
+    order = xp.arange(candidates).reshape(-1, *batch)
     for shift, half_width, apart in zip(shifts, half_widths, separations, strict=True):
-
-        def consider(i: Any, best: tuple, shift=shift, half_width=half_width, apart=apart) -> tuple:
-            point, slack = best
-            unit = shift + lattice[i].reshape(-1, *(1,) * (shift.ndim - 1))
-            candidate = (2 * (unit - xp.floor(unit)) - 1) * half_width
-            room = xp.zeros_like(slack)
-            for other, distance in zip(points, apart, strict=True):
-                room = xp.minimum(room, xp.sqrt(((candidate - other) ** 2).sum(0)) - distance)
-            return xp.where(room > slack, candidate, point), xp.maximum(room, slack)
-
-        start = (shift, xp.full(shift.shape[1:], -xp.inf, shift.dtype))
-        point, slack = loop(0, candidates, consider, start)
-        points.append(point)
-        tightest = xp.minimum(tightest, slack)
+        x, y = _in_square(shift + lattice.reshape(*lattice.shape, *batch), half_width, xp).swapaxes(0, 1)
+        room = xp.zeros((candidates, *shift.shape[1:]))
+        for point, distance in zip(points, apart, strict=True):
+            room = xp.minimum(room, xp.sqrt((x - point[0]) ** 2 + (y - point[1]) ** 2) - distance)
+        roomiest = room.max(0)
+        first = xp.where(room == roomiest, order, candidates).min(0)  # an argmax, and faster on a CPU
+        points.append(_in_square(shift + xp.moveaxis(lattice[first], -1, 0), half_width, xp))
+        tightest = xp.minimum(tightest, roomiest)
     return points, tightest
 
 
-def _python_loop(start: int, stop: int, body: Any, value: Any) -> Any:
-    for i in range(start, stop):
-        value = body(i, value)
-    return value
+def _in_square(shifted: Any, half_width: float, xp: Any) -> Any:
+    """Coordinates in a square around the origin for shifted lattice points, wrapped into [0, 1)."""
+    return (2 * (shifted - xp.floor(shifted)) - 1) * half_width

@@ -1,12 +1,28 @@
-"""Rotations as matrices whose columns are the turned axes."""
+"""Rotations as matrices whose columns are the turned axes.
+
+Products with them are written out: on an accelerator a product of small matrices is a kernel of its own, and
+sums of products are a part of the kernel they stand in.
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def turned(rotation: Float[Array, "*batch 3 3"], vectors: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
+    """Vectors given in the turned axes, along the world's."""
+    return sum(rotation[..., i] * vectors[..., i, None] for i in range(3))  # pyright: ignore
+
+
+def seen_from(rotation: Float[Array, "*batch n n"], vectors: Float[Array, "*m n"]) -> Float[Array, "*m n"]:
+    """Vectors given along the world's axes, in the turned ones."""
+    return sum(rotation[..., i, :] * vectors[..., i, None] for i in range(vectors.shape[-1]))  # pyright: ignore
+
+
 def quaternion_matrix(quaternion: Float[Array, "*batch 4"]) -> Float[Array, "*batch 3 3"]:
     """Of a quaternion w, x, y, z, which need not be normalized."""
-    w, x, y, z = jnp.moveaxis(quaternion / jnp.linalg.norm(quaternion, axis=-1, keepdims=True), -1, 0)
+    w, x, y, z = jnp.moveaxis(quaternion, -1, 0)
+    length = jnp.sqrt(w * w + x * x + y * y + z * z)
+    w, x, y, z = w / length, x / length, y / length, z / length
     return _matrix(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

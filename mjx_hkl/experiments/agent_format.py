@@ -22,7 +22,7 @@ from mjx_hkl.config import from_table, to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.card import AgentCard, ModuleCard, page
 from mjx_hkl.experiments.evaluation import Evaluation
-from mjx_hkl.experiments.recipe import Recipe
+from mjx_hkl.experiments.recipe import Recipe, refuse_updates_per_unroll
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.modules import Module
@@ -139,6 +139,7 @@ def read_card(folder: Path) -> AgentCard:
             f"{path} has format version {version!r}; this mjx-hkl {__version__} reads {FORMAT_VERSION}:"
             f" export the agent again from its run, or use the mjx-hkl {program} that wrote it"
         )
+    refuse_updates_per_unroll(table.get("recipe"), f"{path}: recipe")
     return from_table(AgentCard, table, str(path))
 
 

@@ -1,6 +1,7 @@
 """From a recipe to the objects it describes."""
 
 import dataclasses
+import math
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.table import ALGORITHMS
@@ -104,8 +105,12 @@ def make_environment(
 
 
 def make_train_step(recipe: Recipe, world: World | None = None) -> TrainStep:
-    """The recipe's train step."""
-    return TrainStep(
+    """The recipe's train step.
+
+    Raises:
+      UserError: there is no such environment, or the replay ratio makes no update after an unroll.
+    """
+    step = TrainStep(
         make_environment(recipe, world=world),
         recipe.model,
         recipe.algorithm,
@@ -114,6 +119,14 @@ def make_train_step(recipe: Recipe, world: World | None = None) -> TrainStep:
         recipe.total_env_steps,
         recipe.transfer.frozen_modules,
     )
+    if not step.updates:
+        worlds, windows, ratio = step.environment.num_envs, step.batch_size, recipe.algorithm.replay_ratio
+        raise UserError(
+            f"algorithm.replay_ratio {ratio:g} in {worlds} worlds makes no update of {windows} windows after"
+            f" an unroll: lower algorithm.batch_size to {max(1, int(ratio * worlds))}, or raise num_envs to"
+            f" {math.ceil(windows / ratio)} or algorithm.replay_ratio to {windows / worlds:g}"
+        )
+    return step
 
 
 def make_loop(recipe: Recipe, world: World | None = None) -> Loop:

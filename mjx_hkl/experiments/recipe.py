@@ -1,6 +1,7 @@
 """A recipe: one experiment as data, every number of it a field with a type and a range."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -200,7 +201,23 @@ _FILES = ("environment",)
 
 def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
     """A checked recipe from the tables of a TOML file; `where` names it in errors."""
+    refuse_updates_per_unroll(table, where)
     return from_table(Recipe, table, where)
+
+
+def refuse_updates_per_unroll(table: Any, where: str) -> None:
+    """Raises UserError, with the replay ratio to say instead, for a recipe from before there was one."""
+    algorithm = table.get("algorithm") if isinstance(table, Mapping) else None
+    if not isinstance(algorithm, Mapping) or "updates_per_unroll" not in algorithm:
+        return
+    updates, worlds = algorithm["updates_per_unroll"], table.get("num_envs")
+    windows = algorithm.get("batch_size", Algorithm.batch_size) or worlds
+    known = all(isinstance(x, int) and x > 0 for x in (updates, worlds, windows))
+    ratio = f", here {updates * windows / worlds:g}" if known else ""
+    raise UserError(
+        f"{where}: algorithm.updates_per_unroll is gone; say algorithm.replay_ratio instead,"
+        f" which is updates_per_unroll x batch_size / num_envs{ratio}"
+    )
 
 
 def change(recipe: Recipe, **changes: Any) -> Recipe:

@@ -55,11 +55,12 @@ def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
         f"replay of {transitions:,} transitions with the rest of the training state",
         "lower replay_capacity, num_envs or num_seeds",
     )
-    ratio = step.learner_steps / step.environment_steps
+    ratio, wanted = step.replay_ratio, step.algorithm.replay_ratio
+    rounded = f" (the nearest to {wanted:g})" if abs(ratio - wanted) > 0.02 * wanted else ""
     reporter.say(
         f"{recipe.name}: {recipe.environment}, {recipe.num_envs} worlds"
         + (f" x {recipe.num_seeds} seeds" if recipe.num_seeds > 1 else f", seed {recipe.seed}")
-        + f", replay ratio {ratio:g}, engine {step.environment.env.backend}"
+        + f", replay ratio {ratio:g}{rounded}, engine {step.environment.env.backend}"
         + f" on {devices.describe(num_devices)}"
     )
     if not step.total_updates:

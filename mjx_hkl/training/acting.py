@@ -11,6 +11,7 @@ from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.steps import Carry
 
 Metrics = dict[str, Float[Array, ""]]
+_EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults")
 
 
 @flax.struct.dataclass
@@ -38,8 +39,8 @@ def unroll(
       that ended: `episodes`, `episode_return`, `episode_length`, `success`; `faults` counts all.
     """
 
-    def act(carry: tuple[Actor, dict, dict], key: PRNGKeyArray):
-        actor, _, cut_observation = carry
+    def act(carry: tuple[Actor, dict, dict, dict], key: PRNGKeyArray):
+        actor, _, cut_observation, sums = carry
         noise_key, env_key = jax.random.split(key)
         observation = actor.env.observation
         with jax.named_scope("act"):
@@ -64,13 +65,14 @@ def unroll(
             is_last=ended,
             valid=timestep.valid > 0,
         )
-        carry = (Actor(env, next_carry, ended), timestep.next_observation, cut_observation)
-        return carry, (step, _episode_sums(timestep))
+        sums = jax.tree.map(jnp.add, sums, _of_episodes(timestep))
+        return (Actor(env, next_carry, ended), timestep.next_observation, cut_observation, sums), step
 
     start, observation = actor, actor.env.observation
-    carry = (actor, observation, observation)
-    carry, (steps, sums) = jax.lax.scan(act, carry, jax.random.split(key, length))
-    actor, next_observation, cut_observation = carry
+    zero = jnp.zeros(environment.num_envs)
+    carry = (actor, observation, observation, dict.fromkeys(_EPISODE_SUMS, zero))
+    carry, steps = jax.lax.scan(act, carry, jax.random.split(key, length))
+    actor, next_observation, cut_observation, sums = carry
     windows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)
     windows = windows.replace(
         carry=start.carry,
@@ -82,15 +84,16 @@ def unroll(
             cut_observation,
         ),
     )
-    return actor, windows, jax.tree.map(lambda x: x.sum(0), sums)
+    return actor, windows, jax.tree.map(jnp.sum, sums)
 
 
-def _episode_sums(timestep: Timestep) -> Metrics:
+def _of_episodes(timestep: Timestep) -> dict[str, Float[Array, " envs"]]:
+    """What each world adds to the sums; they are taken over worlds once, after the last step."""
     ended = timestep.is_last * timestep.valid
     return {
-        "episodes": ended.sum(),
-        "episode_return": (ended * timestep.episode_return).sum(),
-        "episode_length": (ended * timestep.episode_length).sum(),
-        "success": (ended * timestep.success).sum(),
-        "faults": (1.0 - timestep.valid).sum(),
+        "episodes": ended,
+        "episode_return": ended * timestep.episode_return,
+        "episode_length": ended * timestep.episode_length,
+        "success": ended * timestep.success,
+        "faults": 1.0 - timestep.valid,
     }

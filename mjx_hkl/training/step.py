@@ -73,7 +73,7 @@ class TrainStep:
         return TrainState(state, actor, replay.empty(windows, slots), key, jnp.zeros((), jnp.int32))
 
     def step(self, state: TrainState) -> tuple[TrainState, Metrics]:
-        """One unroll of every world, then `updates_per_unroll` updates (Algorithm 2)."""
+        """One unroll of every world, then the updates that follow it (Algorithm 2)."""
         act_key, learn_key, key = jax.random.split(state.key, 3)
         actor, windows, episodes = self.act(state.learner.agent, state.actor, act_key)
         ring = replay.insert(state.replay, windows, state.iteration)
@@ -89,7 +89,7 @@ class TrainStep:
         self, state: Learner, ring: Window, key: PRNGKeyArray, iteration: Int[Array, ""]
     ) -> tuple[Learner, Metrics, Float[Array, ""]]:
         """Updates on windows from replay; none before `min_replay`. Metrics are sums over updates."""
-        config = self.algorithm
+        config, length = self.algorithm, self.updates
         filled = jnp.minimum(iteration + 1, ring.reward.shape[1])
 
         def update(state: Learner, step: tuple[PRNGKeyArray, Array]) -> tuple[Learner, Metrics]:
@@ -99,11 +99,11 @@ class TrainStep:
             return learner.update(state, window, loss_key, count, config, self.total_updates, self.frozen)
 
         def learn(state: Learner) -> tuple[Learner, Metrics, Float[Array, ""]]:
-            keys = jax.random.split(key, config.updates_per_unroll)
-            first = (iteration - self.warmup) * config.updates_per_unroll + 1
-            counts = first + jnp.arange(config.updates_per_unroll)
+            keys = jax.random.split(key, length)
+            first = (iteration - self.warmup) * length + 1
+            counts = first + jnp.arange(length)
             state, metrics = jax.lax.scan(update, state, (keys, counts))
-            return state, jax.tree.map(lambda x: x.sum(0), metrics), jnp.float32(config.updates_per_unroll)
+            return state, jax.tree.map(lambda x: x.sum(0), metrics), jnp.float32(length)
 
         _, shapes, _ = jax.eval_shape(learn, state)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -117,10 +117,15 @@ class TrainStep:
         return max(0, -(-self.min_replay // self.environment_steps) - 1)
 
     @property
+    def updates(self) -> int:
+        """Updates after an unroll of every world: as many as make the algorithm's replay ratio."""
+        return round(self.algorithm.replay_ratio * self.environment.num_envs / self.batch_size)
+
+    @property
     def total_updates(self) -> int:
         """Updates of the whole run."""
         train_steps = -(-self.total_env_steps // self.environment_steps)
-        return max(0, train_steps - self.warmup) * self.algorithm.updates_per_unroll
+        return max(0, train_steps - self.warmup) * self.updates
 
     @property
     def batch_size(self) -> int:
@@ -135,8 +140,12 @@ class TrainStep:
     @property
     def learner_steps(self) -> int:
         """Transitions one train step's updates process, once learning has begun."""
-        config = self.algorithm
-        return config.updates_per_unroll * self.batch_size * config.unroll_length
+        return self.updates * self.batch_size * self.algorithm.unroll_length
+
+    @property
+    def replay_ratio(self) -> float:
+        """Transitions learned from for each environment step: the recipe's, but for whole updates."""
+        return self.learner_steps / self.environment_steps
 
 
 def run(train_step: TrainStep, state: TrainState, length: int) -> tuple[TrainState, Metrics]:

@@ -10,7 +10,7 @@ from mjx_hkl.cli.main import run
 RECIPE = Path("train/ball-go-to-target.toml").absolute()
 GRID = RECIPE.with_name("grid-1-step.toml")
 PRIORS = RECIPE.with_name("ball-go-to-target-priors.toml")
-SHORT = ("--num-envs", "2", "--total-env-steps", "20")  # should a mistake go unnoticed
+SHORT = ("--num-envs", "16", "--total-env-steps", "20")  # should a mistake go unnoticed
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,11 @@ def fails(capsys, *arguments):
         (
             ["train", RECIPE, "--algorithm.unroll-length", "401"],
             "exceeds the environment's episode",
+        ),
+        (
+            ["train", RECIPE, "--num-envs", "3"],
+            "algorithm.replay_ratio 8 in 3 worlds makes no update of 64 windows after an unroll: lower"
+            " algorithm.batch_size to 24, or raise num_envs to 8 or algorithm.replay_ratio to 21.3333",
         ),
         (["train", RECIPE, "--policy.high-level", "none"], "does not suit a flat policy; one of none"),
         (
@@ -149,6 +154,14 @@ def test_wrong_arguments(capsys, arguments, expected):
             "[policy.low_level]: sizes.1",
         ),
         ('environment = "ball-go-to-target"\nmin_replay = 99999999', "exceeds replay_capacity"),
+        (
+            'environment = "ball-go-to-target"\nnum_envs = 256\n[algorithm]\nupdates_per_unroll = 8',
+            "replay_ratio instead, which is updates_per_unroll x batch_size / num_envs, here 16\n",
+        ),
+        (
+            'environment = "ball-go-to-target"\n[algorithm]\nbatch_size = 0\nupdates_per_unroll = 1',
+            "say algorithm.replay_ratio instead, which is updates_per_unroll x batch_size / num_envs\n",
+        ),
     ],
 )
 def test_wrong_recipes(capsys, tmp_path, text, expected):

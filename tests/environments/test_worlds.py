@@ -78,6 +78,16 @@ def test_frame_and_proprioception_are_those_of_mujocos_sensors(world):
         felt = (frame.acceleration - model.opt.gravity) @ frame.rotation
         np.testing.assert_allclose(felt, accelerometer, atol=1e-3)
         feet = [i for i in range(model.ngeom) if model.geom(i).name.endswith("foot")]
+        felt = body.proprioception(state, frame, state.qpos, world.stage.arena.height)
+        units = config.proprioception
+        most = units.max_acceleration
+        expected = [
+            gyro / units.angular_velocity_unit,
+            velocimeter / units.velocity_unit,
+            np.clip(accelerometer / units.acceleration_unit, -most, most),
+        ]
+        end = len(felt) - 4 * len(feet)  # of each foot its place and its touch
+        np.testing.assert_allclose(felt[end - 9 : end], np.concatenate(expected), atol=1e-4)
         if feet:
             in_world = frame.position + body.feet(state.qpos) @ frame.rotation.T
             np.testing.assert_allclose(in_world, data.geom_xpos[feet], atol=1e-5)

@@ -58,7 +58,7 @@ ALGORITHM = SVG(
     target_update_period=20,
     unroll_length=5,
     batch_size=64,
-    updates_per_unroll=8,
+    replay_ratio=8.0,
 )
 
 

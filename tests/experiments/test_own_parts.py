@@ -18,7 +18,7 @@ RECIPE = Path(__file__).parents[2] / "docs" / "example" / "puck-parts.toml"
 STEPS = 40  # environment steps of a log interval: two train steps of 4 worlds
 SMALL = [
     *("--num-envs", 4, "--log-interval", STEPS, "--min-replay", 20, "--replay-capacity", 200),
-    *("--evaluation-episodes", 4, "--algorithm.batch-size", 4, "--algorithm.updates-per-unroll", 2),
+    *("--evaluation-episodes", 4, "--algorithm.batch-size", 4, "--algorithm.replay-ratio", 2.0),
     *("--algorithm.unroll-length", 5, "--policy.high-level.sizes", 8, "--policy.low-level.sizes", 8),
     *("--critic.sizes", 8),
 ]

@@ -23,6 +23,7 @@ from mjx_hkl.experiments import build, training_run, transfer
 from mjx_hkl.experiments.agent_format import read_agent, read_card
 from mjx_hkl.experiments.agents import load_agent
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
+from mjx_hkl.experiments.reporter import Silent, announce
 from mjx_hkl.experiments.run_directory import RunDirectory
 
 COMMON = (
@@ -126,6 +127,19 @@ def test_a_run_says_when_nothing_will_be_learned(recipe_file, tmp_path, capsys):
     assert "nothing will be learned: the first update comes after 80 environment steps" in shown
 
 
+@pytest.mark.parametrize(("ratio", "said"), [(2.0, "ratio 2,"), (2.2, "ratio 2 (the nearest to 2.2),")])
+def test_a_run_says_its_replay_ratio_of_whole_updates(tiny_recipe, ratio, said):
+    algorithm = dataclasses.replace(tiny_recipe.algorithm, replay_ratio=ratio)
+    recipe, lines = dataclasses.replace(tiny_recipe, algorithm=algorithm), []
+
+    class Listening(Silent):
+        def say(self, text):
+            lines.append(text)
+
+    announce(recipe, build.make_loop(recipe), Listening())
+    assert said in lines[0]
+
+
 def test_an_export_loads_without_the_run(finished, tmp_path):
     moved = tmp_path / "agent"
     (finished / "export").rename(moved)
@@ -196,6 +210,10 @@ def test_an_export_with_a_changed_number_is_refused(finished, tmp_path):
             "json: information.high_level: unknown observation",
         ),
         ({"world": {"action_size": "two"}}, "world.action_size: input should be a valid integer, not 'two'"),
+        (
+            {"recipe": {"algorithm": {"updates_per_unroll": 32, "batch_size": 64}}},
+            "agent.json: recipe: algorithm.updates_per_unroll is gone; say algorithm.replay_ratio",
+        ),
         ({"modules": {"critic": 3}}, "agent.json: modules.critic: input should be"),
         ({"format_version": 1}, "has format version 1; this mjx-hkl 0.1.0 reads 2: export the agent again"),
     ],

@@ -19,7 +19,7 @@ from mjx_hkl.models.agent import module_at
 def small(name, **changes):
     recipe = resolve(load_recipe(name))
     algorithm = dataclasses.replace(
-        recipe.algorithm, batch_size=8, updates_per_unroll=2, unroll_length=5, target_update_period=2
+        recipe.algorithm, batch_size=8, replay_ratio=1.0, unroll_length=5, target_update_period=2
     )
     steps = 16 * algorithm.unroll_length
     return dataclasses.replace(

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
-from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.environments import VectorEnvironment, make_world
 from mjx_hkl.experiments import evaluation
 from mjx_hkl.experiments.build import make_train_step, resolve, world_of
 from mjx_hkl.experiments.recipe import load_recipe
@@ -76,3 +77,26 @@ def test_a_train_step_has_no_loop_of_unknown_length_but_the_solvers(name):
     places = [{frame.file_name for frame in loop.source_info.traceback.frames} for loop in loops]
     assert all(any("mujoco/mjx" in file for file in files) for files in places)
     assert bool(loops) == (not name.startswith("grid"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ball-go-to-target",
+        "ant-gap",
+        "quadruped-move-box-and-go-to-target",
+        "ball-gather-boxes",
+        "grid-4-step",
+    ],
+)
+def test_a_control_step_has_no_loop_and_no_product_but_physics(name):
+    """A loop's rounds and products of small matrices are launches; only boxes that touch need products."""
+    world = make_world(name, "auto" if name.startswith("grid") else "mjx")
+    if world.engine is not None:
+        world.engine.step = lambda physics, control: (physics, jnp.stack([physics.qpos] * 5))
+    environment = VectorEnvironment(world, 8, world.episode_length)
+    state = jax.eval_shape(environment.reset, jax.random.key(0))
+    action = jnp.zeros(8, int) if world.action_kind == "categorical" else jnp.zeros((8, world.action_size))
+    program = jax.make_jaxpr(environment.step)(state, action, jax.random.key(0))
+    avoided = {"while", "scan", "cond", "dot_general"} - ({"dot_general"} if "gather" in name else set())
+    assert not avoided & {x.primitive.name for x in operations(program.jaxpr)}

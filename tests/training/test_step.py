@@ -81,6 +81,23 @@ def test_no_update_before_min_replay(loop, tiny_recipe):
     assert rows[1]["critic_loss"] is not None
 
 
+@pytest.mark.parametrize(
+    ("worlds", "windows", "ratio", "updates", "in_effect"),
+    [
+        (256, 64, 8.0, 32, 8.0),
+        (4096, 64, 8.0, 512, 8.0),
+        (4096, 0, 1.0, 1, 1.0),  # each window once
+        (1, 512, 512.0, 1, 512.0),
+        (3, 4, 2.0, 2, 8 / 3),  # 1.5 updates are not to be had
+    ],
+)
+def test_more_worlds_are_followed_by_more_updates(tiny_recipe, worlds, windows, ratio, updates, in_effect):
+    algorithm = dataclasses.replace(tiny_recipe.algorithm, batch_size=windows, replay_ratio=ratio)
+    step = make_train_step(dataclasses.replace(tiny_recipe, num_envs=worlds, algorithm=algorithm))
+    assert (step.updates, step.replay_ratio) == (updates, pytest.approx(in_effect))
+    assert step.learner_steps == updates * (windows or worlds) * algorithm.unroll_length
+
+
 def test_a_seed_beside_others_is_the_seed_alone(tiny_recipe):
     alone = make_loop(dataclasses.replace(tiny_recipe, seed=1))
     beside = make_loop(dataclasses.replace(tiny_recipe, seed=0, num_seeds=2))

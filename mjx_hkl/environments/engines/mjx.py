@@ -29,20 +29,24 @@ class MjxEngine:
         return scan_substeps(self._mjx_model, self._data, self.substeps, state, control)
 
 
+def data_of(template: Any, state: PhysicsState, control: Float[Array, " nu"]) -> Any:
+    """MJX's data of a state under a control; all else is the template's."""
+    return template.replace(
+        qpos=state.qpos,
+        qvel=state.qvel,
+        qacc_warmstart=state.qacc,
+        mocap_pos=state.mocap_pos,
+        ctrl=control,
+    )
+
+
 def scan_substeps(
     model: Any, template: Any, substeps: int, state: PhysicsState, control: Float[Array, " nu"]
 ) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
     """A control step by `mjx.step` of an MJX model; what `template` holds beside the state is derived."""
 
     def substep(state: PhysicsState, _: None) -> tuple[PhysicsState, Array]:
-        data = template.replace(
-            qpos=state.qpos,
-            qvel=state.qvel,
-            qacc_warmstart=state.qacc,
-            mocap_pos=state.mocap_pos,
-            ctrl=control,
-        )
-        data = mjx.step(model, data)
+        data = mjx.step(model, data_of(template, state, control))
         state = state.replace(qpos=data.qpos, qvel=data.qvel, qacc=data.qacc_warmstart)
         return state, data.qpos
 

@@ -9,8 +9,8 @@ import mujoco
 from jaxtyping import Array, Float
 from mujoco import mjx
 
-from mjx_hkl.environments.engines.mjx import scan_substeps
-from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.engines.mjx import data_of
+from mjx_hkl.environments.physics import PhysicsState, full_precision
 from mjx_hkl.errors import UserError
 
 _GEOM = mujoco.mjtGeom
@@ -58,7 +58,7 @@ class WarpEngine:
         with jax.ensure_compile_time_eval():  # it is kept: no part of the trace it is first asked for in
             contacts = num_worlds * self._contacts
             data = mjx.make_data(self.model, impl="warp", naconmax=contacts, njmax=self._rows)
-        one = functools.partial(scan_substeps, self._mjx_model, data, self.substeps)
+        one = functools.partial(_scan_substeps, self._mjx_model, data, self.substeps)
 
         @jax.custom_batching.custom_vmap
         def step(state: PhysicsState, control: Array) -> tuple[PhysicsState, Array]:
@@ -75,6 +75,24 @@ class WarpEngine:
             return unflattened, jax.tree.map(lambda _: True, out)
 
         return step
+
+
+def _scan_substeps(
+    model: Any, template: Any, substeps: int, state: PhysicsState, control: Float[Array, " nu"]
+) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
+    """A control step of one world.
+
+    MJX's whole data is carried: made anew in each physics step, its arrays would be filled and copied for
+    each call.
+    """
+
+    def substep(data: Any, _: None) -> tuple[Any, Array]:
+        data = mjx.step(model, data)
+        return data, data.qpos
+
+    with full_precision():
+        data, places = jax.lax.scan(substep, data_of(template, state, control), None, length=substeps)
+    return state.replace(qpos=data.qpos, qvel=data.qvel, qacc=data.qacc_warmstart), places
 
 
 def _room(model: mujoco.MjModel) -> tuple[int, int]:
