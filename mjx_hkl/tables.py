@@ -42,12 +42,14 @@ def beside(path: Path, table: Mapping[str, Any], files: tuple[str, ...]) -> dict
     Args:
       path: of the file that the table is from.
       table: with tables inside.
-      files: fields of the outermost table that may name a file.
+      files: fields of the outermost table, and of tables in lists, that may name a file.
     """
 
     def found(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {name: found(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [beside(path, x, files) if isinstance(x, Mapping) else found(x) for x in value]
         user_class = _CLASS.fullmatch(value) if isinstance(value, str) else None
         return f"{(path.parent / user_class[1]).absolute()}:{user_class[2]}" if user_class else value
 

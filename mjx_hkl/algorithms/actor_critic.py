@@ -83,12 +83,13 @@ class VTrace(Algorithm):
             )
         )
         with jax.named_scope("critic_loss"):
-            value = agent.critic.each(jax.tree.map(lambda x: x[:steps], observation), stop(latent[:steps]))
+            observation_t = jax.tree.map(lambda x: x[:steps], observation)
+            errors, value = agent.critic.errors(corrected.target, observation_t, stop(latent[:steps]))
 
         mean = functools.partial(window_mean, window=window)
         policy_gradient = mean(log_prob_t * corrected.advantage)
         policy_loss = -policy_gradient + kl_cost * mean(kl) - entropy_cost * mean(entropy)
-        critic_loss = 0.5 * mean(jnp.square(corrected.target - value).sum(0))
+        critic_loss = 0.5 * mean(errors.sum(0))
         total, metrics = total_loss(
             agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
         )

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from mjx_hkl.algorithms.algorithm import Algorithm, Loss
@@ -95,11 +94,11 @@ class SVG(Algorithm):
             )
         q_target = stop(q_target)
         with jax.named_scope("critic_loss"):
-            q = agent.critic.each(observation_t, stop(latent[:steps]), window.action)
+            errors, q = agent.critic.errors(q_target, observation_t, stop(latent[:steps]), window.action)
 
         mean = functools.partial(window_mean, window=window)
         policy_loss = -mean(q_policy - kl_cost * kl + entropy_cost * entropy)
-        critic_loss = mean(jnp.square(q_target - q).sum(0))
+        critic_loss = mean(errors.sum(0))
         total, metrics = total_loss(
             agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
         )

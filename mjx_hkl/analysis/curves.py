@@ -16,9 +16,11 @@ from mjx_hkl.experiments.run_directory import RunDirectory
 
 AXES = {"learner_steps": "learner steps", "environment_steps": "environment steps", "seconds": "seconds"}
 THRESHOLDS = (0.5, 0.8)
+SUCCESS = ("success_rate", "evaluation_success_rate")  # of training's sampled policy, of the mean policy
 _EPISODES = ("success_rate", "episode_return", "episode_length")  # means over the episodes that ended
 _LAST = 0.1  # share of a run whose mean counts as its end
 _CONFIDENCE = 0.95
+_NEVER = 1e30  # steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +146,9 @@ def _runs(path: Path) -> list[RunDirectory]:
 
 def _seeds(run: RunDirectory, recipe: Recipe) -> list[_Seed]:
     assert recipe.num_envs is not None, "a run's recipe is resolved"
-    rows = run.read_metrics()
+    ends = [stage.read_metrics()[-1] for stage in run.stages]  # of a ladder, which counts
+    before = {axis: sum(end[axis] for end in ends) for axis in AXES}
+    rows = [row | {axis: row[axis] + x for axis, x in before.items()} for row in run.read_metrics()]
     seeds = dict.fromkeys(row["seed"] for row in rows)
     return [_Seed(run.path, [row for row in rows if row["seed"] == seed], recipe.num_envs) for seed in seeds]
 
@@ -158,7 +162,7 @@ def _curve(seed: _Seed, metric: str, smooth: int) -> Curve:
         ended = np.cumsum([row["episodes"] for row in rows])
         rows = [row for row, count in zip(rows, ended, strict=True) if count >= seed.num_envs] or rows
     lost = next((i for i, row in enumerate(rows) if row.get("diverged")), None)
-    after = [] if lost is None or metric != "success_rate" else rows[lost:]
+    after = [] if lost is None or metric not in SUCCESS else rows[lost:]
     rows = [row for row in rows[:lost] if row[metric] is not None]
     if not rows:
         raise UserError(f"{seed.path} has no {metric} yet")
@@ -188,10 +192,13 @@ def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dic
 
     `iqm` is the interquartile mean over seeds, `interval` its 95 % percentile bootstrap (Agarwal et al.
     2021); `interval` and `std` are None for a single seed. `kl` is that to the default policy, both levels.
-    Steps to a threshold are the median over seeds, None where half of them never got there; `seeds_at` counts
-    those that did.
+    Steps to a threshold are the median over seeds, None where half of them never got there; `range` has the
+    least and the greatest, and `seeds_at` counts those that did. `faster` compares with the first name: the
+    probability that a seed of this one is at the last threshold in fewer environment steps, and the p-value
+    of Mann and Whitney's two-sided test; None without thresholds, for the first, and for a single seed.
     """
     rows = []
+    reference = next(iter(curves.values()))
     for name, seeds in curves.items():
         worthless = [seed.diverged and with_thresholds for seed in seeds]
         final = np.array([0.0 if lost else seed.final for seed, lost in zip(seeds, worthless, strict=True)])
@@ -209,10 +216,28 @@ def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dic
         for threshold in THRESHOLDS if with_thresholds else ():
             row[f"seeds_at_{threshold:.0%}"] = sum(bool(seed.value.max() >= threshold) for seed in seeds)
             for axis in AXES:
-                median = float(np.median([seed.reaches(threshold, axis) for seed in seeds]))
-                row[f"{axis}_to_{threshold:.0%}"] = median if math.isfinite(median) else None
+                reached = [seed.reaches(threshold, axis) for seed in seeds]
+                row[f"{axis}_to_{threshold:.0%}"] = _finite(float(np.median(reached)))
+                row[f"{axis}_to_{threshold:.0%}_range"] = [_finite(min(reached)), _finite(max(reached))]
+        row["faster"] = _faster(seeds, reference) if with_thresholds and seeds is not reference else None
         rows.append(row)
     return rows
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
+
+
+def _faster(seeds: list[Curve], reference: list[Curve]) -> dict[str, float] | None:
+    """Compares environment steps to the last threshold; those that never get there are last."""
+    if min(len(seeds), len(reference)) < 2:
+        return None
+    steps, others = (
+        [min(seed.reaches(THRESHOLDS[-1], "environment_steps"), _NEVER) for seed in group]
+        for group in (seeds, reference)
+    )
+    test = stats.mannwhitneyu(others, steps, alternative="two-sided")
+    return {"probability": float(test.statistic) / (len(seeds) * len(reference)), "p": float(test.pvalue)}
 
 
 def _iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -233,7 +258,7 @@ def _interval(values: np.ndarray) -> list[float] | None:
 
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
     """The summary as a Markdown table."""
-    share = metric == "success_rate"
+    share, last = metric in SUCCESS, f"{THRESHOLDS[-1]:.0%}"
 
     def number(x: float) -> str:
         return f"{x:.1%}" if share else f"{x:.3g}"
@@ -241,7 +266,7 @@ def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
     head = ["", "seeds", f"{metric} ± std", "IQM", "95 % interval", "KL"]
     if share:
         head += [f"learner steps to {t:.0%}" for t in THRESHOLDS]
-        head += [f"seconds to {THRESHOLDS[-1]:.0%}"]
+        head += [f"environment steps to {last}", f"seconds to {last}", "faster than the first"]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         interval = row["interval"]
@@ -256,8 +281,10 @@ def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
         for t in THRESHOLDS if share else ():
             line.append(_steps(row[f"learner_steps_to_{t:.0%}"], row[f"seeds_at_{t:.0%}"], row["seeds"]))
         if share:
-            seconds = row[f"seconds_to_{THRESHOLDS[-1]:.0%}"]
-            line.append("never" if seconds is None else f"{seconds:.0f}")
+            line.append(_with_range(row, f"environment_steps_to_{last}", lambda x: f"{x / 1e6:.2f} M"))
+            line.append(_with_range(row, f"seconds_to_{last}", lambda x: f"{x:.0f}"))
+            faster = row["faster"]
+            line.append("-" if faster is None else f"{faster['probability']:.0%} (p {faster['p']:.2g})")
         lines.append(line)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -266,6 +293,13 @@ def _steps(steps: float | None, count: int, seeds: int) -> str:
     if steps is None:
         return f"{count} of {seeds}" if count else "never"
     return f"{steps / 1e6:.2f} M" + (f" ({count} of {seeds})" if count < seeds else "")
+
+
+def _with_range(row: dict[str, Any], name: str, number: Callable[[float], str]) -> str:
+    """A median over seeds, with the least and the greatest of several."""
+    least, greatest = ("never" if x is None else number(x) for x in row[f"{name}_range"])
+    median = "never" if row[name] is None else number(row[name])
+    return median if least == greatest else f"{median} ({least} to {greatest})"
 
 
 def draw(curves: dict[str, list[Curve]], metric: str, path: Path) -> None:
@@ -286,7 +320,7 @@ def draw(curves: dict[str, list[Curve]], metric: str, path: Path) -> None:
         plot.set_xlabel(label)
         plot.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1.2M
         plot.grid(alpha=0.3)
-        if metric == "success_rate":
+        if metric in SUCCESS:
             plot.set_ylim(-0.02, 1.02)
     figure.axes[0].set_ylabel(metric.replace("_", " "))
     figure.axes[0].legend(fontsize="small")

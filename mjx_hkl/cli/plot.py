@@ -24,9 +24,9 @@ class PlotCommand:
     out: str = "curves.png"
     """Picture to write: .png, .svg or .pdf."""
     metric: str = "success_rate"
-    """A field of metrics.jsonl."""
-    smooth: Positive = 5
-    """Log intervals in a running mean."""
+    """A field of metrics.jsonl; evaluation_success_rate is of mean policies, evaluated while they trained."""
+    smooth: Positive | None = None
+    """Log intervals in a running mean; by default 5, and of evaluations each by itself."""
     json: bool = False
     """Print the table as one JSON object and nothing else."""
 
@@ -42,12 +42,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def plot(runs: list[Path], out: Path, metric: str, smooth: int, as_json: bool) -> None:
+def plot(runs: list[Path], out: Path, metric: str, smooth: int | None, as_json: bool) -> None:
     """Draws `runs` into `out` and prints their table."""
     from mjx_hkl.analysis import curves
 
+    smooth = smooth or (1 if metric.startswith("evaluation_") else 5)
     found = curves.read_curves(runs, metric, smooth, say=lambda text: print(text, file=sys.stderr))
-    rows = curves.summarize(found, with_thresholds=metric == "success_rate")
+    rows = curves.summarize(found, with_thresholds=metric in curves.SUCCESS)
     curves.draw(found, metric, out)
     if as_json:
         print(json.dumps({"metric": metric, "runs": rows}))

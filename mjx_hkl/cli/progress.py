@@ -68,6 +68,8 @@ class Display:
             f"{done:,} steps  {rate:,.0f}/s  success {_mean(rows, 'success_rate', '{:.1%}')}"
             f"  return {_mean(rows, 'episode_return', '{:.1f}')}  kl {_mean(rows, 'kl_high', '{:.2f}')}"
         )
+        if any(row.get("evaluation_success_rate") is not None for row in rows):
+            text += f"  mean policy {_mean(rows, 'evaluation_success_rate', '{:.1%}')}"
         self._progress.update(self._task, completed=done, description=text)
         if not self._console.is_terminal:
             seconds = (self._total - done) * len(rows) / max(rate, 1e-9)

@@ -58,9 +58,10 @@ def main(arguments: list[str]) -> int:
     if not reproduce(variants, out, display):
         display.say("go on with the same command")
         return 0
-    picture = out / "success_rate.png"
+    evaluated = all(recipe.evaluation_interval for recipe in variants.values())
+    metric = "evaluation_success_rate" if evaluated else "success_rate"
     try:
-        plot([out], picture, "success_rate", smooth=5, as_json=False)
+        plot([out], out / f"{metric}.png", metric, smooth=None, as_json=False)
         display.say(f"others with: mjx-hkl plot {out}")
     except UserError as error:  # all is trained, and nothing to draw in runs shorter than an episode
         display.say(f"no picture: {error}")

@@ -3,6 +3,9 @@
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
+
+import tyro
 
 from mjx_hkl.cli.arguments import parse
 from mjx_hkl.errors import UserError
@@ -18,6 +21,7 @@ class TrainCommand(Recipe):
     variants. Every field of the recipe is an option; the values shown are the recipe's own.
     """
 
+    ladder: tyro.conf.Suppress[tuple[dict[str, Any], ...]] = ()  # tables, which no option can say
     out: Path | None = None
     """Run directory to write; by default runs/NAME-SEED-DATE-TIME."""
     resume: bool = False

@@ -11,7 +11,17 @@ from mjx_hkl import resources
 from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.svg import SVG
 from mjx_hkl.algorithms.table import ALGORITHMS
-from mjx_hkl.config import Few, Many, NonNegative, NonNegativeFloat, Positive, Seed, from_table, to_table
+from mjx_hkl.config import (
+    Few,
+    Fraction,
+    Many,
+    NonNegative,
+    NonNegativeFloat,
+    Positive,
+    Seed,
+    from_table,
+    to_table,
+)
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.models.config import DefaultPolicyConfig, Encoders, Information, ModelConfig, PolicyConfig
 from mjx_hkl.models.critics import CRITICS, CriticFields, MLPCriticFields
@@ -74,6 +84,8 @@ class Recipe:
     """Worlds of each agent; by default what fits the device: 256 on a CPU, 4096 on an accelerator."""
     total_env_steps: Positive = 10_000_000
     """Environment steps of each agent after which training ends, rounded up to whole log intervals."""
+    until_success: Fraction = 0.0
+    """Training ends before that once this share of a log interval's episodes has succeeded, in every seed."""
     log_interval: Positive = 100_000
     """Environment steps between metrics; rounded up to whole train steps."""
     checkpoint_interval: NonNegative = 5_000_000
@@ -85,7 +97,10 @@ class Recipe:
     min_replay: NonNegative = 50_000
     """Transitions collected before the first update."""
     evaluation_episodes: Many = 256
-    """Episodes of the evaluation at the end."""
+    """Episodes of an evaluation."""
+    evaluation_interval: NonNegative = 0
+    """Environment steps between evaluations of the mean policy while it is trained, at the end of log
+    intervals; their time does not count as training. 0: at the end of the run alone."""
     information: Information = Information()
     policy: PolicyConfig = PolicyConfig()
     default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
@@ -94,6 +109,9 @@ class Recipe:
     """By the observation group that is encoded, before a module joins all it sees."""
     algorithm: Annotated[Algorithm, ALGORITHMS] = SVG()
     transfer: TransferConfig = TransferConfig()
+    ladder: tuple[dict[str, Any], ...] = ()
+    """Easier stages to learn before, in order: each a table of what it changes in this recipe, such as its
+    environment and `until_success`. An agent begins each stage with all modules of the stage before."""
 
     def __post_init__(self):
         if self.seed + self.num_seeds > 2**32:
@@ -104,6 +122,20 @@ class Recipe:
                 " would never begin"
             )
         self.model  # noqa: B018 - raises where its parts contradict each other
+        self.stages  # noqa: B018 - likewise
+
+    @property
+    def stages(self) -> list["Recipe"]:
+        """The recipes of the ladder's stages."""
+        fields = {field.name for field in dataclasses.fields(Recipe)} - {"ladder"}
+        table = {name: value for name, value in to_table(self).items() if name in fields}
+        found = []
+        for number, changes in enumerate(self.ladder, 1):
+            if "ladder" in changes:
+                raise ValueError(f"ladder: stage {number} has a ladder of its own")
+            stage = merged({**table, "name": f"{self.name}: stage {number}"}, changes)
+            found.append(from_table(Recipe, stage, f"ladder: stage {number}"))
+        return found
 
     @property
     def model(self) -> ModelConfig:
@@ -215,10 +247,12 @@ def essence(recipe: Recipe) -> dict[str, Any]:
 
 _MAY_CHANGE = (
     "total_env_steps",
+    "until_success",
     "log_interval",
     "checkpoint_interval",
     "checkpoint_minutes",
     "evaluation_episodes",
+    "evaluation_interval",
     "name",
     "num_devices",
 )

@@ -71,11 +71,8 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
         if run.evaluation.is_file():
             reporter.say(f"{run.path}: already there")
             continue
-        resume = run.has_checkpoint
-        if run.recipe.is_file() and not resume:
-            with run.held():
-                run.clear()
-        if not train(recipe, run.path, resume, reporter).finished:
+        run.clear_unsaved()
+        if not train(recipe, run.path, run.has_checkpoint, reporter).finished:
             return False
     return True
 

@@ -48,6 +48,21 @@ class RunDirectory:
         """The evaluation at the end, one entry per seed."""
         return self.path / "evaluation.json"
 
+    def stage(self, number: int) -> "RunDirectory":
+        """The run of a ladder's stage, counted from 1."""
+        return RunDirectory(self.path / "ladder" / str(number))
+
+    @property
+    def stages(self) -> list["RunDirectory"]:
+        """The runs of the ladder's stages that there are."""
+        numbers = range(1, 1 + sum(1 for _ in self.path.glob("ladder/*/metrics.jsonl")))
+        return [self.stage(number) for number in numbers]
+
+    @property
+    def seconds_of_ladder(self) -> float:
+        """Training seconds of the ladder's stages so far."""
+        return sum(float(stage.read_metrics()[-1]["seconds"]) for stage in self.stages)
+
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is a whole one; what a stop left half-written has another name."""
@@ -95,13 +110,20 @@ class RunDirectory:
         finally:
             lock.release()
 
-    def clear(self) -> None:
-        """Removes what a run left, but for the lock that is held."""
-        for path in self.path.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != _LOCK:
-                path.unlink()
+    def clear_unsaved(self) -> None:
+        """Removes a run that ended before its first checkpoint, so that it can begin anew.
+
+        Raises:
+          UserError: another process trains in it.
+        """
+        if self.has_checkpoint or not self.recipe.is_file():
+            return
+        with self.held():
+            for path in self.path.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != _LOCK:  # which is held
+                    path.unlink()
 
     def begin(self, recipe: Recipe) -> None:
         """Writes the recipe, or renews it on resume; an evaluation of less training is gone."""

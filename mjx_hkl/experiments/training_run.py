@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import signal
 import time
@@ -17,7 +18,8 @@ from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
-from mjx_hkl.experiments.recipe import Recipe, essence
+from mjx_hkl.experiments.ladder import climb, linked
+from mjx_hkl.experiments.recipe import Recipe, TransferConfig, essence
 from mjx_hkl.experiments.reporter import Reporter, Silent, announce
 from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory
 from mjx_hkl.experiments.transfer import load_sources, transferred
@@ -32,7 +34,10 @@ from mjx_hkl.training.step import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run ended: stopped early, or finished with an evaluation for each seed."""
+    """How a run ended: stopped early, or finished with an evaluation for each seed.
+
+    Environment steps are those in the recipe's own world; seconds count its ladder too.
+    """
 
     run: Path
     finished: bool
@@ -66,23 +71,39 @@ def train(
         run.require_free()
     world = world_of(recipe)
     resolved = resolve(recipe, world)
-    training = _Training(resolved, run, make_loop(resolved, world), reporter or Silent(), callback)
+    reporter = reporter or Silent()
+    *stages, last = linked(resolved, world, run) if recipe.ladder else [resolved]
+    training = _Training(resolved, last.transfer, run, make_loop(resolved, world), reporter, callback)
+
+    def train_stage(stage: Recipe, folder: Path, resume: bool) -> bool:
+        return train(stage, folder, resume, reporter, callback).finished
+
+    # So many devices as there were need not be there to resume.
+    written = dataclasses.replace(resolved, num_devices=recipe.num_devices)
     with contextlib.ExitStack() as held:
+        if recipe.ladder:
+            _hold(run, held, must_be_free=not resume)
+            if processes.is_first():
+                run.begin(written)
+            if not climb(stages, run, train_stage):
+                return Result(run.path, False, 0, run.seconds_of_ladder, [])
+            resume = run.has_checkpoint
         state = training.resumed(held) if resume else training.started(held)
         seconds = 0.0
         if processes.is_first():
             if resume:
                 seconds = run.rewind_metrics(training.done(state))
-            # So many devices as there were need not be there to resume.
-            run.begin(dataclasses.replace(resolved, num_devices=recipe.num_devices))
+            run.begin(written)
         stopped, state, seconds = training.run_on(state, seconds)
         evaluations = [] if stopped else training.finished(state)
+        seconds += run.seconds_of_ladder
         return Result(run.path, not stopped, training.done(state), seconds, evaluations)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
     recipe: Recipe  # resolved
+    transfer: TransferConfig  # the recipe's, or from the last stage of its ladder
     run: RunDirectory
     loop: Loop
     reporter: Reporter
@@ -90,17 +111,19 @@ class _Training:
 
     def started(self, held: contextlib.ExitStack) -> TrainState:
         """A fresh state, with what it takes from other agents."""
-        sources = load_sources(self.recipe, self._world)
+        sources = load_sources(dataclasses.replace(self.recipe, transfer=self.transfer), self._world)
         self._compile()
-        processes.wait_for_all("compiled")  # all have seen the folder as it was
-        _hold(self.run, held, must_be_free=True)
+        if not self.recipe.ladder:  # else it is held already
+            processes.wait_for_all("compiled")  # all have seen the folder as it was
+            _hold(self.run, held, must_be_free=True)
         state = self.loop.init()
-        return self.loop.place(transferred(state, sources, self.recipe.transfer)) if sources else state
+        return self.loop.place(transferred(state, sources, self.transfer)) if sources else state
 
     def resumed(self, held: contextlib.ExitStack) -> TrainState:
         """The state of the newest checkpoint."""
         _require_same(self.run, self._identity)
-        _hold(self.run, held, must_be_free=False)
+        if not self.recipe.ladder:
+            _hold(self.run, held, must_be_free=False)
         state = checkpoint.restore(self.run.checkpoints, self.loop.abstract)
         self._compile()
         return state
@@ -117,6 +140,7 @@ class _Training:
                 done = int(rows[0]["environment_steps"] or 0)
                 seconds += float(rows[0]["interval_seconds"] or 0.0)
                 rows = [_timed(row, seconds) for row in divergence.marked(rows)]
+                rows = self._with_evaluations(rows, state)
                 if writer:
                     writer.write(rows)
                 self.reporter.interval(rows)
@@ -129,25 +153,55 @@ class _Training:
                 if stopped:
                     self.reporter.say("stopping: saving the state after this interval")
                     break
+                if _have_succeeded(rows, recipe.until_success):
+                    self.reporter.say(f"success is {recipe.until_success:.0%}: ended as the recipe asks")
+                    break
             if done > saves.done:
                 self._save(state, done)
         return stopped, state, seconds
 
     def finished(self, state: TrainState) -> list[Evaluation]:
         """Evaluates and exports the agent of every seed."""
-        agents = [agent_of_seed(state, index) for index in range(self.recipe.num_seeds)]
-        evaluations = []
+        evaluated = self._evaluated(state)
+        for agent, result in evaluated:
+            known = KnownAgent(agent, self.recipe, self._world)
+            folder = self.run.export(result.seed, self.recipe.num_seeds)
+            write_agent(folder, known, result.seed, result, replace=True)
+        evaluations = [result for _, result in evaluated]
         if processes.is_first():
-            training = self.loop.schedule.train_step.environment
-            environment = dataclasses.replace(training, num_envs=self.recipe.evaluation_episodes)
-            for seed, agent in enumerate(agents, self.recipe.seed):
-                result = evaluate(environment, agent, seed, deterministic=True)
-                evaluations.append(result)
-                known = KnownAgent(agent, self.recipe, self._world)
-                write_agent(self.run.export(seed, self.recipe.num_seeds), known, seed, result, replace=True)
             self.run.write_evaluation([dataclasses.asdict(result) for result in evaluations])
         processes.wait_for_all("finished")
         return evaluations
+
+    def _evaluated(self, state: TrainState) -> list[tuple[Agent, Evaluation]]:
+        """Each seed's agent and what its mean policy achieves; in other processes than the first nothing."""
+        agents = [agent_of_seed(state, index) for index in range(self.recipe.num_seeds)]
+        if not processes.is_first():
+            return []
+        training = self.loop.schedule.train_step.environment
+        environment = dataclasses.replace(training, num_envs=self.recipe.evaluation_episodes)
+        return [
+            (agent, evaluate(environment, agent, seed, deterministic=True))
+            for seed, agent in enumerate(agents, self.recipe.seed)
+        ]
+
+    def _with_evaluations(self, rows: list[Row], state: TrainState) -> list[Row]:
+        """The rows of an interval with evaluations of the mean policies, None where none is due."""
+        every, done = self.recipe.evaluation_interval, self.done(state)
+        if not every:
+            return rows
+        schedule = self.loop.schedule
+        before = done - schedule.interval * schedule.train_step.environment_steps
+        due = done // every > before // every or done >= schedule.environment_steps
+        results = [result for _, result in self._evaluated(state)] if due else []
+        return [
+            row
+            | {
+                "evaluation_success_rate": result.success_rate if result else None,
+                "evaluation_return": result.episode_return if result else None,
+            }
+            for row, result in itertools.zip_longest(rows, results)
+        ]
 
     def done(self, state: TrainState) -> int:
         """Environment steps so far."""
@@ -212,6 +266,11 @@ def _require_same(run: RunDirectory, identity: dict[str, Any]) -> None:
     different = difference({name: held.get(name, {}) for name in identity}, identity)
     if different:
         raise UserError(f"{run.path} holds a run of another recipe: {different}")
+
+
+def _have_succeeded(rows: list[Row], share: float) -> bool:
+    """Whether so large a share of the interval's episodes succeeded, in every seed; never where it is 0."""
+    return bool(share) and all((row["success_rate"] or 0.0) >= share for row in rows)
 
 
 def _timed(row: Row, seconds: float) -> Row:

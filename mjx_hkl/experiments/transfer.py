@@ -44,7 +44,7 @@ def load_sources(recipe: Recipe, world: WorldSpecs) -> list[KnownAgent]:
 
 def require_fits(here: KnownAgent, there: KnownAgent) -> None:
     """Raises UserError where `here` takes a module from `there` that is missing or does not fit."""
-    modules_here, modules_there = _transferable(here.agent), _transferable(there.agent)
+    modules_here, modules_there = transferable(here.agent), transferable(there.agent)
     for target, source in here.recipe.transfer.taken:
         if target not in modules_here or modules_here[target].stands_for:
             known = [name for name, module in modules_here.items() if not module.stands_for]
@@ -103,7 +103,7 @@ def _folders(given: str) -> list[Path]:
     return sorted(seeds, key=lambda folder: int(folder.name.removeprefix("seed_"))) or [path]
 
 
-def _transferable(agent: Agent) -> dict[str, Module]:
+def transferable(agent: Agent) -> dict[str, Module]:
     """Modules that have parameters, and those that stand for one that has."""
     modules = agent.modules()
     return {name: module for name, module in modules.items() if jax.tree.leaves(module) or module.stands_for}

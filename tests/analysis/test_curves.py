@@ -132,6 +132,26 @@ def test_thresholds_are_where_the_curve_first_is():
     assert curve.reaches(0.95, "learner_steps") == np.inf
 
 
+def test_variants_are_compared_with_the_first(tmp_path):
+    """All five seeds of one are faster than all of the first: p = 2 / (10 over 5)."""
+    slow = [1.0 * (np.arange(ROWS) > 10 + i) for i in range(5)]
+    fast = [1.0 * (np.arange(ROWS) > 4 + i) for i in range(5)]
+    never = np.zeros(ROWS)
+    for name, successes in (("svg0", slow), ("ar1", fast), ("isotropic", [*slow[:4], never])):
+        write_run(tmp_path / name, f"ball-go-to-target-priors:{name}", successes)
+    found = curves.read_curves([tmp_path / x for x in ("svg0", "ar1", "isotropic")], "success_rate", smooth=1)
+    first, faster, same = curves.summarize(found, with_thresholds=True)
+    assert first["faster"] is None
+    assert faster["faster"]["probability"] == 1.0
+    assert faster["faster"]["p"] == pytest.approx(2 / 252)
+    assert 0.3 < same["faster"]["probability"] < 0.7
+    assert same["faster"]["p"] > 0.5
+    assert same["environment_steps_to_80%_range"][1] is None
+    shown = curves.table([first, faster, same], "success_rate")
+    assert "100% (p 0.0079)" in shown
+    assert "to never)" in shown
+
+
 def test_a_running_mean_is_over_episodes(runs):
     value, weight = np.array([1.0, 0.0, 0.5, 1.0]), np.array([10.0, 30.0, 0.0, 20.0])
     expected = [1.0, 10 / 40, 0.0, 20 / 20]

@@ -82,6 +82,18 @@ def test_a_run_leaves_what_it_promises(finished, tiny_recipe):
     assert evaluation[0]["deterministic"]
 
 
+def test_mean_policies_are_evaluated_on_a_schedule_that_changes_nothing_else(finished, recipe_file, tmp_path):
+    """Every 60 steps, at the end of log intervals of 40; the last one is that of the end."""
+    out = tmp_path / "watched"
+    assert run(["train", str(recipe_file), "--out", str(out), "--evaluation-interval", "60"]) == 0
+    found = rows(out)
+    assert [row["evaluation_success_rate"] is None for row in found] == [True, False, False, False]
+    (evaluation,) = json.loads((out / "evaluation.json").read_text())
+    assert found[-1]["evaluation_return"] == evaluation["episode_return"]
+    for row, other in zip(found, rows(finished), strict=True):
+        assert row["critic_loss"] == other["critic_loss"]
+
+
 def test_the_written_recipe_repeats_the_run(finished, tmp_path):
     assert run(["train", str(finished / "recipe.toml"), "--out", str(tmp_path / "again")]) == 0
     skip = {"seconds", "environment_steps_per_second"}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 
 from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError
@@ -207,7 +208,44 @@ def test_of_twin_critics_the_least_counts():
     each = agent.critic.each(*inputs)
     assert each.shape == (2, 6)
     assert (each[0] != each[1]).all()
-    np.testing.assert_array_equal(agent.critic(*inputs), np.minimum(*each))
+    np.testing.assert_array_equal(agent.critic(*inputs), np.min(each, axis=0))
+
+
+def test_several_critics_may_count_by_their_mean():
+    critic = {"sizes": [16, 16], "num_critics": 3, "value_of_several": "mean"}
+    agent = build(information=EVERYTHING, critic=critic)
+    inputs = observe(), jnp.ones((6, 10)), jnp.ones((6, ACTIONS))
+    np.testing.assert_allclose(agent.critic(*inputs), np.mean(agent.critic.each(*inputs), 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_a_critic_that_clips_actions_is_flat_where_the_world_is(clips):
+    agent = build(information=EVERYTHING, critic={"sizes": [16, 16], "clip_actions": clips})
+    slope = jax.grad(lambda action: agent.critic(observe(), jnp.ones((6, 10)), action).sum())
+    inside, outside = slope(jnp.full((6, ACTIONS), 0.5)), slope(jnp.full((6, ACTIONS), -1.5))
+    assert inside.all()
+    assert (not outside.any()) == clips
+
+
+def test_an_hl_gauss_critic_learns_a_distribution_whose_mean_is_its_value():
+    """Values, and cross entropies to a Gaussian cut to the range, of logits read from the network's parts."""
+    low, high, count = -4.0, 8.0, 24
+    fields = {"kind": "hl_gauss", "value_range": [low, high], "num_bins": count, "num_critics": 2}
+    agent = build(information=EVERYTHING, critic={"sizes": [16, 16], **fields})
+    inputs = observe(), jnp.ones((6, 10)), jnp.ones((6, ACTIONS))
+    target = np.array([-9.0, -4.0, 0.2, 3.0, 7.9, 30.0])
+    errors, values = agent.critic.errors(jnp.asarray(target), *inputs)
+    seen = np.concatenate([*(inputs[0][name] for name in GROUPS), *inputs[1:]], axis=-1)
+    edges = np.linspace(low, high, count + 1)
+    for member, error, value in zip(agent.critic.members, errors, values, strict=True):
+        p = scipy.special.softmax(np.asarray(member(jnp.asarray(seen))), axis=-1)
+        np.testing.assert_allclose(value, p @ (edges[1:] + edges[:-1]) / 2, atol=1e-4)
+        assert np.abs(value).max() < 1.0  # it starts near 0, not in the middle of the range
+        centre = np.clip(target, low, high)
+        mass = np.array([np.diff(scipy.stats.norm.cdf(edges, x, 0.75 * 0.5)) for x in centre])
+        mass /= mass.sum(-1, keepdims=True)
+        np.testing.assert_allclose(error, -(mass * np.log(p)).sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(agent.critic(*inputs), np.min(values, axis=0), rtol=1e-6)
 
 
 def test_a_latent_is_kept_for_its_period_and_drawn_afresh_in_a_new_episode():
@@ -235,6 +273,8 @@ def test_a_latent_is_kept_for_its_period_and_drawn_afresh_in_a_new_episode():
         ({"policy": {"high_level": "mpl"}}, "did you mean mlp"),
         ({"default_policy": {"high_level": {"kind": "ar1", "coefficient": 1.0}}}, "should be less than 1"),
         ({"critic": {"sizes": []}}, "at least one layer"),
+        ({"critic": {"kind": "hl_gauss", "value_range": [3.0, 3.0]}}, "least value below its greatest"),
+        ({"critic": {"kind": "hl_gauss", "num_bins": 1}}, "num_bins: input should be greater than or equal"),
         ({"critic": {"num_critics": 10**12}}, "num_critics: input should be less than or equal to 1000"),
         ({"critic": {"sizes": [10**25]}}, "sizes.0"),
         ({"policy": {"low_level": {"sizes": [8] * 101}}}, "at most 100 items"),

@@ -33,12 +33,12 @@ def test_tanh_of_layer_norm_is_that_of_flax_with_its_gradients():
 
 
 def test_a_value_network_takes_any_leading_axes():
-    network = ValueNetwork(5, (8, 4), rngs=nnx.Rngs(0))
+    network = ValueNetwork(5, (8, 4), 2, rngs=nnx.Rngs(0))
     inputs = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
 
     def alone(x):
         hidden = network.rest(jnp.tanh(network.norm(network.first(x))))
-        return network.value(hidden)[0]
+        return network.value(hidden)
 
     expected = np.array([[[alone(x) for x in rows] for rows in steps] for steps in inputs])
     np.testing.assert_allclose(network(inputs), expected, atol=1e-5)

@@ -1,0 +1,82 @@
+"""A ladder: easier stages that a run learns first, each a run of its own inside of it."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+from mjx_hkl.config import difference
+from mjx_hkl.environments import World
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent
+from mjx_hkl.experiments.build import make_environment, resolve, world_of
+from mjx_hkl.experiments.recipe import Recipe, TransferConfig, essence, load_recipe
+from mjx_hkl.experiments.run_directory import RunDirectory
+from mjx_hkl.experiments.transfer import require_fits, transferable
+from mjx_hkl.experiments.world_specs import WorldSpecs
+from mjx_hkl.training import processes
+
+TrainStage = Callable[[Recipe, Path, bool], bool]
+"""Trains a recipe in a folder, anew or going on from its checkpoint; whether it came to its end."""
+
+
+def linked(recipe: Recipe, world: World, run: RunDirectory) -> list[Recipe]:
+    """The stages of a ladder, and the recipe itself as the last: each takes all modules from the one before.
+
+    The first takes what the recipe takes, and what the recipe freezes stays frozen in all.
+
+    Args:
+      recipe: resolved.
+      world: of the recipe.
+      run: in which the stages are.
+
+    Raises:
+      UserError: a stage's world does not exist, or its agent does not fit the stage after it.
+    """
+    agents = [_agent(stage, world_of(stage)) for stage in recipe.stages] + [_agent(recipe, world)]
+    chain = agents[:1]
+    for number, (before, agent) in enumerate(itertools.pairwise(agents), 1):
+        taken = dataclasses.replace(agent.recipe, transfer=_everything(agent, run.stage(number)))
+        chain.append(dataclasses.replace(agent, recipe=taken))
+        require_fits(chain[-1], before)
+    return [agent.recipe for agent in chain]
+
+
+def _agent(recipe: Recipe, world: World) -> KnownAgent:
+    recipe = resolve(recipe, world)
+    make_environment(recipe, world=world)  # checks that the world has what the recipe asks of it
+    return abstract_agent(recipe, WorldSpecs.of(world))
+
+
+def _everything(agent: KnownAgent, stage: RunDirectory) -> TransferConfig:
+    """All modules of a stage's agent."""
+    frozen = agent.recipe.transfer.frozen_modules
+    own = [name for name, module in transferable(agent.agent).items() if not module.stands_for]
+    return TransferConfig(str(stage.path), frozen, tuple(name for name in own if name not in frozen))
+
+
+def climb(stages: list[Recipe], run: RunDirectory, train: TrainStage) -> bool:
+    """Trains the stages that are not yet done; returns whether all are done now.
+
+    Args:
+      stages: of `linked`, without the recipe itself.
+      run: in which they are.
+      train: trains one.
+
+    Raises:
+      UserError: a stage's folder holds a run of another recipe, or its training fails.
+    """
+    for number, stage in enumerate(stages, 1):
+        at = run.stage(number)
+        if at.recipe.is_file():
+            different = difference(essence(load_recipe(str(at.path))), essence(stage))
+            if different:
+                raise UserError(f"{at.path} holds a run of another recipe: {different}; give another --out")
+        if at.evaluation.is_file():
+            continue
+        if processes.is_first():
+            at.clear_unsaved()
+        processes.wait_for_all("cleared")
+        if not train(stage, at.path, at.has_checkpoint):
+            return False
+    return True
