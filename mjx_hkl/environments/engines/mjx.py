@@ -1,5 +1,6 @@
 """MJX's JAX implementation: runs on CPU, GPU and TPU, and never leaves the device."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,10 @@ import mujoco
 from jaxtyping import Array, Float
 from mujoco import mjx
 
+from mjx_hkl.environments.engines.loops import with_known_rounds
 from mjx_hkl.environments.physics import PhysicsState, full_precision
+
+_FEW = 4  # iterations of the solver that are run all rather than asked about
 
 
 class MjxEngine:
@@ -19,14 +23,25 @@ class MjxEngine:
     def __init__(self, model: mujoco.MjModel, substeps: int):
         self.model = model
         self.substeps = substeps
-        self._mjx_model = mjx.put_model(model, impl="jax")
         self._data = mjx.make_data(model, impl="jax")
+        step = functools.partial(mjx.step, mjx.put_model(model, impl="jax"))
+        # MJX's solver ends when no world needs it, which an accelerator tells the host after each iteration,
+        # and each device all others. Of thousands of worlds some always need the few that there are.
+        few = model.opt.iterations <= _FEW
+        self._step = with_known_rounds(step, model.opt.iterations) if few else step
 
     def step(
         self, state: PhysicsState, control: Float[Array, " nu"]
     ) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
         """See `Engine.step`."""
-        return scan_substeps(self._mjx_model, self._data, self.substeps, state, control)
+
+        def substep(state: PhysicsState, _: None) -> tuple[PhysicsState, Array]:
+            data = self._step(data_of(self._data, state, control))
+            state = state.replace(qpos=data.qpos, qvel=data.qvel, qacc=data.qacc_warmstart)
+            return state, data.qpos
+
+        with full_precision():
+            return jax.lax.scan(substep, state, None, length=self.substeps)
 
 
 def data_of(template: Any, state: PhysicsState, control: Float[Array, " nu"]) -> Any:
@@ -38,17 +53,3 @@ def data_of(template: Any, state: PhysicsState, control: Float[Array, " nu"]) ->
         mocap_pos=state.mocap_pos,
         ctrl=control,
     )
-
-
-def scan_substeps(
-    model: Any, template: Any, substeps: int, state: PhysicsState, control: Float[Array, " nu"]
-) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
-    """A control step by `mjx.step` of an MJX model; what `template` holds beside the state is derived."""
-
-    def substep(state: PhysicsState, _: None) -> tuple[PhysicsState, Array]:
-        data = mjx.step(model, data_of(template, state, control))
-        state = state.replace(qpos=data.qpos, qvel=data.qvel, qacc=data.qacc_warmstart)
-        return state, data.qpos
-
-    with full_precision():
-        return jax.lax.scan(substep, state, None, length=substeps)
