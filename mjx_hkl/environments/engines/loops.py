@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 
 def with_known_rounds(function: Callable[[Any], Any], rounds: int) -> Callable[[Any], Any]:
-    """The function with its loops of unknown length run for `rounds`; those after a loop's end change nothing.
+    """The function, its loops of unknown length run for `rounds`; those after a loop's end change nothing.
 
     Args:
       function: pure, of a pytree of arrays.
