@@ -1,5 +1,6 @@
 """What every algorithm shares: on-policy latents of a window, the KL of two levels, target networks."""
 
+import functools
 from typing import Any
 
 import jax
@@ -27,7 +28,8 @@ def redraw_latents(agent: Agent, observation: Observation, window: Window, key: 
     """Draws the window's latents anew, z_t = f^H(x_t, ε_t), from the policy as it is now (B.2). Time-major.
 
     Where the policy remembers, latents are drawn in order from the stored carry, and an episode that starts
-    inside the window begins with z_{t−1} ~ N(0, 1). Where it does not, they are drawn all at once.
+    inside the window begins with z_{t−1} ~ N(0, 1). Where it does not, they are drawn all at once. Gradients
+    are those of all steps at once, unless the high level has a memory of its own.
 
     Args:
       agent: whose policy draws.
@@ -45,10 +47,31 @@ def redraw_latents(agent: Agent, observation: Observation, window: Window, key: 
     starts = jax.random.normal(start_key, (num_observations - 1, batch, policy.latent_size))
     starts = jnp.concatenate([starts, starts[-1:]])
 
-    def step(carry: Carry, is_first: Array, observation: Observation, noise: Array, start: Array) -> Any:
-        return policy.draw(agent.restart(carry, is_first, start), observation, noise)
+    def draw(
+        agent: Agent, carry: Carry, is_first: Array, observation: Observation, noise: Array, start: Array
+    ) -> tuple[Carry, tuple[Carry, Latents]]:
+        before = agent.restart(carry, is_first, start)
+        after, latents = agent.policy.draw(before, observation, noise)
+        return after, (before, latents)
 
-    return in_order(step, window.carry, window, observation, noise, starts)
+    if policy.high_level.remembers:  # gradients go back through its memory
+        return in_order(functools.partial(draw, agent), window.carry, window, observation, noise, starts)[1]
+    # No gradient goes through z_{t−1}: it is drawn first, in order, and gradients need no order then.
+    fixed_agent, fixed_observation = jax.lax.stop_gradient((agent, observation))
+    before, drawn = in_order(
+        functools.partial(draw, fixed_agent), window.carry, window, fixed_observation, noise, starts
+    )
+    latents = policy.draw(before, observation, noise)[1]
+    latent = latents.latent
+    if policy.latent_period > 1:  # the gradient of a kept latent goes to the step that drew it
+        latent = in_order(_keep, window.carry.latent, window, latent, latents.drawn)
+    # z_t is z_{t−1} of the next step to the last bit.
+    return latents._replace(latent=drawn.latent + (latent - jax.lax.stop_gradient(latent)))
+
+
+def _keep(kept: Array, is_first: Array, latent: Array, drawn: Array) -> tuple[Array, Array]:
+    latent = jnp.where(drawn, latent, kept)
+    return latent, latent
 
 
 def policy_actions(agent: Agent, observation: Observation, window: Window, latents: Latents) -> Distribution:
