@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import Window, in_order
+from mjx_hkl.math.recursion import UNROLL
 from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, LOW_LEVEL, PRIOR, Agent, DefaultPolicy
 from mjx_hkl.models.modules import Distribution, Observation, restarted
 from mjx_hkl.models.steps import Carry, Latents
@@ -59,7 +60,13 @@ def redraw_latents(agent: Agent, observation: Observation, window: Window, key: 
     # No gradient goes through z_{t−1}: it is drawn first, in order, and gradients need no order then.
     fixed_agent, fixed_observation = jax.lax.stop_gradient((agent, observation))
     before, drawn = in_order(
-        functools.partial(draw, fixed_agent), window.carry, window, fixed_observation, noise, starts
+        functools.partial(draw, fixed_agent),
+        window.carry,
+        window,
+        fixed_observation,
+        noise,
+        starts,
+        unroll=UNROLL,
     )
     latents = policy.draw(before, observation, noise)[1]
     latent = latents.latent
