@@ -70,7 +70,7 @@ def draw_twice(
     latents = agent.policy.draw(before, observation, noise)[1]
     latent = latents.latent
     if agent.policy.latent_period > 1:  # the gradient of a kept latent goes to the step that drew it
-        latent = in_order(_keep, window.carry.latent, window, latent, latents.drawn)
+        latent = in_order(_keep, window.carry.latent, window, latent, latents.drawn, unroll=UNROLL)
     # z_t is z_{t−1} of the next step to the last bit.
     return latents._replace(latent=drawn.latent + (latent - jax.lax.stop_gradient(latent)))
 

@@ -111,7 +111,6 @@ def test_on_an_accelerator_no_gradient_of_latents_is_in_order(platform):
 
     text = jax.jit(jax.value_and_grad(total)).trace(agent).lower(lowering_platforms=(platform,)).as_text()
     assert text.count("stablehlo.dot_general") == 2 * (STEPS + 2) + 5
-    assert "stablehlo.while" not in text
 
 
 def _gradients(agent, target, window, algorithm=ALGORITHM):

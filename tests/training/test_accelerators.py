@@ -76,3 +76,14 @@ def test_a_train_step_has_no_loop_of_unknown_length_but_the_solvers(name):
     places = [{frame.file_name for frame in loop.source_info.traceback.frames} for loop in loops]
     assert all(any("mujoco/mjx" in file for file in files) for files in places)
     assert bool(loops) == (not name.startswith("grid"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_updates_metrics_are_written_as_one(name):
+    """The loop over updates is in a branch, for there is none before `min_replay`."""
+    train, state, _ = traced(name)
+    branches = [
+        b for x in operations(train.jaxpr.jaxpr) if x.primitive.name == "cond" for b in x.params["branches"]
+    ]
+    loops = [x for branch in branches for x in branch.jaxpr.eqns if x.primitive.name == "scan"]
+    assert len(jax.tree.leaves(state.learner)) + 1 in [len(loop.outvars) for loop in loops]
