@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import Window, in_order
+from mjx_hkl.math.recursion import UNROLL
 from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, LOW_LEVEL, PRIOR, Agent, DefaultPolicy
 from mjx_hkl.models.modules import Distribution, Observation, restarted
 from mjx_hkl.models.steps import Carry, Latents
@@ -44,11 +45,54 @@ def redraw_latents(agent: Agent, observation: Observation, window: Window, key: 
     # One less than observations: the last follows a cut and begins no episode.
     starts = jax.random.normal(start_key, (num_observations - 1, batch, policy.latent_size))
     starts = jnp.concatenate([starts, starts[-1:]])
+    given = agent, observation, window, noise, starts
+    if policy.high_level.remembers:  # gradients go back through its memory, in order
+        return draw_in_order(*given)
+    # To draw twice takes a CPU half as long again, and saves a GPU hundreds of launches.
+    return jax.lax.platform_dependent(*given, cpu=draw_in_order, default=draw_twice)
 
-    def step(carry: Carry, is_first: Array, observation: Observation, noise: Array, start: Array) -> Any:
-        return policy.draw(agent.restart(carry, is_first, start), observation, noise)
 
-    return in_order(step, window.carry, window, observation, noise, starts)
+def draw_in_order(
+    agent: Agent, observation: Observation, window: Window, noise: Array, starts: Array
+) -> Latents:
+    """`redraw_latents` of a policy that remembers, one step after the other, and so are the gradients."""
+    return _in_order(agent, observation, window, noise, starts)[1]
+
+
+def draw_twice(
+    agent: Agent, observation: Observation, window: Window, noise: Array, starts: Array
+) -> Latents:
+    """`draw_in_order` to rounding, with the gradients of all steps at once.
+
+    No gradient goes through z_{t−1}. So it is drawn first, in order, and all the rest needs no order.
+    """
+    before, drawn = _in_order(*jax.lax.stop_gradient((agent, observation)), window, noise, starts, UNROLL)
+    latents = agent.policy.draw(before, observation, noise)[1]
+    latent = latents.latent
+    if agent.policy.latent_period > 1:  # the gradient of a kept latent goes to the step that drew it
+        latent = in_order(_keep, window.carry.latent, window, latent, latents.drawn, unroll=UNROLL)
+    # z_t is z_{t−1} of the next step to the last bit.
+    return latents._replace(latent=drawn.latent + (latent - jax.lax.stop_gradient(latent)))
+
+
+def _in_order(
+    agent: Agent, observation: Observation, window: Window, noise: Array, starts: Array, unroll: int = 1
+) -> tuple[Carry, Latents]:
+    """What the policy remembered before each step, and what it drew."""
+
+    def step(
+        carry: Carry, is_first: Array, observation: Observation, noise: Array, start: Array
+    ) -> tuple[Carry, tuple[Carry, Latents]]:
+        before = agent.restart(carry, is_first, start)
+        after, latents = agent.policy.draw(before, observation, noise)
+        return after, (before, latents)
+
+    return in_order(step, window.carry, window, observation, noise, starts, unroll=unroll)
+
+
+def _keep(kept: Array, is_first: Array, latent: Array, drawn: Array) -> tuple[Array, Array]:
+    latent = jnp.where(drawn, latent, kept)
+    return latent, latent
 
 
 def policy_actions(agent: Agent, observation: Observation, window: Window, latents: Latents) -> Distribution:

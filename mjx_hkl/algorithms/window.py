@@ -80,7 +80,7 @@ def first_steps(window: Window) -> Float[Array, "time+1 batch"]:
 
 
 def in_order(
-    step: Callable[..., tuple[Any, Any]], start: Any, window: Window, inputs: Any, *more: Any
+    step: Callable[..., tuple[Any, Any]], start: Any, window: Window, inputs: Any, *more: Any, unroll: int = 1
 ) -> Any:
     """Runs a function that remembers along a window; its outputs at all observations. Time-major.
 
@@ -91,6 +91,7 @@ def in_order(
       window: tells where episodes begin and are cut. The last observation follows the step that was cut.
       inputs: a pytree with one entry for each of the K + 2 observations.
       more: like `inputs`.
+      unroll: steps that are compiled as one.
     """
     cut = jnp.concatenate([cut_inside(window), jnp.zeros_like(window.is_last[:1])])
 
@@ -103,7 +104,9 @@ def in_order(
 
     given = (inputs, *more)
     before_last = jax.tree.map(lambda x: x[:-1], given)
-    (_, at_cut), outputs = jax.lax.scan(follow, (start, start), (first_steps(window), cut, before_last))
+    (_, at_cut), outputs = jax.lax.scan(
+        follow, (start, start), (first_steps(window), cut, before_last), unroll=unroll
+    )
     last = jax.tree.map(lambda x: x[-1], given)
     _, final = step(at_cut, jnp.zeros_like(window.is_first) > 0, *last)
     return jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), outputs, final)

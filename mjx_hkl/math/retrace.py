@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mjx_hkl.math.recursion import UNROLL
+
 
 def traces(
     log_prob_t: Float[Array, "time *batch"],
@@ -48,5 +50,7 @@ def retrace(
         correction = delta + decay * correction_tp1
         return correction, correction
 
-    _, correction_t = jax.lax.scan(backwards, jnp.zeros_like(q_t[0]), (delta_t, decay_t), reverse=True)
+    _, correction_t = jax.lax.scan(
+        backwards, jnp.zeros_like(q_t[0]), (delta_t, decay_t), reverse=True, unroll=UNROLL
+    )
     return q_t + correction_t

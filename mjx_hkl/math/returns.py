@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mjx_hkl.math.recursion import UNROLL
+
 
 @jax.named_scope("targets")
 def n_step_returns(
@@ -36,4 +38,4 @@ def n_step_returns(
         return return_t, return_t
 
     steps = (reward_t, discount_t, value_tp1, cost_tp1, goes_on)
-    return jax.lax.scan(backwards, value_tp1[-1], steps, reverse=True)[1]
+    return jax.lax.scan(backwards, value_tp1[-1], steps, reverse=True, unroll=UNROLL)[1]

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mjx_hkl.math.recursion import UNROLL
+
 
 class VTrace(NamedTuple):
     """What V(z, x) is moved to, and what weighs the policy gradient."""
@@ -54,7 +56,9 @@ def v_trace(
         correction = delta + decay * correction_tp1
         return correction, correction
 
-    _, correction_t = jax.lax.scan(backwards, jnp.zeros_like(value_t[0]), (delta_t, decay_t), reverse=True)
+    _, correction_t = jax.lax.scan(
+        backwards, jnp.zeros_like(value_t[0]), (delta_t, decay_t), reverse=True, unroll=UNROLL
+    )
     # v_{t+1} − V_{t+1} of the next step, where the window and the episode go on
     correction_tp1 = jnp.concatenate([correction_t[1:], jnp.zeros_like(correction_t[:1])]) * (1.0 - is_last_t)
     advantage_t = delta_t + rho_t * discount_t * correction_tp1

@@ -5,6 +5,7 @@ import dataclasses
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mjx_hkl.algorithms import learner, replay
@@ -92,24 +93,30 @@ class TrainStep:
         config, length = self.algorithm, self.updates
         filled = jnp.minimum(iteration + 1, ring.reward.shape[1])
 
-        def update(state: Learner, step: tuple[PRNGKeyArray, Array]) -> tuple[Learner, Metrics]:
-            key, count = step
+        def update(state: Learner, key: PRNGKeyArray, count: Array) -> tuple[Learner, Metrics]:
             sample_key, loss_key = jax.random.split(key)
             window = time_major(replay.sample(ring, sample_key, self.batch_size, filled))
             return learner.update(state, window, loss_key, count, config, self.total_updates, self.frozen)
 
-        def learn(state: Learner) -> tuple[Learner, Metrics, Float[Array, ""]]:
+        # One vector of all metrics: a GPU would launch a kernel to write each.
+        _, shapes = jax.eval_shape(update, state, key, iteration)
+        nothing, by_name = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+
+        def step(state: Learner, given: tuple[PRNGKeyArray, Array]) -> tuple[Learner, Array]:
+            state, metrics = update(state, *given)
+            return state, ravel_pytree(metrics)[0]
+
+        def learn(state: Learner) -> tuple[Learner, Array, Float[Array, ""]]:
             keys = jax.random.split(key, length)
             first = (iteration - self.warmup) * length + 1
             counts = first + jnp.arange(length)
-            state, metrics = jax.lax.scan(update, state, (keys, counts))
-            return state, jax.tree.map(lambda x: x.sum(0), metrics), jnp.float32(length)
+            state, metrics = jax.lax.scan(step, state, (keys, counts))
+            return state, metrics.sum(0), jnp.float32(length)
 
-        _, shapes, _ = jax.eval_shape(learn, state)
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.cond(
+        state, sums, updates = jax.lax.cond(
             iteration >= self.warmup, learn, lambda state: (state, nothing, jnp.float32(0)), state
         )
+        return state, by_name(sums), updates
 
     @property
     def warmup(self) -> int:

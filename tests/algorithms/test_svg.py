@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +7,21 @@ import numpy as np
 import pytest
 from flax import nnx
 from scipy import integrate, stats
-from small import ACTIONS, SPECS, action_of, at, default_action_of, make_agent, make_window, next_index
+from small import (
+    ACTIONS,
+    LATENT,
+    SPECS,
+    action_of,
+    at,
+    default_action_of,
+    make_agent,
+    make_window,
+    next_index,
+)
 
 from mjx_hkl.algorithms import hierarchy
 from mjx_hkl.algorithms.svg import SVG
+from mjx_hkl.models.agent import PRIOR
 
 STEPS, BATCH = 5, 6
 redraw_latents, divergence = jax.jit(hierarchy.redraw_latents), jax.jit(hierarchy.divergence)
@@ -58,6 +70,47 @@ def test_a_latent_is_kept_for_its_period_and_its_kl_counted_once(prior):
         np.testing.assert_array_equal(changed, draws)
         np.testing.assert_array_equal(kl_high[t] > 0, draws)
         before = latents.latent[t]
+
+
+GRU = f"{Path(__file__).parents[2] / 'docs' / 'example' / 'gru_prior.py'}:GRU"
+REMEMBERING = [("ar1", 1), ("ar_learned", 1), ("ar1", 3), ("isotropic", 3), (GRU, 1), (GRU, 2)]
+
+
+@pytest.mark.parametrize(("prior", "period"), REMEMBERING)
+def test_an_accelerators_way_to_draw_latents_gives_the_numbers_and_gradients_of_the_order(prior, period):
+    """Episodes begin and are cut inside; gradients of everything that is drawn, by agent and observation."""
+    agent, window = make_agent(prior, period=period), make_window(period=period)
+    memory = window.carry.memory | {PRIOR: agent.default_policy.high_level.start((BATCH,))}
+    window = window.replace(carry=window.carry.replace(memory=memory))
+    shape = (STEPS + 2, BATCH, LATENT)
+    noise, starts, *weights = (jax.random.normal(jax.random.key(i), shape) for i in range(5))
+    arguments = window, noise, starts
+
+    def weighed(agent, observation, draw):
+        latents = draw(agent, observation, *arguments)
+        drawn = (latents.latent, latents.distribution.mean, latents.distribution.scale)
+        return sum((w * jnp.sin(x)).sum() for w, x in zip(weights, drawn, strict=True)), latents
+
+    both = jax.jit(jax.grad(weighed, argnums=(0, 1), has_aux=True), static_argnums=2)
+    expected, actual = (
+        both(agent, window.observation, draw) for draw in (hierarchy.draw_in_order, hierarchy.draw_twice)
+    )
+    assert _norm(expected[0][0].policy.high_level) > 1
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_on_an_accelerator_no_gradient_of_latents_is_in_order(platform):
+    """Two layers: two products for each step, and five for all steps at once, three of them backwards."""
+    agent, window = make_agent("ar1"), make_window()
+
+    def total(agent):
+        latents = hierarchy.redraw_latents(agent, window.observation, window, jax.random.key(0))
+        return (latents.latent + latents.distribution.scale).sum()
+
+    text = jax.jit(jax.value_and_grad(total)).trace(agent).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.dot_general") == 2 * (STEPS + 2) + 5
 
 
 def _gradients(agent, target, window, algorithm=ALGORITHM):

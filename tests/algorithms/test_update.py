@@ -235,3 +235,14 @@ def test_an_optimizer_that_optax_does_not_have_is_refused():
             learner.optimizers(
                 dataclasses.replace(ALGORITHM, optimizer=name), {"critic": jnp.zeros(1)}, UPDATES
             )
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("kind", ["isotropic", "ar1", "separate, period 2"])
+def test_on_an_accelerator_an_update_of_a_short_window_has_no_loop(kind, platform):
+    agent = make_agent(**AGENTS[kind])
+    fresh = learner.init(agent, ALGORITHM, UPDATES, jax.random.key(0))
+    program = update.trace(
+        fresh, make_window(period=agent.policy.latent_period), jax.random.key(1), 1, ALGORITHM, UPDATES
+    )
+    assert "stablehlo.while" not in program.lower(lowering_platforms=(platform,)).as_text()

@@ -97,3 +97,14 @@ def test_a_control_step_has_no_loop_and_no_product_but_physics(name):
     program = jax.make_jaxpr(environment.step)(state, action, jax.random.key(0))
     avoided = {"while", "scan", "cond", "dot_general"} - ({"dot_general"} if "gather" in name else set())
     assert not avoided & {x.primitive.name for x in operations(program.jaxpr)}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_updates_metrics_are_written_as_one(name):
+    """The loop over updates is in a branch, for there is none before `min_replay`."""
+    train, state, _ = traced(name)
+    branches = [
+        b for x in operations(train.jaxpr.jaxpr) if x.primitive.name == "cond" for b in x.params["branches"]
+    ]
+    loops = [x for branch in branches for x in branch.jaxpr.eqns if x.primitive.name == "scan"]
+    assert len(jax.tree.leaves(state.learner)) + 1 in [len(loop.outvars) for loop in loops]
