@@ -53,7 +53,7 @@ def require_outcome(outcome: Any, state: Any) -> None:
 
 
 def require_symmetry(symmetry: Callable[..., Any], specs: Mapping[str, ArraySpec]) -> None:
-    """Raises UserError where a task's symmetry does not give the groups it is given, with any leading axes."""
+    """Raises UserError where a task's symmetry does not keep the groups, or their leading axes."""
     for leading in ((), (2,)):
         given = {
             name: jax.ShapeDtypeStruct((*leading, *spec.shape), spec.dtype) for name, spec in specs.items()
@@ -61,8 +61,8 @@ def require_symmetry(symmetry: Callable[..., Any], specs: Mapping[str, ArraySpec
         found = jax.eval_shape(symmetry, jax.random.key(0), given)
         if found != given:
             raise UserError(
-                f"[task]: symmetry of groups {_shapes(given)} gives {_shapes(found)}: it must keep all groups,"
-                " their shapes and types, also with axes before them"
+                f"[task]: symmetry of groups {_shapes(given)} gives {_shapes(found)}: it must keep all"
+                " groups, their shapes and types, also with axes before them"
             )
 
 
@@ -124,4 +124,6 @@ def _is_array(x: Any) -> bool:
 def _shapes(state: Any) -> Any:
     """Shape and type of each array of a task's state, for comparing and for people."""
     leaves, tree = jax.tree.flatten(state)
-    return jax.tree.unflatten(tree, [str(ArraySpec.of(x if _is_array(x) else jax.numpy.asarray(x))) for x in leaves])
+    return jax.tree.unflatten(
+        tree, [str(ArraySpec.of(x if _is_array(x) else jax.numpy.asarray(x))) for x in leaves]
+    )

@@ -88,8 +88,8 @@ def task_file(
         ({"reward": "Outcome(jnp.zeros(()), jnp.zeros(2))"}, "gives a success of shape (2,), not ()"),
         ({"reward": "Outcome(jnp.zeros(()), jnp.zeros(()), jnp.zeros(3))"}, "reward gives a state"),
         ({"reward": "jnp.zeros(())"}, "reward must give an Outcome"),
-        ({"symmetry": "{'beacon': observation['beacon']}"}, "gives {'beacon': '2'}: it must keep all groups"),
-        ({"symmetry": "{k: x[:1] for k, x in observation.items()}"}, "it must keep all groups"),
+        ({"symmetry": "{'beacon': observation['beacon']}"}, "gives {'beacon': '2'}: it must keep all"),
+        ({"symmetry": "{k: x[:1] for k, x in observation.items()}"}, "also with axes before them"),
     ],
 )
 def test_a_task_that_does_not_fit(tmp_path, wrong, expected):

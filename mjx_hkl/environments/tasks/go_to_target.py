@@ -15,8 +15,8 @@ from mjx_hkl.environments.tasks.targets import (
     is_near,
     mark_targets,
     observe_targets,
-    reorder_targets,
     refuse_solved_starts,
+    reorder_targets,
 )
 
 

@@ -21,11 +21,12 @@ from mjx_hkl.environments.tasks.targets import (
     mark_box,
     mark_targets,
     observe_targets,
+    refuse_solved_starts,
     reorder_targets,
     reordered,
-    refuse_solved_starts,
 )
 from mjx_hkl.errors import UserError
+
 
 class Places(NamedTuple):
     """Ground points where things start, metres."""
@@ -76,9 +77,7 @@ class Manipulation:
         """Egocentric coordinates of the corners of all boxes, in distance units."""
         return scene.frame.egocentric(scene.boxes.corners(self.num_corners)).ravel() / self.distance_unit
 
-    def reorder_boxes(
-        self, key: PRNGKeyArray, observation: Groups
-    ) -> tuple[Groups, Int[Array, " boxes"]]:
+    def reorder_boxes(self, key: PRNGKeyArray, observation: Groups) -> tuple[Groups, Int[Array, " boxes"]]:
         """The observation with boxes, which are all alike, in a random order; and that order."""
         size = 3 * self.num_corners
         order = jax.random.permutation(key, observation["boxes"].shape[-1] // size)

@@ -1,6 +1,5 @@
 """Targets on the ground: state of a task, not part of the model."""
 
-
 import flax.struct
 import jax
 import jax.numpy as jnp
