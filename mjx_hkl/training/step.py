@@ -84,7 +84,9 @@ class TrainStep:
 
     def act(self, agent: Agent, actor: Actor, key: PRNGKeyArray) -> tuple[Actor, Window, Metrics]:
         """One unroll; see `acting.unroll`."""
-        return acting.unroll(self.environment, agent, actor, key, self.algorithm.unroll_length)
+        config = self.algorithm
+        keeps_noise = config.latents == "stored_noise"
+        return acting.unroll(self.environment, agent, actor, key, config.unroll_length, keeps_noise)
 
     def learn(
         self, state: Learner, ring: Window, key: PRNGKeyArray, iteration: Int[Array, ""]
