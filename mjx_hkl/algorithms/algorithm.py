@@ -71,6 +71,9 @@ class Algorithm:
     latents: Literal["redrawn", "stored_noise"] = "redrawn"
     """Latents of a window come from the policy as it is now and fresh noise (B.2), or the noise that the
     behaviour drew, which replay then keeps: so a stored action and its latent belong together."""
+    symmetries: bool = False
+    """Whether each window of a batch is seen through a random symmetry that the world declares: its targets
+    in another order, and the instruction with them."""
 
     def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:
         """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature."""

@@ -1,7 +1,9 @@
 import dataclasses
 import logging
+from itertools import permutations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from mjx_hkl.experiments.recipe import load_recipe
 from mjx_hkl.experiments.training_run import agent_of_seed
 from mjx_hkl.models.priors import AR1, ARLearned
 from mjx_hkl.training import checkpoint, devices
+from mjx_hkl.training.step import through_symmetries
 
 
 def leaves_equal(a, b):
@@ -146,6 +149,35 @@ def test_the_flat_baseline_trains_on_one_world_and_survives_a_checkpoint(flat_re
     assert np.isfinite(rows[0]["critic_loss"])
     checkpoint.save(tmp_path, state, 160, {})  # its latent is an empty array
     leaves_equal(checkpoint.restore(tmp_path, loop.abstract), state)
+
+
+def test_each_window_is_seen_through_a_symmetry_of_its_own_for_all_its_observations(tiny_recipe):
+    """Targets and instruction of a window in one of six orders, against all six written out."""
+    step = make_train_step(tiny_recipe)
+    windows = jax.jit(lambda key: step.step(step.init(key))[0].replay)(jax.random.key(0))
+    windows = jax.tree.map(lambda x: jnp.concatenate([x[:, 0]] * 8), windows)
+    seen = jax.jit(lambda key: through_symmetries(step.environment.env, windows, key))(jax.random.key(1))
+    before, after = windows.observation, seen.observation
+    chosen = []
+    for i in range(len(windows.reward)):
+        same = [
+            (before["targets"][i].reshape(-1, 3, 2)[:, order].reshape(-1, 6) == after["targets"][i]).all()
+            and (before["instruction"][i][:, order] == after["instruction"][i]).all()
+            for order in map(np.array, permutations(range(3)))
+        ]
+        assert sum(same) == 1
+        chosen.append(same.index(True))
+    assert len(set(chosen)) > 2
+    np.testing.assert_array_equal(before["proprioception"], after["proprioception"])
+    leaves_equal(windows.replace(observation=()), seen.replace(observation=()))
+
+
+def test_kept_noise_and_symmetries_train(tiny_recipe):
+    algorithm = dataclasses.replace(tiny_recipe.algorithm, latents="stored_noise", symmetries=True)
+    loop = make_loop(dataclasses.replace(tiny_recipe, algorithm=algorithm))
+    *_, (state, rows) = loop.intervals(loop.init())
+    assert np.isfinite(rows[0]["critic_loss"])
+    assert state.replay.noise.latent.shape == (1, 4, 10, 5, 2)  # seeds, worlds, slots, steps, latent
 
 
 @pytest.mark.gpu
