@@ -102,7 +102,8 @@ def noise_of(window, latent_size, key):
     steps, batch = window.reward.shape
     if window.noise:
         after = jax.random.normal(key, (2, batch, latent_size))
-        return jnp.concatenate([window.noise.latent, after]), window.noise.start
+        noise = jnp.concatenate([window.noise.latent, after])
+        return noise, window.noise.start if len(window.noise.start) else noise  # where nothing asks for it
     noise_key, start_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (steps + 2, batch, latent_size))
     return noise, jax.random.normal(start_key, (steps + 1, batch, latent_size))
