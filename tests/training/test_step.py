@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_hkl.algorithms.hierarchy import policy_actions, redraw_latents
+from mjx_hkl.algorithms.window import time_major
 from mjx_hkl.experiments.build import make_loop, make_train_step, resolve
 from mjx_hkl.experiments.recipe import load_recipe
 from mjx_hkl.experiments.training_run import agent_of_seed
@@ -178,6 +180,28 @@ def test_kept_noise_and_symmetries_train(tiny_recipe):
     *_, (state, rows) = loop.intervals(loop.init())
     assert np.isfinite(rows[0]["critic_loss"])
     assert state.replay.noise.latent.shape == (1, 4, 10, 5, 2)  # seeds, worlds, slots, steps, latent
+
+
+def test_from_kept_noise_ratios_of_choices_are_one_before_anything_is_learned():
+    """V-trace's, on a grid, where episodes end inside windows."""
+    recipe = resolve(load_recipe("grid-1-step"))
+    algorithm = dataclasses.replace(recipe.algorithm, latents="stored_noise")
+    step = make_train_step(dataclasses.replace(recipe, algorithm=algorithm))
+
+    def log_probs(key):
+        state = step.init(key)
+        agent = state.learner.agent
+        _, windows, _ = step.act(agent, state.actor, key)
+        window = time_major(windows)
+        latents = redraw_latents(agent, window.observation, window, key)
+        action = policy_actions(agent, window.observation, window, latents)
+        steps = len(window.reward)
+        found = jax.tree.map(lambda x: x[:steps], action).log_prob(window.action)
+        return found, window.behaviour_log_prob, window.is_last
+
+    found, expected, is_last = jax.jit(log_probs)(jax.random.key(0))
+    assert is_last[:-1].any()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.gpu
