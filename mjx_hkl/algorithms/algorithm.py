@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, Le
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -67,6 +67,12 @@ class Algorithm:
     replay_ratio: Annotated[float, Gt(0), Le(10_000)] = 16.0
     """Transitions learned from for each environment step. Where Algorithm 2 updates once after each K steps,
     replay_ratio x num_envs / batch_size updates follow an unroll of all worlds, as a whole number."""
+    latents: Literal["redrawn", "stored_noise"] = "redrawn"
+    """Latents of a window come from the policy as it is now and fresh noise (B.2), or the noise that the
+    behaviour drew, which replay then keeps: so a stored action and its latent belong together."""
+    symmetries: bool = False
+    """Whether each window of a batch is seen through a random symmetry that the world declares: its targets
+    in another order, and the instruction with them."""
 
     def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:
         """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature."""

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mjx_hkl.algorithms.window import Window, in_order
+from mjx_hkl.algorithms.window import LatentNoise, Window, in_order
 from mjx_hkl.math.recursion import UNROLL
-from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, LOW_LEVEL, PRIOR, Agent, DefaultPolicy
+from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, LOW_LEVEL, PRIOR, Agent, DefaultPolicy, Policy
 from mjx_hkl.models.modules import Distribution, Observation, restarted
 from mjx_hkl.models.steps import Carry, Latents
 
@@ -27,6 +27,7 @@ class Target(nnx.Module):
 def redraw_latents(agent: Agent, observation: Observation, window: Window, key: PRNGKeyArray) -> Latents:
     """Draws the window's latents anew, z_t = f^H(x_t, ε_t), from the policy as it is now (B.2). Time-major.
 
+    ε is fresh, or what the behaviour drew where the window keeps it: then z_t changes with the policy alone.
     Where the policy remembers, latents are drawn in order from the stored carry, and an episode that starts
     inside the window begins with z_{t−1} ~ N(0, 1). Where it does not, they are drawn all at once.
 
@@ -37,19 +38,34 @@ def redraw_latents(agent: Agent, observation: Observation, window: Window, key: 
       key: consumed.
     """
     policy = agent.policy
-    num_observations, batch = next(iter(observation.values())).shape[:2]
-    noise_key, start_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, (num_observations, batch, policy.latent_size))
+    noise, starts = _kept_noise(window, key) if window.noise else _fresh_noise(policy, window, key)
     if not policy.remembers:
-        return policy.draw(agent.start((num_observations, batch)), observation, noise)[1]
-    # One less than observations: the last follows a cut and begins no episode.
-    starts = jax.random.normal(start_key, (num_observations - 1, batch, policy.latent_size))
-    starts = jnp.concatenate([starts, starts[-1:]])
+        return policy.draw(agent.start(noise.shape[:2]), observation, noise)[1]
     given = agent, observation, window, noise, starts
     if policy.high_level.remembers:  # gradients go back through its memory, in order
         return draw_in_order(*given)
     # To draw twice takes a CPU half as long again, and saves a GPU hundreds of launches.
     return jax.lax.platform_dependent(*given, cpu=draw_in_order, default=draw_twice)
+
+
+def _fresh_noise(policy: Policy, window: Window, key: PRNGKeyArray) -> LatentNoise:
+    """Noise of all observations."""
+    steps, batch = window.reward.shape
+    noise_key, start_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, (steps + 2, batch, policy.latent_size))
+    if not policy.remembers:
+        return LatentNoise(noise, ())
+    # One less than observations: the last follows a cut and begins no episode.
+    starts = jax.random.normal(start_key, (steps + 1, batch, policy.latent_size))
+    return LatentNoise(noise, jnp.concatenate([starts, starts[-1:]]))
+
+
+def _kept_noise(window: Window, key: PRNGKeyArray) -> LatentNoise:
+    """The behaviour's noise; fresh for the two observations after the last step, which begin no episode."""
+    kept: LatentNoise = window.noise
+    fresh = jax.random.normal(key, (2, *kept.latent.shape[1:]))
+    starts = jax.tree.map(lambda x: jnp.concatenate([x, fresh]), kept.start)  # () stays ()
+    return LatentNoise(jnp.concatenate([kept.latent, fresh]), starts)
 
 
 def draw_in_order(

@@ -1,12 +1,24 @@
 """A window: K consecutive steps of one environment and the step after, the unit of experience."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
+
+
+class LatentNoise(NamedTuple):
+    """What latents are drawn from, standard normal; see `Noise`.
+
+    Attributes:
+      latent: ε of z = f^H(x, ε).
+      start: z before an episode's first step; () for a policy that does not remember.
+    """
+
+    latent: Float[Array, "*batch latent"]
+    start: Any
 
 
 @flax.struct.dataclass
@@ -30,6 +42,7 @@ class Window:
       discount: 0 where the episode terminated with step t, else 1.
       is_last: 1 where the episode ended with step t, by termination or truncation.
       valid: 0 where the simulator failed in step t.
+      noise: the `LatentNoise` of steps 0..K−1 as the behaviour drew it; () where it is not kept.
     """
 
     observation: dict[str, Shaped[Array, "..."]]
@@ -41,6 +54,7 @@ class Window:
     discount: Shaped[Array, "..."]
     is_last: Shaped[Array, "..."]
     valid: Shaped[Array, "..."]
+    noise: Any = ()
 
 
 def time_major(windows: Window) -> Window:

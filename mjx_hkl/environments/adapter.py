@@ -30,6 +30,7 @@ class AdaptedWorld(Env):
     action_kind: ActionKind = "gaussian"
     engine = None
     not_shared = ""
+    symmetry = None
 
     def __init__(self, env: Any, name: str, episode_length: int, backend: str = ""):
         """Adapts `env`, called `name` in messages and exports; longer episodes are truncated.

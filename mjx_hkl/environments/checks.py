@@ -1,6 +1,6 @@
 """What a new world is asked before training: whether its task fits, and whether its body starts free."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -50,6 +50,20 @@ def require_outcome(outcome: Any, state: Any) -> None:
         raise UserError(
             f"[task]: reward gives a state {_shapes(outcome.state)}, not {_shapes(state)} as reset does"
         )
+
+
+def require_symmetry(symmetry: Callable[..., Any], specs: Mapping[str, ArraySpec]) -> None:
+    """Raises UserError where a task's symmetry does not keep the groups, or their leading axes."""
+    for leading in ((), (2,)):
+        given = {
+            name: jax.ShapeDtypeStruct((*leading, *spec.shape), spec.dtype) for name, spec in specs.items()
+        }
+        found = jax.eval_shape(symmetry, jax.random.key(0), given)
+        if found != given:
+            raise UserError(
+                f"[task]: symmetry of groups {_shapes(given)} gives {_shapes(found)}: it must keep all"
+                " groups, their shapes and types, also with axes before them"
+            )
 
 
 def require_starts(
@@ -110,4 +124,6 @@ def _is_array(x: Any) -> bool:
 def _shapes(state: Any) -> Any:
     """Shape and type of each array of a task's state, for comparing and for people."""
     leaves, tree = jax.tree.flatten(state)
-    return jax.tree.unflatten(tree, [str(ArraySpec.of(jax.numpy.asarray(x))) for x in leaves])
+    return jax.tree.unflatten(
+        tree, [str(ArraySpec.of(x if _is_array(x) else jax.numpy.asarray(x))) for x in leaves]
+    )

@@ -67,6 +67,7 @@ class GridWorld(Env):
     action_kind: ActionKind = "categorical"
     engine = None
     not_shared = ""
+    symmetry = None  # a turned grid has other actions
     control_seconds = 0.15  # what the eye can follow
 
     def __init__(self, config: GridConfig):

@@ -11,12 +11,18 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from mjx_hkl.config import to_table
 from mjx_hkl.environments.boxes import Boxes
-from mjx_hkl.environments.checks import require_groups, require_outcome, require_start, require_starts
+from mjx_hkl.environments.checks import (
+    require_groups,
+    require_outcome,
+    require_start,
+    require_starts,
+    require_symmetry,
+)
 from mjx_hkl.environments.composition import Composition, EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
 from mjx_hkl.environments.scene import Marks, Scene
-from mjx_hkl.environments.world import ActionKind, Draw, sizes_of, specs_of
+from mjx_hkl.environments.world import ActionKind, Draw, Symmetry, sizes_of, specs_of
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
@@ -150,6 +156,11 @@ class PhysicsWorld(Env):
         return self.engine.not_shared
 
     @property
+    def symmetry(self) -> Symmetry | None:
+        """The task's; None where it declares none."""
+        return getattr(self.task, "symmetry", None)
+
+    @property
     def control_seconds(self) -> float:
         """Simulated seconds of a control step."""
         return self.config.physics.timestep * self.config.physics.substeps
@@ -189,6 +200,8 @@ class PhysicsWorld(Env):
             return world.physics, self._is_lost(scene)
 
         jax.eval_shape(begin, jax.random.key(0))
+        if self.symmetry is not None:
+            require_symmetry(self.symmetry, self._specs)
         name, qpos, mocap_pos = self.config.body, self._rest[None], self._mocap_rest[None]
         if (
             not parts.is_flat

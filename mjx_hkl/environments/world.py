@@ -16,6 +16,10 @@ ActionKind = Literal["gaussian", "categorical"]
 Draw = Callable[[Any], UInt8[np.ndarray, "height width 3"]]
 """From the `pipeline_state` of one world at one moment to a picture."""
 
+Symmetry = Callable[[PRNGKeyArray, Mapping[str, Array]], dict[str, Array]]
+"""A key and observation groups with any leading axes to the groups as another of the world's symmetries shows
+them: one for all, drawn at random. Actions and rewards stay what they are."""
+
 
 class World(Protocol):
     """One environment: pure functions of one state, made to be vmapped.
@@ -81,6 +85,11 @@ class World(Protocol):
     @property
     def not_shared(self) -> str:
         """Why several devices cannot share its copies; empty where they can."""
+        ...
+
+    @property
+    def symmetry(self) -> Symmetry | None:
+        """What is as good an observation, whatever is done and earned; None where nothing is declared."""
         ...
 
     @property

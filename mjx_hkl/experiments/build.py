@@ -96,6 +96,8 @@ def make_environment(
             f"algorithm.kind {ALGORITHMS.name_of(recipe.algorithm)!r} does not learn the {world.action_kind}"
             f" actions of {recipe.environment}; {' or '.join(able)} does"
         )
+    if recipe.algorithm.symmetries and world.symmetry is None:
+        raise UserError(f"algorithm.symmetries: {recipe.environment} declares none; leave it false")
     if world.episode_length < recipe.algorithm.unroll_length:
         raise UserError(
             f"algorithm.unroll_length {recipe.algorithm.unroll_length} exceeds the environment's"

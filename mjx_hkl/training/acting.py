@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from mjx_hkl.algorithms.window import Window, over
+from mjx_hkl.algorithms.window import LatentNoise, Window, over
 from mjx_hkl.environments import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.steps import Carry
+from mjx_hkl.models.steps import Carry, Noise
 
 Metrics = dict[str, Float[Array, ""]]
 _EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults")
@@ -31,9 +31,22 @@ def init(environment: VectorEnvironment, agent: Agent, key: PRNGKeyArray) -> Act
 
 @jax.named_scope("window")
 def unroll(
-    environment: VectorEnvironment, agent: Agent, actor: Actor, key: PRNGKeyArray, length: int
+    environment: VectorEnvironment,
+    agent: Agent,
+    actor: Actor,
+    key: PRNGKeyArray,
+    length: int,
+    keeps_noise: bool = False,
 ) -> tuple[Actor, Window, Metrics]:
     """`length` steps of every world under the stochastic policy.
+
+    Args:
+      environment: the worlds.
+      agent: whose policy acts.
+      actor: before the first step.
+      key: consumed.
+      length: K.
+      keeps_noise: whether windows keep the noise that latents were drawn from.
 
     Returns:
       The actor after the last step, a window of each world (batch first), and sums over the episodes
@@ -65,6 +78,7 @@ def unroll(
             discount=timestep.discount > 0,
             is_last=ended,
             valid=timestep.valid > 0,
+            noise=_of_latents(agent, noise) if keeps_noise else (),
         )
         sums = jax.tree.map(jnp.add, sums, _of_episodes(timestep))
         return (Actor(env, next_carry, ended), timestep.next_observation, cut_observation, sums), step
@@ -86,6 +100,10 @@ def unroll(
         ),
     )
     return actor, windows, jax.tree.map(jnp.sum, sums)
+
+
+def _of_latents(agent: Agent, noise: Noise) -> LatentNoise:
+    return LatentNoise(noise.latent, noise.start if agent.policy.remembers else ())
 
 
 def _of_episodes(timestep: Timestep) -> dict[str, Float[Array, " envs"]]:

@@ -12,7 +12,7 @@ from mjx_hkl.algorithms import learner, replay
 from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.learner import Learner
 from mjx_hkl.algorithms.window import Window, time_major
-from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.environments import VectorEnvironment, World
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import ModelConfig
 from mjx_hkl.training import acting
@@ -84,7 +84,9 @@ class TrainStep:
 
     def act(self, agent: Agent, actor: Actor, key: PRNGKeyArray) -> tuple[Actor, Window, Metrics]:
         """One unroll; see `acting.unroll`."""
-        return acting.unroll(self.environment, agent, actor, key, self.algorithm.unroll_length)
+        config = self.algorithm
+        keeps_noise = config.latents == "stored_noise"
+        return acting.unroll(self.environment, agent, actor, key, config.unroll_length, keeps_noise)
 
     def learn(
         self, state: Learner, ring: Window, key: PRNGKeyArray, iteration: Int[Array, ""]
@@ -95,7 +97,11 @@ class TrainStep:
 
         def update(state: Learner, key: PRNGKeyArray, count: Array) -> tuple[Learner, Metrics]:
             sample_key, loss_key = jax.random.split(key)
-            window = time_major(replay.sample(ring, sample_key, self.batch_size, filled))
+            windows = replay.sample(ring, sample_key, self.batch_size, filled)
+            if config.symmetries:
+                symmetry_key, loss_key = jax.random.split(loss_key)
+                windows = through_symmetries(self.environment.env, windows, symmetry_key)
+            window = time_major(windows)
             return learner.update(state, window, loss_key, count, config, self.total_updates, self.frozen)
 
         # One vector of all metrics: a GPU would launch a kernel to write each.
@@ -153,6 +159,17 @@ class TrainStep:
     def replay_ratio(self) -> float:
         """Transitions learned from for each environment step: the recipe's, but for whole updates."""
         return self.learner_steps / self.environment_steps
+
+
+@jax.named_scope("replay")
+def through_symmetries(world: World, windows: Window, key: PRNGKeyArray) -> Window:
+    """Windows, batch first, each seen through a random symmetry of the world, one for all its observations.
+
+    What was done stays: actions, their probabilities μ, latents that the behaviour carried, rewards.
+    """
+    assert world.symmetry is not None, "make_environment refuses a world without any"
+    keys = jax.random.split(key, windows.reward.shape[0])
+    return windows.replace(observation=jax.vmap(world.symmetry)(keys, windows.observation))
 
 
 def run(train_step: TrainStep, state: TrainState, length: int) -> tuple[TrainState, Metrics]:

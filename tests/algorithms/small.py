@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_hkl.algorithms.window import Window
+from mjx_hkl.algorithms.window import LatentNoise, Window
 from mjx_hkl.config import from_table
 from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, HIGH_LEVEL, LOW_LEVEL, PRIOR, Agent
 from mjx_hkl.models.config import ModelConfig
@@ -87,6 +87,26 @@ def make_window(seed=0, *, steps=5, batch=6, latent_size=LATENT, period=1):
         is_last=jnp.asarray(kind != "on", jnp.float32),
         valid=jnp.asarray(kind != "fault", jnp.float32),
     )
+
+
+def with_noise(window, policy, seed=0):
+    """The window with the noise that a behaviour drew latents from."""
+    rng = np.random.default_rng(seed)
+    shape = (*window.reward.shape, policy.latent_size)
+    latent, start = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
+    return window.replace(noise=LatentNoise(latent, start if policy.remembers else ()))
+
+
+def noise_of(window, latent_size, key):
+    """Noise and starts that the learner's key gives its latents, or the window does where it has them."""
+    steps, batch = window.reward.shape
+    if window.noise:
+        after = jax.random.normal(key, (2, batch, latent_size))
+        noise = jnp.concatenate([window.noise.latent, after])
+        return noise, window.noise.start if len(window.noise.start) else noise  # where nothing asks for it
+    noise_key, start_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, (steps + 2, batch, latent_size))
+    return noise, jax.random.normal(start_key, (steps + 1, batch, latent_size))
 
 
 def action_of(agent, observation, latent):

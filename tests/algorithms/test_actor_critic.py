@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from slow_reference import SlowActorCritic
-from small import ACTIONS, LATENT, make_agent, make_window
+from small import ACTIONS, LATENT, make_agent, make_window, noise_of, with_noise
 
 from mjx_hkl.algorithms import hierarchy, learner
 from mjx_hkl.algorithms.actor_critic import VTrace
@@ -39,20 +39,24 @@ def make_discrete_window(seed, steps, batch, latent_size=LATENT, period=1):
     )
 
 
-@pytest.mark.parametrize("kind", AGENTS)
-def test_losses_and_gradients_are_those_of_b3(kind):
+@pytest.mark.parametrize(
+    ("kind", "keeps_noise"), [*((kind, False) for kind in AGENTS), ("separate, period 2", True)]
+)
+def test_losses_and_gradients_are_those_of_b3(kind, keeps_noise):
     """Against eq. 21 to 25 in loops, with the indicator of infrequent latents counted step by step."""
     steps, batch = 4, 3
     agent, target = make(**AGENTS[kind]), hierarchy.Target(make(1, **AGENTS[kind]))
     latent_size = agent.policy.latent_size
     window = make_discrete_window(5, steps, batch, latent_size, agent.policy.latent_period)
+    if keeps_noise:
+        window = with_noise(window, agent.policy)
     key = jax.random.key(3)
-    noise_key, start_key = jax.random.split(key)
+    noise, starts = noise_of(window, latent_size, key)
     slow = SlowActorCritic(
         target,
         window,
-        noise=jax.random.normal(noise_key, (steps + 2, batch, latent_size)),
-        starts=jax.random.normal(start_key, (steps + 1, batch, latent_size)),
+        noise=noise,
+        starts=starts,
         config=ALGORITHM,
     )
     actual, metrics = gradients(ALGORITHM, agent, target, window, key, {})

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from slow_reference import SlowReference, adam_first_step
-from small import ACTIONS, make_agent, make_window
+from small import ACTIONS, make_agent, make_window, noise_of, with_noise
 
 from mjx_hkl.algorithms import hierarchy, learner
 from mjx_hkl.algorithms.svg import SVG
@@ -42,25 +42,32 @@ ALGORITHM_1 = dataclasses.replace(ALGORITHM, returns="n_step", action_samples=2)
 
 
 @pytest.mark.parametrize(
-    ("kind", "algorithm"),
-    [*((kind, ALGORITHM) for kind in AGENTS), ("separate, period 2", ALGORITHM_1), ("svg0", ALGORITHM_1)],
+    ("kind", "algorithm", "keeps_noise"),
+    [
+        *((kind, ALGORITHM, False) for kind in AGENTS),
+        *((kind, ALGORITHM, True) for kind in ("isotropic", "ar_learned", "separate, period 2", "svg0")),
+        ("separate, period 2", ALGORITHM_1, False),
+        ("svg0", ALGORITHM_1, False),
+    ],
 )
-def test_one_update_is_that_of_the_paper(kind, algorithm):
+def test_one_update_is_that_of_the_paper(kind, algorithm, keeps_noise):
     """Losses, gradients and the first step of Adam, against Algorithms 2 and 1 in loops."""
     steps, batch = 3, 3
     agent = make_agent(**AGENTS[kind])
     latent_size, period = agent.policy.latent_size, agent.policy.latent_period
     target = hierarchy.Target(make_agent(**AGENTS[kind], seed=1))
     window = make_window(5, steps=steps, batch=batch, latent_size=latent_size, period=period)
+    if keeps_noise:
+        window = with_noise(window, agent.policy)
     key = jax.random.key(3)
 
     latent_key, action_key = jax.random.split(key)
-    noise_key, start_key = jax.random.split(latent_key)
+    noise, starts = noise_of(window, latent_size, latent_key)
     slow = SlowReference(
         target,
         window,
-        noise=jax.random.normal(noise_key, (steps + 2, batch, latent_size)),
-        starts=jax.random.normal(start_key, (steps + 1, batch, latent_size)),
+        noise=noise,
+        starts=starts,
         action_noise=jax.random.normal(action_key, (algorithm.action_samples, steps + 2, batch, ACTIONS)),
         config=algorithm,
     )

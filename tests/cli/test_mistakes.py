@@ -57,6 +57,8 @@ def fails(capsys, *arguments):
             ["train", RECIPE, "--algorithm.unroll-length", "401"],
             "exceeds the environment's episode",
         ),
+        (["train", "grid-1-step", "--algorithm.symmetries"], "grid-1-step declares none; leave it false"),
+        (["train", RECIPE, "--environment", "ant-gap", "--algorithm.symmetries"], "ant-gap declares none"),
         (
             ["train", RECIPE, "--num-envs", "3"],
             "algorithm.replay_ratio 8 in 3 worlds makes no update of 64 windows after an unroll: lower"

@@ -54,7 +54,11 @@ def refusal(folder, *parts, xml=None, engine="auto"):
 
 
 def task_file(
-    folder, observe="{'beacon': jnp.zeros(2)}", reward="Outcome(jnp.zeros(()), jnp.zeros(()))", start=""
+    folder,
+    observe="{'beacon': jnp.zeros(2)}",
+    reward="Outcome(jnp.zeros(()), jnp.zeros(()))",
+    start="",
+    symmetry="observation",
 ):
     Path(folder, "task.py").write_text(
         "import dataclasses\nimport jax.numpy as jnp\nfrom mjx_hkl.environments.tasks import Outcome, Start\n"
@@ -62,6 +66,7 @@ def task_file(
         f"    def reset(self, key, stage):\n        return {start or 'Start((), jnp.zeros(2))'}\n"
         f"    def observe(self, state, scene):\n        return {observe}\n"
         f"    def reward(self, state, scene):\n        return {reward}\n"
+        f"    def symmetry(self, key, observation):\n        return {symmetry}\n"
     )
     return '[task]\nkind = "task.py:Mine"'
 
@@ -83,6 +88,8 @@ def task_file(
         ({"reward": "Outcome(jnp.zeros(()), jnp.zeros(2))"}, "gives a success of shape (2,), not ()"),
         ({"reward": "Outcome(jnp.zeros(()), jnp.zeros(()), jnp.zeros(3))"}, "reward gives a state"),
         ({"reward": "jnp.zeros(())"}, "reward must give an Outcome"),
+        ({"symmetry": "{'beacon': observation['beacon']}"}, "gives {'beacon': '2'}: it must keep all"),
+        ({"symmetry": "{k: x[:1] for k, x in observation.items()}"}, "also with axes before them"),
     ],
 )
 def test_a_task_that_does_not_fit(tmp_path, wrong, expected):

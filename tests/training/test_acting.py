@@ -1,10 +1,14 @@
 from itertools import pairwise
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from scipy import stats
 
+from mjx_hkl.algorithms.hierarchy import policy_actions, redraw_latents
+from mjx_hkl.algorithms.window import time_major
+from mjx_hkl.config import from_table
 from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import Information, ModelConfig, PolicyConfig
@@ -101,3 +105,67 @@ def test_a_latent_is_kept_for_its_period_and_drawn_anew_in_a_new_episode(ball):
         changed = (after.carry.latent != actor.carry.latent).any(-1)
         np.testing.assert_array_equal(changed, step % 4 == 0)
         actor = after
+
+
+GRU = f"{Path(__file__).parents[2] / 'docs' / 'example' / 'gru_prior.py'}:GRU"
+KEPT = [("isotropic", {}), ("isotropic", {"latent_period": 3}), ("ar1", {}), ("ar_learned", {}), (GRU, {})]
+
+
+@pytest.mark.parametrize(("prior", "high_level"), [*KEPT, ("isotropic", "none")])
+def test_from_kept_noise_an_unchanged_policy_draws_the_latents_it_acted_with(ball, prior, high_level):
+    """So every ratio of policy to behaviour is 1, also where an episode begins inside the window."""
+    environment = VectorEnvironment(ball, ENVS, EPISODE)
+    agent = agent_with(ball, prior, high_level)
+    unroll = jax.jit(
+        lambda actor, key: acting.unroll(environment, agent, actor, key, LENGTH, keeps_noise=True)
+    )
+    actor = acting.init(environment, agent, jax.random.key(1))
+    begins = False
+    for i in range(3):
+        actor, window, _ = unroll(actor, jax.random.key(2 + i))
+        begins |= (window.is_last[:, :-1] > 0).any()
+        window = time_major(window)
+        log_prob, latent = recomputed(agent, window)
+        np.testing.assert_allclose(log_prob, window.behaviour_log_prob, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(latent, actor.carry.latent, rtol=1e-5, atol=1e-5)
+    assert begins
+
+
+def agent_with(ball, prior, high_level):
+    """An agent with ordinary heads, so that actions depend on latents."""
+    everything = tuple(ball.observation_specs)
+    flat = high_level == "none"
+    low_level = everything if flat else ball.low_level_information
+    table = {
+        "information": {
+            "high_level": everything,
+            "low_level": low_level,
+            "critic": everything,
+            "default": low_level,
+        },
+        "policy": {"high_level": high_level, "actions": "gaussian"},
+        "default_policy": {
+            "high_level": "none" if flat else {"kind": prior},
+            "low_level": {"kind": "none" if flat else "shared"},
+        },
+    }
+    agent = Agent(
+        ball.observation_specs,
+        ball.action_size,
+        from_table(ModelConfig, table, "an agent"),
+        jax.random.key(0),
+    )
+    return jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), agent)
+
+
+@jax.jit
+def recomputed(agent, window):
+    """Log π of the stored actions at the latents the learner takes, and the last of the stored steps'."""
+    latents = redraw_latents(agent, window.observation, window, jax.random.key(9))
+    action = policy_actions(agent, window.observation, window, latents)
+    return jax.tree.map(lambda x: x[:LENGTH], action).log_prob(window.action), latents.latent[LENGTH - 1]
+
+
+def test_windows_keep_no_noise_unless_they_are_asked_to(windows):
+    _, _, pairs = windows
+    assert not jax.tree.leaves(pairs[0][2].noise)

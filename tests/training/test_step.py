@@ -1,15 +1,20 @@
 import dataclasses
 import logging
+from itertools import permutations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_hkl.algorithms.hierarchy import policy_actions, redraw_latents
+from mjx_hkl.algorithms.window import time_major
 from mjx_hkl.experiments.build import make_loop, make_train_step, resolve
 from mjx_hkl.experiments.recipe import load_recipe
 from mjx_hkl.experiments.training_run import agent_of_seed
 from mjx_hkl.models.priors import AR1, ARLearned
 from mjx_hkl.training import checkpoint, devices
+from mjx_hkl.training.step import through_symmetries
 
 
 def leaves_equal(a, b):
@@ -146,6 +151,57 @@ def test_the_flat_baseline_trains_on_one_world_and_survives_a_checkpoint(flat_re
     assert np.isfinite(rows[0]["critic_loss"])
     checkpoint.save(tmp_path, state, 160, {})  # its latent is an empty array
     leaves_equal(checkpoint.restore(tmp_path, loop.abstract), state)
+
+
+def test_each_window_is_seen_through_a_symmetry_of_its_own_for_all_its_observations(tiny_recipe):
+    """Targets and instruction of a window in one of six orders, against all six written out."""
+    step = make_train_step(tiny_recipe)
+    windows = jax.jit(lambda key: step.step(step.init(key))[0].replay)(jax.random.key(0))
+    windows = jax.tree.map(lambda x: jnp.concatenate([x[:, 0]] * 8), windows)
+    seen = jax.jit(lambda key: through_symmetries(step.environment.env, windows, key))(jax.random.key(1))
+    before, after = windows.observation, seen.observation
+    chosen = []
+    for i in range(len(windows.reward)):
+        same = [
+            (before["targets"][i].reshape(-1, 3, 2)[:, order].reshape(-1, 6) == after["targets"][i]).all()
+            and (before["instruction"][i][:, order] == after["instruction"][i]).all()
+            for order in map(np.array, permutations(range(3)))
+        ]
+        assert sum(same) == 1
+        chosen.append(same.index(True))
+    assert len(set(chosen)) > 2
+    np.testing.assert_array_equal(before["proprioception"], after["proprioception"])
+    leaves_equal(windows.replace(observation=()), seen.replace(observation=()))
+
+
+def test_kept_noise_and_symmetries_train(tiny_recipe):
+    algorithm = dataclasses.replace(tiny_recipe.algorithm, latents="stored_noise", symmetries=True)
+    loop = make_loop(dataclasses.replace(tiny_recipe, algorithm=algorithm))
+    *_, (state, rows) = loop.intervals(loop.init())
+    assert np.isfinite(rows[0]["critic_loss"])
+    assert state.replay.noise.latent.shape == (1, 4, 10, 5, 2)  # seeds, worlds, slots, steps, latent
+
+
+def test_from_kept_noise_ratios_of_choices_are_one_before_anything_is_learned():
+    """V-trace's, on a grid, where episodes end inside windows."""
+    recipe = resolve(load_recipe("grid-1-step"))
+    algorithm = dataclasses.replace(recipe.algorithm, latents="stored_noise")
+    step = make_train_step(dataclasses.replace(recipe, algorithm=algorithm))
+
+    def log_probs(key):
+        state = step.init(key)
+        agent = state.learner.agent
+        _, windows, _ = step.act(agent, state.actor, key)
+        window = time_major(windows)
+        latents = redraw_latents(agent, window.observation, window, key)
+        action = policy_actions(agent, window.observation, window, latents)
+        steps = len(window.reward)
+        found = jax.tree.map(lambda x: x[:steps], action).log_prob(window.action)
+        return found, window.behaviour_log_prob, window.is_last
+
+    found, expected, is_last = jax.jit(log_probs)(jax.random.key(0))
+    assert is_last[:-1].any()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.gpu

@@ -3,11 +3,15 @@
 A task is a frozen dataclass: its fields are its table in an environment file, its methods are `Task`'s.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from mjx_hkl.environments.scene import Scene, Stage
+
+Groups = Mapping[str, Shaped[Array, "..."]]
+"""Observation groups by name."""
 
 
 class Start(NamedTuple):
@@ -45,7 +49,9 @@ class Outcome(NamedTuple):
 class Task(Protocol):
     """What is asked of a body.
 
-    A task with targets may have a fourth method, `marks(state, scene) -> Marks`, for pictures.
+    A task may have more methods:
+    - `marks(state, scene) -> Marks`, for pictures of targets;
+    - `symmetry(key, observation) -> observation`, for learning: see `Symmetry` in `environments/world.py`.
     """
 
     def reset(self, key: PRNGKeyArray, stage: Stage) -> Start:

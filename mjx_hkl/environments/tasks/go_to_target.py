@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mjx_hkl.environments.numbers import Amount, Distance, Metres, Things
 from mjx_hkl.environments.placement import place_apart
 from mjx_hkl.environments.scene import Marks, Scene, Stage
-from mjx_hkl.environments.tasks.base import Outcome, Start
+from mjx_hkl.environments.tasks.base import Groups, Outcome, Start
 from mjx_hkl.environments.tasks.targets import (
     Targets,
     half_width,
@@ -16,6 +16,7 @@ from mjx_hkl.environments.tasks.targets import (
     mark_targets,
     observe_targets,
     refuse_solved_starts,
+    reorder_targets,
 )
 
 
@@ -53,6 +54,10 @@ class GoToTarget:
         """The reward is given once, on arrival."""
         success = is_near(scene.frame.position, state.positions[state.selected], self.radius)
         return Outcome(self.reward_at_target * success, success)
+
+    def symmetry(self, key: PRNGKeyArray, observation: Groups) -> Groups:
+        """The targets in another order, and the instruction with them."""
+        return reorder_targets(key, observation, self.num_targets)
 
     def marks(self, state: Targets, scene: Scene) -> Marks:
         """The targets."""

@@ -13,7 +13,7 @@ from mjx_hkl.environments.boxes import BoxesConfig
 from mjx_hkl.environments.numbers import Amount, Distance, Metres, Things
 from mjx_hkl.environments.placement import place_apart
 from mjx_hkl.environments.scene import Marks, Scene, Stage
-from mjx_hkl.environments.tasks.base import Outcome, Start
+from mjx_hkl.environments.tasks.base import Groups, Outcome, Start
 from mjx_hkl.environments.tasks.targets import (
     Targets,
     half_width,
@@ -22,6 +22,8 @@ from mjx_hkl.environments.tasks.targets import (
     mark_targets,
     observe_targets,
     refuse_solved_starts,
+    reorder_targets,
+    reordered,
 )
 from mjx_hkl.errors import UserError
 
@@ -74,6 +76,12 @@ class Manipulation:
     def observe_boxes(self, scene: Scene) -> Float[Array, " n"]:
         """Egocentric coordinates of the corners of all boxes, in distance units."""
         return scene.frame.egocentric(scene.boxes.corners(self.num_corners)).ravel() / self.distance_unit
+
+    def reorder_boxes(self, key: PRNGKeyArray, observation: Groups) -> tuple[Groups, Int[Array, " boxes"]]:
+        """The observation with boxes, which are all alike, in a random order; and that order."""
+        size = 3 * self.num_corners
+        order = jax.random.permutation(key, observation["boxes"].shape[-1] // size)
+        return {**observation, "boxes": reordered(observation["boxes"], order, size)}, order
 
 
 def require_boxes(stage: Stage) -> BoxesConfig:
@@ -133,6 +141,14 @@ class MoveBox(Manipulation):
         success = is_near(scene.boxes.position[state.box], target, self.radius)
         return Outcome(self.reward_at_target * success, success)
 
+    def symmetry(self, key: PRNGKeyArray, observation: Groups) -> Groups:
+        """Targets and boxes in other orders, and the instruction with them."""
+        target_key, box_key = jax.random.split(key)
+        seen, order = self.reorder_boxes(box_key, reorder_targets(target_key, observation, self.num_targets))
+        if len(order) == 1:  # an instruction does not name it
+            return seen
+        return {**seen, "instruction": reordered(seen["instruction"], order, first=self.num_targets)}
+
     def marks(self, state: MoveBoxState, scene: Scene) -> Marks:
         """The targets, and which box is asked for."""
         return _joined(mark_targets(state.targets, self.radius), mark_box(scene, state.box))
@@ -154,6 +170,10 @@ class GatherBoxes(Manipulation):
     def observe(self, state: tuple[()], scene: Scene) -> dict[str, Float[Array, " n"]]:
         """`boxes`: egocentric."""
         return {"boxes": self.observe_boxes(scene)}
+
+    def symmetry(self, key: PRNGKeyArray, observation: Groups) -> Groups:
+        """The boxes in another order."""
+        return self.reorder_boxes(key, observation)[0]
 
     def reward(self, state: tuple[()], scene: Scene) -> Outcome:
         """Given once, when the boxes touch; a touch within the control step counts, they may bounce."""
@@ -216,6 +236,10 @@ class Combined(Manipulation):
             "boxes": self.observe_boxes(scene),
             "instruction": jnp.concatenate([jax.nn.one_hot(state.targets.selected, 2), jnp.stack(instance)]),
         }
+
+    def symmetry(self, key: PRNGKeyArray, observation: Groups) -> Groups:
+        """The two targets in another order, and the instruction with them."""
+        return reorder_targets(key, observation, 2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,10 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from mjx_hkl.environments.scene import Marks, Scene, Stage
+from mjx_hkl.environments.tasks.base import Groups
 
 
 @flax.struct.dataclass
@@ -19,6 +20,34 @@ class Targets:
 def observe_targets(targets: Targets, scene: Scene, unit: float) -> Float[Array, " n"]:
     """Egocentric ground coordinates of all targets, in units of that many metres."""
     return scene.frame.egocentric(targets.positions).ravel() / unit
+
+
+def reorder_targets(key: PRNGKeyArray, observation: Groups, count: int) -> Groups:
+    """The targets in a random order, and with them the one-hot that the instruction begins with."""
+    order = jax.random.permutation(key, count)
+    targets, instruction = observation["targets"], observation["instruction"]
+    return {
+        **observation,
+        "targets": reordered(targets, order, targets.shape[-1] // count),
+        "instruction": reordered(instruction, order),
+    }
+
+
+def reordered(
+    group: Shaped[Array, "*batch n"], order: Int[Array, " count"], size: int = 1, first: int = 0
+) -> Shaped[Array, "*batch n"]:
+    """A group with some of its things in another order, and all other numbers where they are.
+
+    Args:
+      group: an observation group.
+      order: of the things: which one comes first, second, and so on.
+      size: numbers of each thing.
+      first: where the first thing's begin.
+    """
+    things = first + (order[:, None] * size + jnp.arange(size)).ravel()
+    last = first + things.size
+    index = jnp.arange(group.shape[-1])
+    return group[..., jnp.concatenate([index[:first], things, index[last:]])]
 
 
 def mark_targets(targets: Targets, radius: float) -> Marks:
