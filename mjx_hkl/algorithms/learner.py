@@ -104,8 +104,8 @@ def observe(learner: Learner, observation: Observation, frozen: tuple[str, ...] 
     """The learner whose agent has seen fresh observations; targets and averages get the same statistics.
 
     Args:
-      learner: with the agent.
-      observation: of all worlds, with any batch axes in front.
+      learner: donated.
+      observation: groups of all worlds, with any batch axes in front.
       frozen: modules that stay as they are, like "policy.high_level".
     """
     agent = learner.agent.observed(observation, frozen)
@@ -153,11 +153,11 @@ def update(
         agent = with_learned(learner.agent, agent)
         agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
         rate = jnp.where(count % algorithm.target_update_period == 0, algorithm.target_update_rate, 0.0)
-        target = map_learned(lambda new, old: rate * new + (1.0 - rate) * old, Target(agent), learner.target)
+        target = map_learned(lambda old, new: rate * new + (1.0 - rate) * old, learner.target, Target(agent))
         # All updates weigh alike until there are so many; and what is frozen stays to the last bit.
         share = 1.0 / jnp.clip(count, 1, max(1, algorithm.policy_average_updates))
         average = {
-            name: map_learned(lambda new, old: old + share * (new - old), getattr(agent, name), old)
+            name: map_learned(lambda old, new: old + share * (new - old), old, getattr(agent, name))
             for name, old in learner.average.items()
         }
     own = {name: parts[name] for name in learner.own}

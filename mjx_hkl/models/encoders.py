@@ -1,6 +1,7 @@
 """Encoders of single observation groups, and how a module joins all that it sees."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -105,9 +106,9 @@ class NormalizedEncoder(Module):
     def observed(self, x: Float[Array, "*batch n"]) -> "NormalizedEncoder":
         """See `Module.observed`: the statistics of two sets joined (Chan, Golub and LeVeque 1979)."""
         batch = tuple(range(x.ndim - 1))
-        mean, variance = x.mean(batch), x.var(batch)
-        count = self.count[...] + x.size // self.size
-        share = (x.size // self.size) / count
+        mean, variance, fresh_count = x.mean(batch), x.var(batch), math.prod(x.shape[:-1])
+        count = self.count[...] + fresh_count
+        share = fresh_count / count
         away = mean - self.mean[...]
         after = jax.tree.map(lambda x: x, self)
         after.count[...] = count
