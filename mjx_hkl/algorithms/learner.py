@@ -17,6 +17,8 @@ from mjx_hkl.algorithms.hierarchy import Target
 from mjx_hkl.algorithms.window import Window
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.models.agent import Agent, module_at, with_modules
+from mjx_hkl.models.modules import Observation
+from mjx_hkl.models.statistics import learned, map_learned, with_learned
 
 _PARTS = ("policy", "default_policy", "critic", "encoders")  # of an agent, with an optimizer each
 
@@ -84,7 +86,7 @@ def init(agent: Agent, algorithm: Algorithm, total_updates: int, key: PRNGKeyArr
         raise UserError(
             f"[algorithm] parameters() of {type(algorithm).__name__} names {taken[0]!r}, which is the agent's"
         )
-    parts = _parts(agent, own)
+    parts = _parts(learned(agent), own)
     state = {name: tx.init(parts[name]) for name, tx in optimizers(algorithm, parts, total_updates).items()}
     averaged = ("policy", "default_policy", "encoders") if algorithm.policy_average_updates else ()
     average = {name: _copy(getattr(agent, name)) for name in averaged}
@@ -96,6 +98,20 @@ def with_parameters(learner: Learner, modules: Mapping[str, Any]) -> Learner:
     agent = with_modules(learner.agent, modules)
     average = {name: _copy(getattr(agent, name)) for name in learner.average}
     return learner.replace(agent=agent, target=_copy(Target(agent)), average=average)
+
+
+def observe(learner: Learner, observation: Observation, frozen: tuple[str, ...] = ()) -> Learner:
+    """The learner whose agent has seen fresh observations; targets and averages get the same statistics.
+
+    Args:
+      learner: donated.
+      observation: groups of all worlds, with any batch axes in front.
+      frozen: modules that stay as they are, like "policy.high_level".
+    """
+    agent = learner.agent.observed(observation, frozen)
+    target = with_learned(Target(agent), learner.target)
+    average = {name: with_learned(getattr(agent, name), old) for name, old in learner.average.items()}
+    return learner.replace(agent=agent, target=target, average=average)
 
 
 def update(
@@ -120,26 +136,28 @@ def update(
     """
 
     def loss(agent: Agent, own: dict[str, Any]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        return algorithm.loss(agent, learner.target, window, key, own)
+        return algorithm.loss(with_learned(learner.agent, agent), learner.target, window, key, own)
 
-    gradients, metrics = jax.grad(loss, argnums=(0, 1), has_aux=True)(learner.agent, learner.own)
+    parameters = learned(learner.agent)
+    gradients, metrics = jax.grad(loss, argnums=(0, 1), has_aux=True)(parameters, learner.own)
     with jax.named_scope("optimizer"):
         nothing = {name: jax.tree.map(jnp.zeros_like, module_at(gradients[0], name)) for name in frozen}
         gradients = _parts(with_modules(gradients[0], nothing), gradients[1])
-        parts, optimizer_state = _parts(learner.agent, learner.own), {}
+        parts, optimizer_state = _parts(parameters, learner.own), {}
         for name, optimizer in optimizers(algorithm, parts, total_updates).items():
             state = learner.optimizer_state[name]
             change, optimizer_state[name] = optimizer.update(gradients[name], state, parts[name])
             parts[name] = optax.apply_updates(parts[name], change)
             metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradients[name])
-        agent = with_modules(learner.agent, {name: parts[name] for name in _PARTS if name in parts})
+        agent = with_modules(parameters, {name: parts[name] for name in _PARTS if name in parts})
+        agent = with_learned(learner.agent, agent)
         agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
         rate = jnp.where(count % algorithm.target_update_period == 0, algorithm.target_update_rate, 0.0)
-        target = jax.tree.map(lambda new, old: rate * new + (1.0 - rate) * old, Target(agent), learner.target)
+        target = map_learned(lambda old, new: rate * new + (1.0 - rate) * old, learner.target, Target(agent))
         # All updates weigh alike until there are so many; and what is frozen stays to the last bit.
         share = 1.0 / jnp.clip(count, 1, max(1, algorithm.policy_average_updates))
         average = {
-            name: jax.tree.map(lambda new, old: old + share * (new - old), getattr(agent, name), old)
+            name: map_learned(lambda old, new: old + share * (new - old), old, getattr(agent, name))
             for name, old in learner.average.items()
         }
     own = {name: parts[name] for name in learner.own}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mjx_hkl import resources
@@ -10,7 +10,9 @@ from mjx_hkl.algorithms.table import ALGORITHMS
 from mjx_hkl.environments import VectorEnvironment, World, make_world
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
-from mjx_hkl.models.config import Information
+from mjx_hkl.models.config import Encoders, Information
+from mjx_hkl.models.encoders import EVERY_VECTOR
+from mjx_hkl.specs import ArraySpec
 from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop, Schedule
 from mjx_hkl.training.step import TrainStep
@@ -44,7 +46,11 @@ def resolve(recipe: Recipe, world: World | None = None) -> Recipe:
     if recipe.num_devices is None:
         recipe = dataclasses.replace(recipe, num_devices=devices.default_num_devices())
     seen = recipe.information
-    if all(dataclasses.astuple(seen)) and recipe.policy.actions != "auto":
+    if (
+        all(dataclasses.astuple(seen))
+        and recipe.policy.actions != "auto"
+        and EVERY_VECTOR not in recipe.encoders
+    ):
         return recipe
     world = world or world_of(recipe)
     policy = recipe.policy
@@ -61,7 +67,17 @@ def resolve(recipe: Recipe, world: World | None = None) -> Recipe:
         critic=seen.critic or everything,
         default=seen.default or (taskless if is_flat else low_level),
     )
-    return dataclasses.replace(recipe, information=information, policy=policy)
+    encoders = _by_group(recipe.encoders, world.observation_specs)
+    return dataclasses.replace(recipe, information=information, policy=policy, encoders=encoders)
+
+
+def _by_group(encoders: Encoders, specs: Mapping[str, ArraySpec]) -> Encoders:
+    """The encoders with an entry for each group that "all" stands for."""
+    named = {name: fields for name, fields in encoders.items() if name != EVERY_VECTOR}
+    if EVERY_VECTOR not in encoders:
+        return named
+    others = [name for name, spec in specs.items() if spec.is_vector and name not in named]
+    return {**named, **dict.fromkeys(others, encoders[EVERY_VECTOR])}
 
 
 def environment_name(given: str) -> str:

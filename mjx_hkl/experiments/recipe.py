@@ -106,7 +106,8 @@ class Recipe:
     default_policy: DefaultPolicyConfig = DefaultPolicyConfig()
     critic: Annotated[CriticFields, CRITICS] = MLPCriticFields()
     encoders: Encoders = dataclasses.field(default_factory=dict)
-    """By the observation group that is encoded, before a module joins all it sees."""
+    """By the observation group that is encoded, before a module joins all it sees; `all` is every group that
+    is a vector and has none of its own."""
     algorithm: Annotated[Algorithm, ALGORITHMS] = SVG()
     transfer: TransferConfig = TransferConfig()
     ladder: tuple[dict[str, Any], ...] = ()

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from mjx_hkl.algorithms import learner
 from mjx_hkl.config import difference
@@ -126,8 +127,17 @@ def _signature(known: KnownAgent, module: Module) -> dict[str, Any]:
         "unit of distance": _unit(world) if set(seen) - _WITHOUT_UNIT else "any",
         "latent size": known.agent.policy.latent_size,
         "shape": _shapes(module),
-        **{what: _plain(value) for what, value in module.fits().items()},
+        **_fits(module),
     }
+
+
+def _fits(module: Module) -> dict[str, Any]:
+    """What the module and the modules in it, such as encoders, ask for."""
+    found = {}
+    for path, part in nnx.iter_modules(module):
+        for what, value in part.fits().items() if isinstance(part, Module) else ():
+            found[" of ".join(map(str, (what, *path[-1:])))] = _plain(value)
+    return found
 
 
 def _shapes(module: Module) -> dict[str, list[int]]:
@@ -162,6 +172,6 @@ _HINTS = {
     "shared encoder": "give both recipes the same [encoders]",
     "unit of distance": "give both environments the same task.distance_unit, or leave this module out",
     "latent size": "give both recipes the same policy.high_level.latent_size",
-    "shape": "give both recipes the same layer sizes",
+    "shape": "give both recipes the same layer sizes and encoders",
     "range of scales": "give both recipes the same scale of the module",
 }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from mjx_hkl.errors import UserError
 from mjx_hkl.models.config import ModelConfig, PolicyConfig
-from mjx_hkl.models.encoders import encode
+from mjx_hkl.models.encoders import encode, observed
 from mjx_hkl.models.modules import Module, Observation, Place, restarted
 from mjx_hkl.models.steps import Carry, Latents, Noise, Step
 from mjx_hkl.specs import ArraySpec
@@ -161,10 +161,27 @@ class Agent(nnx.Module):
         step = Step(latents, prior, distribution, distribution.draw(noise.action))
         return carry.replace(memory=memory), step
 
+    def observed(self, observation: Observation, frozen: Collection[str] = ()) -> "Agent":
+        """The agent whose encoders have seen fresh observations, which those with statistics measure.
+
+        Args:
+          observation: groups by name, with any batch axes in front.
+          frozen: modules that stay as they are, by name.
+        """
+        own = {name: observed(module, observation) for name, module in self._own().items()}
+        shared = {
+            f"encoders.{name}": encoder.observed(observation[name]) for name, encoder in self.encoders.items()
+        }
+        seen = {name: module for name, module in (own | shared).items() if name not in frozen}
+        return with_modules(self, seen)
+
     def modules(self) -> dict[str, Module]:
         """All modules by name, as recipes and exports name them."""
         shared = {f"encoders.{name}": encoder for name, encoder in self.encoders.items()}
-        return {**self._acting(), "critic": self.critic, **shared}
+        return {**self._own(), **shared}
+
+    def _own(self) -> dict[str, Any]:
+        return {**self._acting(), "critic": self.critic}
 
     def _acting(self) -> dict[str, Any]:
         return {name: module_at(self, name) for name in (HIGH_LEVEL, LOW_LEVEL, PRIOR, DEFAULT_LOW_LEVEL)}

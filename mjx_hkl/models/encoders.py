@@ -1,18 +1,21 @@
 """Encoders of single observation groups, and how a module joins all that it sees."""
 
 import dataclasses
+import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
-from mjx_hkl.config import Sizes
+from mjx_hkl.config import PositiveFloat, Sizes
 from mjx_hkl.errors import UserError
 from mjx_hkl.kinds import Kinds
 from mjx_hkl.models.modules import LATENT, PREVIOUS_LATENT, Module, Observation, Place
 from mjx_hkl.models.networks import MLP
+from mjx_hkl.models.statistics import Statistic
 from mjx_hkl.specs import ArraySpec
 
 
@@ -44,7 +47,28 @@ class MLPEncoderFields(EncoderFields):
         return MLPEncoder(spec, self.sizes, rngs=rngs)
 
 
-ENCODERS = Kinds("[encoders]", {"mlp": MLPEncoderFields}, default="mlp", base=EncoderFields)
+@dataclasses.dataclass(frozen=True)
+class NormalizedFields(EncoderFields):
+    """The group less its mean, over its standard deviation, of all that the worlds have shown in training."""
+
+    bound: PositiveFloat = 10.0
+    """Normalized numbers are clipped to [-bound, bound]."""
+
+    def build(self, spec: ArraySpec, rngs: nnx.Rngs) -> Module:
+        """See `EncoderFields.build`."""
+        if not spec.is_vector:
+            raise UserError(f"[encoders]: normalized takes vectors of numbers, not {spec}")
+        return NormalizedEncoder(spec.size, self.bound)
+
+
+ENCODERS = Kinds(
+    "[encoders]",
+    {"mlp": MLPEncoderFields, "normalized": NormalizedFields},
+    default="mlp",
+    base=EncoderFields,
+)
+EVERY_VECTOR = "all"
+"""Stands in `[encoders]` for every group that is a vector and has no encoder named after it."""
 
 
 class MLPEncoder(Module):
@@ -62,6 +86,44 @@ class MLPEncoder(Module):
         batch = x.shape[: x.ndim - self.axes]
         x = x.reshape(*batch, -1)
         return self.mlp(x if self.unit == 1.0 else x.astype(jnp.float32) / self.unit)
+
+
+class NormalizedEncoder(Module):
+    """(x − mean) / standard deviation, by running statistics; before there are any it gives x."""
+
+    def __init__(self, size: int, bound: float):
+        self.size = size
+        self.bound = bound
+        self.count = Statistic(jnp.zeros(()))
+        self.mean = Statistic(jnp.zeros(size))
+        self.variance = Statistic(jnp.ones(size))
+
+    def __call__(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+        """The group, normalized."""
+        deviation = jnp.maximum(jnp.sqrt(self.variance[...]), _LEAST_DEVIATION)
+        return jnp.clip((x - self.mean[...]) / deviation, -self.bound, self.bound)
+
+    def observed(self, x: Float[Array, "*batch n"]) -> "NormalizedEncoder":
+        """See `Module.observed`: the statistics of two sets joined (Chan, Golub and LeVeque 1979)."""
+        batch = tuple(range(x.ndim - 1))
+        mean, variance, fresh_count = x.mean(batch), x.var(batch), math.prod(x.shape[:-1])
+        count = self.count[...] + fresh_count
+        share = fresh_count / count
+        away = mean - self.mean[...]
+        after = jax.tree.map(lambda x: x, self)
+        after.count[...] = count
+        after.mean[...] = self.mean[...] + share * away
+        # As a weighted mean it is exact where all is new, and never negative.
+        fresh = variance + (1.0 - share) * jnp.square(away)
+        after.variance[...] = (1.0 - share) * self.variance[...] + share * fresh
+        return after
+
+    def fits(self) -> dict[str, Any]:
+        """See `Module.fits`."""
+        return {"bound": self.bound}
+
+
+_LEAST_DEVIATION = 1e-4  # what never changes has the rounding of its mean
 
 
 class Inputs(nnx.Module):
@@ -101,6 +163,20 @@ class Inputs(nnx.Module):
             for name in self.groups
         ]
         return jnp.concatenate([*seen, *more], axis=-1)
+
+
+def observed(module: Any, observation: Observation) -> Any:
+    """The module whose own encoders have seen fresh observations; see `Module.observed`."""
+
+    def see(x: Any) -> Any:
+        if not isinstance(x, Inputs):
+            return x
+        after = jax.tree.map(lambda x: x, x)
+        for name, encoder in x.encoders.items():
+            after.encoders[name] = encoder.observed(observation[name])
+        return after
+
+    return jax.tree.map(see, module, is_leaf=lambda x: isinstance(x, Inputs))
 
 
 def latent_input(place: Place) -> tuple[str, int]:

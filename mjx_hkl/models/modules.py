@@ -71,6 +71,10 @@ class Module(nnx.Module):
         """The memory after a step, and what the module gives for its inputs."""
         return memory, self(*inputs)  # pyright: ignore[reportCallIssue]
 
+    def observed(self, x: Array) -> "Module":
+        """An encoder with what it measures of fresh observations of its group `[*batch, ...]`."""
+        return self
+
     def fits(self) -> dict[str, Any]:
         """What must be equal in another module to take the place of this one, beside shapes and inputs."""
         return {}

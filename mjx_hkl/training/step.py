@@ -78,7 +78,9 @@ class TrainStep:
         act_key, learn_key, key = jax.random.split(state.key, 3)
         actor, windows, episodes = self.act(state.learner.agent, state.actor, act_key)
         ring = replay.insert(state.replay, windows, state.iteration)
-        new_learner, losses, updates = self.learn(state.learner, ring, learn_key, state.iteration)
+        acted_on = jax.tree.map(lambda x: x[:, : self.algorithm.unroll_length], windows.observation)
+        informed = learner.observe(state.learner, acted_on, self.frozen)
+        new_learner, losses, updates = self.learn(informed, ring, learn_key, state.iteration)
         new_state = TrainState(new_learner, actor, ring, key, state.iteration + 1)
         return new_state, {"updates": updates, **episodes, **losses}
 

@@ -253,3 +253,39 @@ def test_on_an_accelerator_an_update_of_a_short_window_has_no_loop(kind, platfor
         fresh, make_window(period=agent.policy.latent_period), jax.random.key(1), 1, ALGORITHM, UPDATES
     )
     assert "stablehlo.while" not in program.lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_an_update_does_not_move_statistics():
+    """Neither gradients nor weight decay, nor a target's way to the agent's."""
+    algorithm = dataclasses.replace(
+        ALGORITHM, optimizer="adamw", policy_average_updates=3, target_update_period=1, target_update_rate=0.3
+    )
+    agent = make_agent(
+        low_level="separate",
+        encoders={"proprioception": "normalized", "targets": {"kind": "normalized", "shared": True}},
+    )
+    start = learner.init(agent, algorithm, UPDATES, jax.random.key(0))
+    window = make_window()
+    before = learner.observe(start, window.observation)
+    after, metrics = update(before, window, jax.random.key(1), jnp.int32(1), algorithm, UPDATES)
+
+    def measured(tree):
+        """Statistics by their names, of which each part of the learner has some."""
+        found = jax.tree_util.tree_leaves_with_path(tree)
+        return {
+            jax.tree_util.keystr(path): x for path, x in found if "encoders" in jax.tree_util.keystr(path)
+        }
+
+    assert not measured(after.optimizer_state)
+    assert "encoders_gradient_norm" not in metrics
+    for name in ("agent", "target", "average"):
+        old, new = (measured(getattr(state, name)) for state in (before, after))
+        assert len(old) == {"agent": 15, "target": 9, "average": 12}[name]
+        for path, x in new.items():
+            np.testing.assert_array_equal(x, old[path], err_msg=path)
+            expected = window.observation["targets" if "targets" in path else "proprioception"]
+            if "mean" in path:
+                start_mean = measured(getattr(start, name))[path]
+                assert (x != start_mean).any()
+                assert x.shape == expected.shape[-1:]
+    assert (jax.tree.leaves(after.agent.policy)[-1] != jax.tree.leaves(before.agent.policy)[-1]).any()

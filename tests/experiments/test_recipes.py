@@ -8,8 +8,15 @@ from mjx_hkl import resources
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments import build, card
 from mjx_hkl.experiments.build import make_environment, resolve
-from mjx_hkl.experiments.recipe import Recipe, load_recipe, load_variants, recipe_from_table, recipe_to_toml
-from mjx_hkl.models.encoders import MLPEncoderFields
+from mjx_hkl.experiments.recipe import (
+    Recipe,
+    change,
+    load_recipe,
+    load_variants,
+    recipe_from_table,
+    recipe_to_toml,
+)
+from mjx_hkl.models.encoders import MLPEncoderFields, NormalizedFields
 from mjx_hkl.models.priors import AR1
 
 RECIPES = [
@@ -102,6 +109,17 @@ def test_body_transfers_have_appendix_gs_numbers():
     assert figures["b"]["with_kl"].algorithm.kl_cost == 1e-5
     transferred = figures["d"]["with_kl"].algorithm
     assert (transferred.kl_cost, transferred.entropy_cost) == (1e-2, 1e-5)
+
+
+def test_all_is_every_vector_without_an_encoder_of_its_own():
+    recipe = change(
+        load_recipe("ball-go-to-target"), encoders={"all": "normalized", "targets": {"sizes": [5]}}
+    )
+    resolved = resolve(recipe)
+    normalized = dict.fromkeys(("proprioception", "instruction"), NormalizedFields())
+    assert resolved.encoders == {"targets": MLPEncoderFields(sizes=(5,)), **normalized}
+    assert resolve(resolved) == resolved
+    assert resolve(change(resolved, encoders={"all": "normalized"})).encoders == resolved.encoders
 
 
 def write(folder, name, text):

@@ -180,6 +180,36 @@ def test_a_module_moves_with_the_shared_encoder_that_it_sees_through(tiny_recipe
     assert json.loads(capsys.readouterr().out)["modules"]["encoders.targets"]["sees"] == ["targets"]
 
 
+def test_statistics_travel_with_a_module_and_stay_if_it_is_frozen(tiny_recipe, tmp_path, capsys):
+    """They are in its export; a module that is taken to learn on goes on counting."""
+    recipe = change(tiny_recipe, encoders={"all": "normalized"})
+    first = ["train", written(tmp_path, recipe), "--out", str(tmp_path / "first")]
+    assert run(first) == 0
+    took = [*first[:2], "--transfer.agent", str(tmp_path / "first"), "--transfer.frozen", HIGH]
+    took += ["--transfer.initial", "critic", "--seed", "9"]
+    assert run([*took, "--out", str(tmp_path / "second")]) == 0
+
+    def encoder(run, name):
+        return module_at(read_agent(tmp_path / run / "export").agent, name).inputs.encoders.proprioception
+
+    assert equal(
+        parameters(tmp_path / "first" / "export", HIGH), parameters(tmp_path / "second" / "export", HIGH)
+    )
+    steps = recipe.total_env_steps
+    counts = {
+        (run, name): float(encoder(run, name).count[...])
+        for run in ("first", "second")
+        for name in (HIGH, LOW, "critic")
+    }
+    assert counts[("first", HIGH)] == counts[("second", HIGH)] == steps
+    assert counts[("second", LOW)] == steps
+    assert counts[("second", "critic")] == 2 * steps
+    capsys.readouterr()
+    other = ["--encoders.targets", "normalized", "--encoders.targets.bound", "5"]
+    assert run([*took, *other, "--out", str(tmp_path / "third")]) == 2
+    assert "bound of targets is 10.0 there and 5.0 here" in capsys.readouterr().err
+
+
 def test_coordinates_in_another_unit_do_not_fit(recipe, pretrained, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("other.toml").write_text('extends = "ball-go-to-target"\n[task]\ndistance_unit = 1.0\n')

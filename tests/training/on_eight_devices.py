@@ -14,6 +14,7 @@ from mjx_hkl.experiments.training_run import agent_of_seed
 from mjx_hkl.experiments.transfer import transferred
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import module_at
+from mjx_hkl.models.encoders import NormalizedFields
 
 
 def small(name, **changes):
@@ -82,6 +83,7 @@ print(
             "seeds": compare(small("grid-1-step", num_seeds=8)),
             "transfer": transfer(small("grid-1-step")),
             "physics": compare(small("ball-go-to-target", engine="mjx")),
+            "normalized": compare(small("grid-1-step", encoders={"coordinates": NormalizedFields()})),
         }
     )
 )

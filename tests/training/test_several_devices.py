@@ -38,7 +38,9 @@ def compared():
     return on_eight_devices(str(Path(__file__).with_name("on_eight_devices.py")))
 
 
-@pytest.mark.parametrize(("what", "of_the_way"), [("worlds", 1e-3), ("seeds", 1e-3), ("physics", 5e-3)])
+@pytest.mark.parametrize(
+    ("what", "of_the_way"), [("worlds", 1e-3), ("seeds", 1e-3), ("physics", 5e-3), ("normalized", 1e-3)]
+)
 def test_eight_devices_compute_what_one_does(compared, what, of_the_way):
     """Up to the order of float additions, which a contact makes visible in the physics."""
     found = compared[what]
@@ -50,7 +52,7 @@ def test_eight_devices_compute_what_one_does(compared, what, of_the_way):
 
 
 def test_of_the_worlds_only_sums_travel(compared):
-    for what in ("worlds", "physics"):
+    for what in ("worlds", "physics", "normalized"):
         assert compared[what]["collectives"] == ["all-reduce"]
         assert compared[what]["replay"] == [None, "devices"]
         assert compared[what]["parameters"] == []

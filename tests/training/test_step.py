@@ -10,7 +10,7 @@ import pytest
 from mjx_hkl.algorithms.hierarchy import policy_actions, redraw_latents
 from mjx_hkl.algorithms.window import time_major
 from mjx_hkl.experiments.build import make_loop, make_train_step, resolve
-from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.experiments.recipe import change, load_recipe
 from mjx_hkl.experiments.training_run import agent_of_seed
 from mjx_hkl.models.priors import AR1, ARLearned
 from mjx_hkl.training import checkpoint, devices
@@ -202,6 +202,28 @@ def test_from_kept_noise_ratios_of_choices_are_one_before_anything_is_learned():
     found, expected, is_last = jax.jit(log_probs)(jax.random.key(0))
     assert is_last[:-1].any()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_are_those_of_all_observations_acted_on_also_before_the_first_update(tiny_recipe):
+    """Of each seed, against numpy's of a replay that holds all; targets and evaluation see by the same."""
+    recipe = change(
+        tiny_recipe, num_seeds=2, encoders={"all": "normalized"}, algorithm={"policy_average_updates": 5}
+    )
+    loop = make_loop(resolve(recipe))
+    for state, rows in loop.intervals(loop.init()):
+        steps = rows[0]["environment_steps"]
+        for seed in range(2):
+            shown = state.replay.observation["targets"][seed, :, : steps // 20, :5]
+            shown = np.asarray(shown, np.float64).reshape(steps, -1)
+            learner, agent = state.learner, agent_of_seed(state, seed)
+            for module in (learner.agent.critic, learner.target.critic, learner.average["policy"].high_level):
+                found = jax.tree.map(lambda x: x[seed], module).inputs.encoders.targets  # noqa: B023 - used at once
+                assert found.count[...] == steps
+                np.testing.assert_allclose(found.mean[...], shown.mean(0), rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(found.variance[...], shown.var(0), rtol=1e-3)
+            np.testing.assert_array_equal(
+                agent.policy.high_level.inputs.encoders.targets.mean[...], found.mean
+            )
 
 
 @pytest.mark.gpu
