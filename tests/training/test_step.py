@@ -211,7 +211,7 @@ def test_statistics_are_those_of_all_observations_acted_on_also_before_the_first
     )
     loop = make_loop(resolve(recipe))
     for state, rows in loop.intervals(loop.init()):
-        steps = rows[0]["environment_steps"]
+        steps = int(rows[0]["environment_steps"] or 0)
         for seed in range(2):
             shown = state.replay.observation["targets"][seed, :, : steps // 20, :5]
             shown = np.asarray(shown, np.float64).reshape(steps, -1)
