@@ -14,7 +14,10 @@ from mjx_hkl.environments import make_world
 from mjx_hkl.environments.grid import CellWorld
 from mjx_hkl.experiments.agent_format import module_parameters, read_agent
 
-SHORT = ("--num-envs", "4", "--total-env-steps", "160", "--log-interval", "80", "--evaluation-episodes", "4")
+SHORT = (
+    *("--num-envs", "4", "--total-env-steps", "160", "--log-interval", "80", "--evaluation-episodes", "4"),
+    *("--algorithm.batch-size", "4"),
+)
 HIGH_LEVEL = ("policy.high_level", "default_policy.high_level")
 
 

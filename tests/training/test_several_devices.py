@@ -16,7 +16,10 @@ from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.recipe import load_recipe
 
-SHORT = ("--num-envs", "8", "--log-interval", "320", "--evaluation-episodes", "8")
+SHORT = (
+    *("--num-envs", "8", "--log-interval", "320", "--evaluation-episodes", "8"),
+    *("--algorithm.batch-size", "8"),
+)
 
 
 def environment(**more):
