@@ -128,6 +128,8 @@ class Recipe:
     @property
     def stages(self) -> list["Recipe"]:
         """The recipes of the ladder's stages."""
+        if not self.ladder:
+            return []
         fields = {field.name for field in dataclasses.fields(Recipe)} - {"ladder"}
         table = {name: value for name, value in to_table(self).items() if name in fields}
         found = []
