@@ -4,11 +4,54 @@ An insert writes one window of every world, whatever the capacity. Several devic
 each, and a batch takes as many windows from every part, so that none travels.
 """
 
+import math
+from collections import Counter
+from typing import Any, NamedTuple
+
+import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray, Shaped
 
 from mjx_hkl.algorithms.window import Window
+
+
+class Layout(NamedTuple):
+    """How a window lies in its rows: its arrays in order, those of one dtype one after the other."""
+
+    tree: Any  # the window's `PyTreeDef`
+    arrays: tuple[tuple[str, tuple[int, ...]], ...]  # dtype and shape of each
+
+
+@flax.struct.dataclass
+class Ring:
+    """Windows of every world, each packed into one row of numbers for each dtype.
+
+    A window is a dozen arrays with last axes of 3 or 8: a TPU pads each to 128, in memory that a train step
+    needs again for a copy, and a GPU writes and reads each by a kernel of its own.
+
+    Attributes:
+      rows: by dtype. Several seeds have an axis before the worlds'.
+      layout: what is where in a row.
+    """
+
+    rows: dict[str, Shaped[Array, "*seeds envs slots numbers"]]
+    layout: Layout = flax.struct.field(pytree_node=False)
+
+    @property
+    def num_envs(self) -> int:
+        """Worlds."""
+        return next(iter(self.rows.values())).shape[-3]
+
+    @property
+    def num_slots(self) -> int:
+        """Windows of each world."""
+        return next(iter(self.rows.values())).shape[-2]
+
+    @property
+    def windows(self) -> Window:
+        """All windows, unpacked; axes of worlds and slots first."""
+        return _unpacked(self.rows, self.layout)
 
 
 def num_slots(capacity: int, num_envs: int, unroll_length: int) -> int:
@@ -16,13 +59,17 @@ def num_slots(capacity: int, num_envs: int, unroll_length: int) -> int:
     return max(1, -(-capacity // (num_envs * unroll_length)))
 
 
-def empty(windows: Window, slots: int) -> Window:
-    """An empty ring: `slots` windows for each world, of the shapes of `windows`. Axes: worlds, then slots."""
-    return jax.tree.map(lambda x: jnp.zeros((x.shape[0], slots, *x.shape[1:]), x.dtype), windows)
+def empty(windows: Window, slots: int) -> Ring:
+    """An empty ring: `slots` windows for each world, of the shapes of `windows`, batch first."""
+    leaves, tree = jax.tree.flatten(windows)
+    rows = jax.tree.map(
+        lambda x: jnp.zeros((x.shape[0], slots, x.shape[1]), x.dtype), jax.eval_shape(_packed, windows)
+    )
+    return Ring(rows, Layout(tree, tuple((x.dtype.name, x.shape[1:]) for x in leaves)))
 
 
 @jax.named_scope("replay")
-def insert(ring: Window, windows: Window, count: Int[Array, ""]) -> Window:
+def insert(ring: Ring, windows: Window, count: Int[Array, ""]) -> Ring:
     """Writes a window of each world over its oldest.
 
     Args:
@@ -30,14 +77,17 @@ def insert(ring: Window, windows: Window, count: Int[Array, ""]) -> Window:
       windows: of all worlds, batch first.
       count: inserts made before this one.
     """
-    slot = count % ring.reward.shape[1]
-    return jax.tree.map(
-        lambda whole, part: jax.lax.dynamic_update_index_in_dim(whole, part, slot, 1), ring, windows
+    slot = count % ring.num_slots
+    rows = jax.tree.map(
+        lambda whole, part: jax.lax.dynamic_update_index_in_dim(whole, part, slot, 1),
+        ring.rows,
+        _packed(windows),
     )
+    return ring.replace(rows=rows)
 
 
 @jax.named_scope("replay")
-def sample(ring: Window, key: PRNGKeyArray, batch_size: int, filled: Int[Array, ""]) -> Window:
+def sample(ring: Ring, key: PRNGKeyArray, batch_size: int, filled: Int[Array, ""]) -> Window:
     """`batch_size` windows, batch first. Replay is cut into as many parts, and each part gives one at random.
 
     Every window is as likely as any other, and a batch as large as replay is each window once.
@@ -48,16 +98,17 @@ def sample(ring: Window, key: PRNGKeyArray, batch_size: int, filled: Int[Array, 
       batch_size: B.
       filled: slots that have been written.
     """
-    num_envs = ring.reward.shape[0]
+    num_envs = ring.num_envs
     if num_envs % batch_size == 0:  # a part is some worlds, and stays on their device
         world_key, slot_key = jax.random.split(key)
         worlds = num_envs // batch_size
         world = jax.random.randint(world_key, (batch_size,), 0, worlds)
         slot = jax.random.randint(slot_key, (batch_size,), 0, filled)
-        parts = jax.tree.map(lambda x: x.reshape(batch_size, worlds, *x.shape[1:]), ring)
-        return jax.vmap(lambda part, world, slot: jax.tree.map(lambda x: x[world, slot], part))(
+        parts = jax.tree.map(lambda x: x.reshape(batch_size, worlds, *x.shape[1:]), ring.rows)
+        rows = jax.vmap(lambda part, world, slot: jax.tree.map(lambda x: x[world, slot], part))(
             parts, world, slot
         )
+        return _unpacked(rows, ring.layout)
     turn_key, part_key = jax.random.split(key)
     total = num_envs * filled
     edge = jnp.arange(batch_size + 1)
@@ -65,4 +116,24 @@ def sample(ring: Window, key: PRNGKeyArray, batch_size: int, filled: Int[Array, 
     index = jax.random.randint(part_key, (batch_size,), edge[:-1], jnp.maximum(edge[1:], edge[:-1] + 1))
     # Parts cannot all be equally large: that they begin anywhere makes up for it.
     index = (index + jax.random.randint(turn_key, (), 0, total)) % total
-    return jax.tree.map(lambda x: x[index // filled, index % filled], ring)
+    rows = jax.tree.map(lambda x: x[index // filled, index % filled], ring.rows)
+    return _unpacked(rows, ring.layout)
+
+
+def _packed(windows: Window) -> dict[str, Array]:
+    """A row of each window for each dtype."""
+    parts: dict[str, list[Array]] = {}
+    for x in jax.tree.leaves(windows):
+        parts.setdefault(x.dtype.name, []).append(x.reshape(x.shape[0], math.prod(x.shape[1:])))
+    return {dtype: jnp.concatenate(columns, axis=1) for dtype, columns in parts.items()}
+
+
+def _unpacked(rows: dict[str, Array], layout: Layout) -> Window:
+    """The windows of rows with any axes before their numbers."""
+    begin: Counter[str] = Counter()
+    arrays = []
+    for dtype, shape in layout.arrays:
+        row, end = rows[dtype], begin[dtype] + math.prod(shape)
+        arrays.append(row[..., begin[dtype] : end].reshape(*row.shape[:-1], *shape))
+        begin[dtype] = end
+    return jax.tree.unflatten(layout.tree, arrays)

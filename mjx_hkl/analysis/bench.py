@@ -186,7 +186,8 @@ class _Training:
 def _insert_seconds(step: TrainStep, capacity: int) -> dict[str, Any]:
     """Seconds of one replay insert at the recipe's capacity and at ten times it, where that fits."""
     abstract = jax.eval_shape(step.init, jax.random.key(0))
-    windows = jax.tree.map(lambda x: jnp.ones((x.shape[0], *x.shape[2:]), x.dtype), abstract.replay)
+    of_all_slots = jax.eval_shape(lambda ring: ring.windows, abstract.replay)
+    windows = jax.tree.map(lambda x: jnp.ones((x.shape[0], *x.shape[2:]), x.dtype), of_all_slots)
     insert = jax.jit(replay.insert, donate_argnums=0)
     seconds: dict[str, Any] = {"insert_seconds": None, "insert_seconds_at_10x_capacity": None}
     for name, times in zip(seconds, (1, _LARGER), strict=True):

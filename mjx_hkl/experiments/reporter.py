@@ -48,7 +48,7 @@ def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
     """
     state, step = loop.abstract, loop.schedule.train_step
     replay, whole = devices.tree_bytes(state.replay), devices.tree_bytes(state)
-    transitions = state.replay.reward.size // recipe.num_seeds
+    transitions = state.replay.num_envs * state.replay.num_slots * step.algorithm.unroll_length
     num_devices = recipe.num_devices or 1
     devices.require_fits(
         whole // num_devices,

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from mjx_hkl.algorithms import learner, replay
 from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.learner import Learner
+from mjx_hkl.algorithms.replay import Ring
 from mjx_hkl.algorithms.window import Window, time_major
 from mjx_hkl.environments import VectorEnvironment, World
 from mjx_hkl.models.agent import Agent
@@ -35,7 +36,7 @@ class TrainState:
 
     learner: Learner
     actor: Actor
-    replay: Window
+    replay: Ring
     key: PRNGKeyArray
     iteration: Int[Array, ""]
 
@@ -91,11 +92,11 @@ class TrainStep:
         return acting.unroll(self.environment, agent, actor, key, config.unroll_length, keeps_noise)
 
     def learn(
-        self, state: Learner, ring: Window, key: PRNGKeyArray, iteration: Int[Array, ""]
+        self, state: Learner, ring: Ring, key: PRNGKeyArray, iteration: Int[Array, ""]
     ) -> tuple[Learner, Metrics, Float[Array, ""]]:
         """Updates on windows from replay; none before `min_replay`. Metrics are sums over updates."""
         config, length = self.algorithm, self.updates
-        filled = jnp.minimum(iteration + 1, ring.reward.shape[1])
+        filled = jnp.minimum(iteration + 1, ring.num_slots)
 
         def update(state: Learner, key: PRNGKeyArray, count: Array) -> tuple[Learner, Metrics]:
             sample_key, loss_key = jax.random.split(key)

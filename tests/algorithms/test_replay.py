@@ -34,10 +34,11 @@ def test_ring_keeps_the_newest_and_overwrites_the_oldest():
     insert = jax.jit(replay.insert, donate_argnums=0)
     for count in range(5):
         ring = insert(ring, windows(count), jnp.int32(count))
-    held = sorted({int(x) // 10 for x in np.asarray(ring.reward).ravel()})
+    kept = ring.windows
+    held = sorted({int(x) // 10 for x in np.asarray(kept.reward).ravel()})
     assert held == [2, 3, 4]
     for row in np.ndindex(ENVS, slots):
-        marks = {float(np.asarray(x[row]).ravel()[0]) for x in jax.tree.leaves(ring)}
+        marks = {float(np.asarray(x[row]).ravel()[0]) for x in jax.tree.leaves(kept)}
         assert len(marks) == 1  # all parts of a window stay together
 
 
@@ -67,6 +68,31 @@ def test_every_window_is_as_likely_as_any_other(batch_size):
     drawn = jax.vmap(lambda key: replay.sample(ring, key, batch_size, jnp.int32(3)).reward[:, 0])(keys)
     _, counts = np.unique(np.asarray(drawn), return_counts=True)
     assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_what_is_packed_comes_back_as_it_was():
+    """Whatever the shapes and dtypes, an axis of no numbers among them, and beside other seeds."""
+    random = np.random.default_rng(0)
+    given = windows(0).replace(
+        observation={
+            "image": jnp.asarray(random.integers(0, 256, (ENVS, STEPS + 2, 2, 3)), jnp.uint8),
+            "state": jnp.asarray(random.normal(size=(ENVS, STEPS + 2, 5)), jnp.float32),
+        },
+        carry=jnp.zeros((ENVS, 0)),
+        is_first=jnp.array([True, False, True]),
+        discount=jnp.asarray(random.integers(0, 2, (ENVS, STEPS)), bool),
+    )
+    both = jax.tree.map(lambda x: jnp.stack([x, x[::-1]]), given)
+    rings = jax.vmap(lambda x: replay.insert(replay.empty(x, 2), x, jnp.int32(1)))(both)
+    assert {name: row.shape for name, row in rings.rows.items()} == {
+        "bool": (2, ENVS, 2, 1 + STEPS),
+        "float32": (2, ENVS, 2, (STEPS + 2) * 5 + 5 * STEPS),
+        "uint8": (2, ENVS, 2, (STEPS + 2) * 6),
+    }
+    for kept, was in zip(jax.tree.leaves(rings.windows), jax.tree.leaves(both), strict=True):
+        assert kept.dtype == was.dtype
+        np.testing.assert_array_equal(kept[:, :, 1], was)
+        assert not np.asarray(kept[:, :, 0]).any()
 
 
 @pytest.mark.accelerator

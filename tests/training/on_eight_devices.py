@@ -59,7 +59,7 @@ def compare(recipe):
         "moved": float(np.abs(one - before).max()),
         "rows": [one_rows, many_rows],
         "collectives": collectives,
-        "replay": list(state.replay.reward.sharding.spec),
+        "replay": list(state.replay.rows["float32"].sharding.spec),
         "parameters": list(jax.tree.leaves(state.learner)[0].sharding.spec),
     }
 

@@ -111,12 +111,12 @@ def test_a_seed_beside_others_is_the_seed_alone(tiny_recipe):
     pick = jax.tree.map(lambda x: x[1:], both.replace(iteration=None))
     leaves_equal(single.key, pick.key)
     # the same computation, batched: equal but for the order of float additions
-    np.testing.assert_allclose(single.replay.action, pick.replay.action, atol=1e-2)
+    np.testing.assert_allclose(single.replay.windows.action, pick.replay.windows.action, atol=1e-2)
     q_alone, q_beside = single_rows[0]["q"], both_rows[1]["q"]
     assert q_alone is not None
     assert q_beside is not None
     np.testing.assert_allclose(q_alone, q_beside, rtol=1e-2, atol=1e-3)
-    assert np.abs(both.replay.action[0] - both.replay.action[1]).max() > 0.1
+    assert np.abs(np.subtract(*both.replay.windows.action)).max() > 0.1
     assert [row["seed"] for row in both_rows] == [0, 1]
     assert single_rows[0]["environment_steps"] == both_rows[1]["environment_steps"]
     different = [(b[0] != b[1]).any() for b in jax.tree.leaves(both.learner.agent.policy)]
@@ -156,7 +156,7 @@ def test_the_flat_baseline_trains_on_one_world_and_survives_a_checkpoint(flat_re
 def test_each_window_is_seen_through_a_symmetry_of_its_own_for_all_its_observations(tiny_recipe):
     """Targets and instruction of a window in one of six orders, against all six written out."""
     step = make_train_step(tiny_recipe)
-    windows = jax.jit(lambda key: step.step(step.init(key))[0].replay)(jax.random.key(0))
+    windows = jax.jit(lambda key: step.step(step.init(key))[0].replay.windows)(jax.random.key(0))
     windows = jax.tree.map(lambda x: jnp.concatenate([x[:, 0]] * 8), windows)
     seen = jax.jit(lambda key: through_symmetries(step.environment.env, windows, key))(jax.random.key(1))
     before, after = windows.observation, seen.observation
@@ -179,7 +179,7 @@ def test_kept_noise_and_symmetries_train(tiny_recipe):
     loop = make_loop(dataclasses.replace(tiny_recipe, algorithm=algorithm))
     *_, (state, rows) = loop.intervals(loop.init())
     assert np.isfinite(rows[0]["critic_loss"])
-    assert state.replay.noise.latent.shape == (1, 4, 10, 5, 2)  # seeds, worlds, slots, steps, latent
+    assert state.replay.windows.noise.latent.shape == (1, 4, 10, 5, 2)  # seeds, worlds, slots, steps, latent
 
 
 def test_from_kept_noise_ratios_of_choices_are_one_before_anything_is_learned():
@@ -213,7 +213,7 @@ def test_statistics_are_those_of_all_observations_acted_on_also_before_the_first
     for state, rows in loop.intervals(loop.init()):
         steps = int(rows[0]["environment_steps"] or 0)
         for seed in range(2):
-            shown = state.replay.observation["targets"][seed, :, : steps // 20, :5]
+            shown = state.replay.windows.observation["targets"][seed, :, : steps // 20, :5]
             shown = np.asarray(shown, np.float64).reshape(steps, -1)
             learner, agent = state.learner, agent_of_seed(state, seed)
             for module in (learner.agent.critic, learner.target.critic, learner.average["policy"].high_level):
