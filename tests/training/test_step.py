@@ -116,7 +116,8 @@ def test_a_seed_beside_others_is_the_seed_alone(tiny_recipe):
     assert q_alone is not None
     assert q_beside is not None
     np.testing.assert_allclose(q_alone, q_beside, rtol=1e-2, atol=1e-3)
-    assert np.abs(np.subtract(*both.replay.windows.action)).max() > 0.1
+    first, second = both.replay.windows.action
+    assert np.abs(first - second).max() > 0.1
     assert [row["seed"] for row in both_rows] == [0, 1]
     assert single_rows[0]["environment_steps"] == both_rows[1]["environment_steps"]
     different = [(b[0] != b[1]).any() for b in jax.tree.leaves(both.learner.agent.policy)]
