@@ -22,7 +22,7 @@ from mjx_hkl.environments.composition import Composition, EnvironmentConfig, com
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
 from mjx_hkl.environments.scene import Marks, Scene
-from mjx_hkl.environments.world import ActionKind, Draw, Symmetry, sizes_of, specs_of
+from mjx_hkl.environments.world import ActionKind, Draw, Relabelling, Symmetry, sizes_of, specs_of
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
@@ -159,6 +159,11 @@ class PhysicsWorld(Env):
     def symmetry(self) -> Symmetry | None:
         """The task's; None where it declares none."""
         return getattr(self.task, "symmetry", None)
+
+    @property
+    def relabelling(self) -> Relabelling | None:
+        """The task's; None where it declares none."""
+        return getattr(self.task, "relabel", None)
 
     @property
     def control_seconds(self) -> float:
