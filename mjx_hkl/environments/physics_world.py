@@ -14,6 +14,7 @@ from mjx_hkl.environments.boxes import Boxes
 from mjx_hkl.environments.checks import (
     require_groups,
     require_outcome,
+    require_relabelling,
     require_start,
     require_starts,
     require_symmetry,
@@ -207,6 +208,8 @@ class PhysicsWorld(Env):
         jax.eval_shape(begin, jax.random.key(0))
         if self.symmetry is not None:
             require_symmetry(self.symmetry, self._specs)
+        if self.relabelling is not None:
+            require_relabelling(self.relabelling, self._specs)
         name, qpos, mocap_pos = self.config.body, self._rest[None], self._mocap_rest[None]
         if (
             not parts.is_flat
