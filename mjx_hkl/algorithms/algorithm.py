@@ -74,6 +74,10 @@ class Algorithm:
     """Whether each window of a batch is seen through a random symmetry that the world declares: its targets
     in another order, and the instruction with them."""
 
+    relabelled: Fraction = 0.0
+    """Share of the windows of each batch that are seen as if the world had given another instruction
+    (Andrychowicz et al. 2017)."""
+
     def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:
         """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature."""
         return {}

@@ -31,6 +31,7 @@ class AdaptedWorld(Env):
     engine = None
     not_shared = ""
     symmetry = None
+    relabelling = None
 
     def __init__(self, env: Any, name: str, episode_length: int, backend: str = ""):
         """Adapts `env`, called `name` in messages and exports; longer episodes are truncated.

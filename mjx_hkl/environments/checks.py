@@ -55,15 +55,31 @@ def require_outcome(outcome: Any, state: Any) -> None:
 def require_symmetry(symmetry: Callable[..., Any], specs: Mapping[str, ArraySpec]) -> None:
     """Raises UserError where a task's symmetry does not keep the groups, or their leading axes."""
     for leading in ((), (2,)):
-        given = {
-            name: jax.ShapeDtypeStruct((*leading, *spec.shape), spec.dtype) for name, spec in specs.items()
-        }
+        given = _groups(specs, leading)
         found = jax.eval_shape(symmetry, jax.random.key(0), given)
         if found != given:
             raise UserError(
                 f"[task]: symmetry of groups {_shapes(given)} gives {_shapes(found)}: it must keep all"
                 " groups, their shapes and types, also with axes before them"
             )
+
+
+def require_relabelling(relabel: Callable[..., Any], specs: Mapping[str, ArraySpec]) -> None:
+    """Raises UserError where a task's relabelling does not keep the groups, or give two numbers for each."""
+    for leading in ((), (2,)):
+        given = _groups(specs, leading)
+        found = jax.eval_shape(relabel, jax.random.key(0), given)
+        of_each = jax.ShapeDtypeStruct(leading, np.float32)
+        if found != (given, of_each, of_each):
+            raise UserError(
+                f"[task]: relabel of groups {_shapes(given)} gives {_shapes(found)}: it must keep all"
+                " groups, their shapes and types, and give a reward and a success for each, also with axes"
+                " before them"
+            )
+
+
+def _groups(specs: Mapping[str, ArraySpec], leading: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct((*leading, *spec.shape), spec.dtype) for name, spec in specs.items()}
 
 
 def require_starts(

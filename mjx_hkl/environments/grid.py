@@ -68,6 +68,7 @@ class GridWorld(Env):
     engine = None
     not_shared = ""
     symmetry = None  # a turned grid has other actions
+    relabelling = None
     control_seconds = 0.15  # what the eye can follow
 
     def __init__(self, config: GridConfig):

@@ -14,6 +14,7 @@ from mjx_hkl.environments.boxes import Boxes
 from mjx_hkl.environments.checks import (
     require_groups,
     require_outcome,
+    require_relabelling,
     require_start,
     require_starts,
     require_symmetry,
@@ -22,7 +23,7 @@ from mjx_hkl.environments.composition import Composition, EnvironmentConfig, com
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
 from mjx_hkl.environments.scene import Marks, Scene
-from mjx_hkl.environments.world import ActionKind, Draw, Symmetry, sizes_of, specs_of
+from mjx_hkl.environments.world import ActionKind, Draw, Relabelling, Symmetry, sizes_of, specs_of
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
@@ -161,6 +162,11 @@ class PhysicsWorld(Env):
         return getattr(self.task, "symmetry", None)
 
     @property
+    def relabelling(self) -> Relabelling | None:
+        """The task's; None where it declares none."""
+        return getattr(self.task, "relabel", None)
+
+    @property
     def control_seconds(self) -> float:
         """Simulated seconds of a control step."""
         return self.config.physics.timestep * self.config.physics.substeps
@@ -202,6 +208,8 @@ class PhysicsWorld(Env):
         jax.eval_shape(begin, jax.random.key(0))
         if self.symmetry is not None:
             require_symmetry(self.symmetry, self._specs)
+        if self.relabelling is not None:
+            require_relabelling(self.relabelling, self._specs)
         name, qpos, mocap_pos = self.config.body, self._rest[None], self._mocap_rest[None]
         if (
             not parts.is_flat

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 from brax.envs.base import State
-from jaxtyping import Array, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
 from mjx_hkl.environments.physics import Engine
 from mjx_hkl.specs import ArraySpec
@@ -19,6 +19,14 @@ Draw = Callable[[Any], UInt8[np.ndarray, "height width 3"]]
 Symmetry = Callable[[PRNGKeyArray, Mapping[str, Array]], dict[str, Array]]
 """A key and observation groups with any leading axes to the groups as another of the world's symmetries shows
 them: one for all, drawn at random. Actions and rewards stay what they are."""
+
+
+Relabelling = Callable[
+    [PRNGKeyArray, Mapping[str, Array]],
+    tuple[dict[str, Array], Float[Array, "*batch"], Float[Array, "*batch"]],
+]
+"""A key and observation groups with any leading axes to the groups under an instruction drawn at random, one
+for all; the reward for arriving at each observation; and 1.0 where that would have ended the episode."""
 
 
 class World(Protocol):
@@ -90,6 +98,11 @@ class World(Protocol):
     @property
     def symmetry(self) -> Symmetry | None:
         """What is as good an observation, whatever is done and earned; None where nothing is declared."""
+        ...
+
+    @property
+    def relabelling(self) -> Relabelling | None:
+        """What would have been earned under another instruction; None where nothing is declared."""
         ...
 
     @property

@@ -114,6 +114,8 @@ def make_environment(
         )
     if recipe.algorithm.symmetries and world.symmetry is None:
         raise UserError(f"algorithm.symmetries: {recipe.environment} declares none; leave it false")
+    if recipe.algorithm.relabelled and world.relabelling is None:
+        raise UserError(f"algorithm.relabelled: {recipe.environment} declares no relabelling; leave it 0")
     if world.episode_length < recipe.algorithm.unroll_length:
         raise UserError(
             f"algorithm.unroll_length {recipe.algorithm.unroll_length} exceeds the environment's"

@@ -60,6 +60,10 @@ def fails(capsys, *arguments):
         (["train", "grid-1-step", "--algorithm.symmetries"], "grid-1-step declares none; leave it false"),
         (["train", RECIPE, "--environment", "ant-gap", "--algorithm.symmetries"], "ant-gap declares none"),
         (
+            ["train", "ball-move-box-easy", "--algorithm.relabelled", 0.5],
+            "declares no relabelling; leave it 0",
+        ),
+        (
             ["train", RECIPE, "--num-envs", "3"],
             "algorithm.replay_ratio 8 in 3 worlds makes no update of 64 windows after an unroll: lower"
             " algorithm.batch_size to 24, or raise num_envs to 8 or algorithm.replay_ratio to 21.3333",

@@ -59,6 +59,7 @@ def task_file(
     reward="Outcome(jnp.zeros(()), jnp.zeros(()))",
     start="",
     symmetry="observation",
+    relabel="observation, *jnp.zeros((2, *observation['beacon'].shape[:-1]))",
 ):
     Path(folder, "task.py").write_text(
         "import dataclasses\nimport jax.numpy as jnp\nfrom mjx_hkl.environments.tasks import Outcome, Start\n"
@@ -67,6 +68,7 @@ def task_file(
         f"    def observe(self, state, scene):\n        return {observe}\n"
         f"    def reward(self, state, scene):\n        return {reward}\n"
         f"    def symmetry(self, key, observation):\n        return {symmetry}\n"
+        f"    def relabel(self, key, observation):\n        return {relabel}\n"
     )
     return '[task]\nkind = "task.py:Mine"'
 
@@ -90,6 +92,8 @@ def task_file(
         ({"reward": "jnp.zeros(())"}, "reward must give an Outcome"),
         ({"symmetry": "{'beacon': observation['beacon']}"}, "gives {'beacon': '2'}: it must keep all"),
         ({"symmetry": "{k: x[:1] for k, x in observation.items()}"}, "also with axes before them"),
+        ({"relabel": "observation"}, "and give a reward and a success for each"),
+        ({"relabel": "observation, jnp.zeros(()), jnp.zeros(())"}, "for each, also with axes before"),
     ],
 )
 def test_a_task_that_does_not_fit(tmp_path, wrong, expected):

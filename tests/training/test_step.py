@@ -1,6 +1,8 @@
 import dataclasses
 import logging
 from itertools import permutations
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +10,13 @@ import numpy as np
 import pytest
 
 from mjx_hkl.algorithms.hierarchy import policy_actions, redraw_latents
-from mjx_hkl.algorithms.window import time_major
+from mjx_hkl.algorithms.window import Window, time_major
 from mjx_hkl.experiments.build import make_loop, make_train_step, resolve
 from mjx_hkl.experiments.recipe import change, load_recipe
 from mjx_hkl.experiments.training_run import agent_of_seed
 from mjx_hkl.models.priors import AR1, ARLearned
 from mjx_hkl.training import checkpoint, devices
-from mjx_hkl.training.step import through_symmetries
+from mjx_hkl.training.step import through_symmetries, under_other_instructions
 
 
 def leaves_equal(a, b):
@@ -175,8 +177,70 @@ def test_each_window_is_seen_through_a_symmetry_of_its_own_for_all_its_observati
     leaves_equal(windows.replace(observation=()), seen.replace(observation=()))
 
 
-def test_kept_noise_and_symmetries_train(tiny_recipe):
-    algorithm = dataclasses.replace(tiny_recipe.algorithm, latents="stored_noise", symmetries=True)
+def relabelled_by_hand(x, is_last, discount, valid):
+    """Step by step: x > 0 solves the other instruction, which pays 5 where x > 1 too."""
+    reward = np.zeros(len(is_last), np.float32)
+    is_last, discount, valid = is_last.copy(), discount.copy(), valid.copy()
+    for t in range(len(is_last)):
+        if is_last[t] and not discount[t]:
+            valid[t] = False
+            continue
+        cut = is_last[t] and t < len(is_last) - 1
+        there = x[-1] if cut else x[t + 1]
+        reward[t] = 5.0 * (there > 1)
+        if there > 0:
+            is_last[t], discount[t] = True, False
+    return reward, is_last, discount, valid
+
+
+def test_windows_under_other_instructions():
+    """Random windows, with terminations and a truncation inside, against a loop; and the share of them."""
+    random, batch, steps = np.random.default_rng(0), 400, 6
+    terminates = random.random((batch, steps)) < 0.1
+    cut = np.arange(steps) == random.integers(0, 3 * steps, (batch, 1))
+    asked = random.integers(0, 2, batch)
+    windows = Window(
+        observation={
+            "x": jnp.asarray(random.normal(size=(batch, steps + 2)) + 0.5, jnp.float32),
+            "instruction": jnp.tile(jnp.asarray(asked, jnp.float32)[:, None], (1, steps + 2)),
+        },
+        carry=(),
+        is_first=jnp.zeros(batch, bool),
+        action=jnp.asarray(random.normal(size=(batch, steps, 2)), jnp.float32),
+        behaviour_log_prob=jnp.asarray(random.normal(size=(batch, steps)), jnp.float32),
+        reward=jnp.asarray(7.0 * terminates, jnp.float32),
+        discount=jnp.asarray(~terminates),
+        is_last=jnp.asarray(terminates | cut),
+        valid=jnp.asarray(random.random((batch, steps)) < 0.9),
+    )
+
+    def relabel(key, observation):
+        x = observation["x"]
+        given = {"x": x, "instruction": jnp.ones_like(x)}
+        return given, 5.0 * (x > 1), (x > 0).astype(jnp.float32)
+
+    world: Any = SimpleNamespace(relabelling=relabel)
+    found = under_other_instructions(world, windows, jax.random.key(0), 0.7)
+    changed = np.asarray((found.observation["instruction"] != windows.observation["instruction"]).all(1))
+    assert not changed[asked == 1].any()  # it was that one, and all about it is known
+    assert changed[asked == 0].mean() == pytest.approx(0.7, abs=0.1)
+    for i in range(batch):
+        before, after = (jax.tree.map(lambda x, i=i: np.asarray(x[i]), w) for w in (windows, found))
+        outcomes = before.reward, before.is_last, before.discount, before.valid
+        if changed[i]:
+            outcomes = relabelled_by_hand(before.observation["x"], *outcomes[1:])
+        for value, expected in zip(
+            (after.reward, after.is_last, after.discount, after.valid), outcomes, strict=True
+        ):
+            np.testing.assert_array_equal(value, expected)
+        for same in ("action", "behaviour_log_prob", "is_first"):
+            np.testing.assert_array_equal(getattr(after, same), getattr(before, same))
+
+
+def test_kept_noise_symmetries_and_other_instructions_train(tiny_recipe):
+    algorithm = dataclasses.replace(
+        tiny_recipe.algorithm, latents="stored_noise", symmetries=True, relabelled=0.5
+    )
     loop = make_loop(dataclasses.replace(tiny_recipe, algorithm=algorithm))
     *_, (state, rows) = loop.intervals(loop.init())
     assert np.isfinite(rows[0]["critic_loss"])

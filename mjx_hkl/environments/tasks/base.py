@@ -51,7 +51,8 @@ class Task(Protocol):
 
     A task may have more methods:
     - `marks(state, scene) -> Marks`, for pictures of targets;
-    - `symmetry(key, observation) -> observation`, for learning: see `Symmetry` in `environments/world.py`.
+    - `symmetry(key, observation) -> observation`, for learning: see `Symmetry` in `environments/world.py`;
+    - `relabel(key, observation) -> (observation, reward, success)`, for learning: see `Relabelling` there.
     """
 
     def reset(self, key: PRNGKeyArray, stage: Stage) -> Start:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.environments.numbers import Amount, Distance, Metres, Things
@@ -58,6 +59,18 @@ class GoToTarget:
     def symmetry(self, key: PRNGKeyArray, observation: Groups) -> Groups:
         """The targets in another order, and the instruction with them."""
         return reorder_targets(key, observation, self.num_targets)
+
+    def relabel(
+        self, key: PRNGKeyArray, observation: Groups
+    ) -> tuple[Groups, Float[Array, "*batch"], Float[Array, "*batch"]]:
+        """Another target is asked for, and reached where the body is near it."""
+        selected = jax.random.randint(key, (), 0, self.num_targets)
+        instruction = observation["instruction"]
+        asked = jnp.broadcast_to(jax.nn.one_hot(selected, self.num_targets), instruction.shape)
+        targets = observation["targets"].reshape(*instruction.shape, 2)
+        distance = self.distance_unit * jnp.linalg.norm(targets[..., selected, :], axis=-1)
+        success = (distance < self.radius).astype(jnp.float32)
+        return {**observation, "instruction": asked}, self.reward_at_target * success, success
 
     def marks(self, state: Targets, scene: Scene) -> Marks:
         """The targets."""
