@@ -114,6 +114,12 @@ def make_environment(
         )
     if recipe.algorithm.symmetries and world.symmetry is None:
         raise UserError(f"algorithm.symmetries: {recipe.environment} declares none; leave it false")
+    for name, off in (("exploration_scale", (1.0, 1.0)), ("exploration_correlation", 0.0)):
+        if world.action_kind != "gaussian" and getattr(recipe.algorithm, name) != off:
+            raise UserError(
+                f"algorithm.{name} is for gaussian actions, but those of {recipe.environment} are"
+                f" {world.action_kind}; leave it out"
+            )
     if world.episode_length < recipe.algorithm.unroll_length:
         raise UserError(
             f"algorithm.unroll_length {recipe.algorithm.unroll_length} exceeds the environment's"
