@@ -74,7 +74,6 @@ class Algorithm:
     symmetries: bool = False
     """Whether each window of a batch is seen through a random symmetry that the world declares: its targets
     in another order, and the instruction with them."""
-
     exploration_scale: tuple[Factor, Factor] = (1.0, 1.0)
     """While training acts, worlds multiply the standard deviation of their actions: the first world by the
     first number, the last by the second, those between in equal ratios. Gaussian actions only."""
