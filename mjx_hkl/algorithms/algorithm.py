@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.hierarchy import Target
@@ -13,6 +13,7 @@ from mjx_hkl.config import Fraction, Many, NonNegative, NonNegativeFloat, Positi
 from mjx_hkl.models.agent import Agent
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
+Factor = Annotated[float, Ge(0.01), Le(100)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,12 @@ class Algorithm:
     symmetries: bool = False
     """Whether each window of a batch is seen through a random symmetry that the world declares: its targets
     in another order, and the instruction with them."""
+    exploration_scale: tuple[Factor, Factor] = (1.0, 1.0)
+    """While training acts, worlds multiply the standard deviation of their actions: the first world by the
+    first number, the last by the second, those between in equal ratios. Gaussian actions only."""
+    exploration_correlation: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """While training acts, the correlation of an action's noise with that of the step before, in the same
+    episode. Gaussian actions only."""
 
     relabelled: Fraction = 0.0
     """Share of the windows of each batch that are seen as if the world had given another instruction

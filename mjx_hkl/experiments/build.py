@@ -116,6 +116,12 @@ def make_environment(
         raise UserError(f"algorithm.symmetries: {recipe.environment} declares none; leave it false")
     if recipe.algorithm.relabelled and world.relabelling is None:
         raise UserError(f"algorithm.relabelled: {recipe.environment} declares no relabelling; leave it 0")
+    for name, off in (("exploration_scale", (1.0, 1.0)), ("exploration_correlation", 0.0)):
+        if world.action_kind != "gaussian" and getattr(recipe.algorithm, name) != off:
+            raise UserError(
+                f"algorithm.{name} is for gaussian actions, but those of {recipe.environment} are"
+                f" {world.action_kind}; leave it out"
+            )
     if world.episode_length < recipe.algorithm.unroll_length:
         raise UserError(
             f"algorithm.unroll_length {recipe.algorithm.unroll_length} exceeds the environment's"

@@ -15,7 +15,7 @@ from mjx_hkl.kinds import Kinds
 from mjx_hkl.math.hl_gauss import hl_gauss
 from mjx_hkl.models.encoders import Inputs, latent_input
 from mjx_hkl.models.modules import ACTION, Module, Observation, Place
-from mjx_hkl.models.networks import MLP, tanh_layer_norm
+from mjx_hkl.models.networks import MLP, scale_and_bias, tanh_layer_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,8 @@ class MLPCriticFields(CriticFields):
 
     sizes: Sizes = (400, 300)
     """Hidden layer sizes; the first is followed by LayerNorm and tanh."""
+    layer_norm: bool = False
+    """Whether the other hidden layers too are followed by LayerNorm, before their ELU."""
     num_critics: Few = 1
     """Critics that learn side by side. The paper has one."""
     value_of_several: Literal["least", "mean"] = "least"
@@ -125,7 +127,7 @@ class MLPCritic(Critic):
         self.takes_mean = fields.value_of_several == "mean"
         self.clips = fields.clip_actions and place.action_kind != "categorical"
         self.members = nnx.List(
-            ValueNetwork(self.inputs.size, fields.sizes, self.outputs, rngs=place.rngs)
+            ValueNetwork(self.inputs.size, fields.sizes, self.outputs, fields.layer_norm, rngs=place.rngs)
             for _ in range(fields.num_critics)
         )
 
@@ -208,22 +210,21 @@ class HLGaussCritic(MLPCritic):
 class ValueNetwork(nnx.Module):
     """One network; its first layer is followed by LayerNorm and tanh."""
 
-    def __init__(self, inputs: int, sizes: tuple[int, ...], outputs: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self, inputs: int, sizes: tuple[int, ...], outputs: int, layer_norm: bool = False, *, rngs: nnx.Rngs
+    ):
         first, *rest = sizes
         self.first = nnx.Linear(inputs, first, rngs=rngs)
         self.norm = nnx.LayerNorm(first, rngs=rngs)
-        self.rest = MLP(first, tuple(rest), rngs=rngs)
+        self.rest = MLP(first, tuple(rest), layer_norm, rngs=rngs)
         self.value = nnx.Linear(sizes[-1], outputs, rngs=rngs)
 
     def __call__(self, inputs: Float[Array, "*batch n"]) -> Float[Array, "*batch outputs"]:
         """The outputs for each input."""
-        scale, bias = self.norm.scale, self.norm.bias
-        assert scale is not None, "made with one"
-        assert bias is not None, "likewise"
         # One axis is faster than several. The batch, which devices may share, is its outer part: time would
         # have to be gathered.
         batch_major = jnp.moveaxis(jnp.atleast_2d(inputs), -2, 0)
         rows = batch_major.reshape(-1, inputs.shape[-1])
-        features = tanh_layer_norm(self.first(rows), scale[...], bias[...])
+        features = tanh_layer_norm(self.first(rows), *scale_and_bias(self.norm))
         values = self.value(self.rest(features)).reshape(*batch_major.shape[:-1], -1)
         return jnp.moveaxis(values, 0, -2).reshape(*inputs.shape[:-1], -1)

@@ -1,8 +1,9 @@
 """High levels π^H(z_t | x_t): kinds of a recipe's `[policy.high_level]`."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from annotated_types import Gt, Le
 from jaxtyping import Array, Float
 
 from mjx_hkl.config import Few, Many, PositiveFloat, Sizes
@@ -10,9 +11,10 @@ from mjx_hkl.kinds import Kinds
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.encoders import Inputs, history_input
 from mjx_hkl.models.modules import Module, Observation, Place
-from mjx_hkl.models.networks import MLP, GaussianHead
+from mjx_hkl.models.networks import HEAD_GAIN, MLP, GaussianHead
 
 ScaleRange = tuple[PositiveFloat, PositiveFloat]
+Gain = Annotated[float, Gt(0), Le(100)]
 
 
 def require_range(low: float, high: float) -> None:
@@ -55,6 +57,11 @@ class MLPHighLevelFields(HighLevelFields):
     """Hidden layer sizes (Appendix G's "(200, 10)" is these and the latent size)."""
     scale: ScaleRange = (0.05, 1.0)
     """Least and greatest standard deviation of a latent."""
+    layer_norm: bool = False
+    """Whether each hidden layer is followed by LayerNorm, before its ELU."""
+    head_gain: Gain = HEAD_GAIN
+    """The head's initial weights, as a share of the usual ones (LeCun's). With small ones all observations
+    give much the same latents at first."""
 
     def __post_init__(self):
         require_range(*self.scale)
@@ -87,8 +94,10 @@ class MLPHighLevel(Module):
         self.inputs = Inputs(place, history_input(place))
         self.sees = self.inputs.sees
         self.sees_latent = place.sees_latent
-        self.torso = MLP(self.inputs.size, fields.sizes, rngs=place.rngs)
-        self.head = GaussianHead(self.torso.size, place.latent_size, fields.scale, rngs=place.rngs)
+        self.torso = MLP(self.inputs.size, fields.sizes, fields.layer_norm, rngs=place.rngs)
+        self.head = GaussianHead(
+            self.torso.size, place.latent_size, fields.scale, fields.head_gain, rngs=place.rngs
+        )
 
     def __call__(self, observation: Observation, latent_tm1: Float[Array, "*batch latent"]) -> Gaussian:
         """The distribution of z_t."""

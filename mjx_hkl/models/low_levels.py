@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 from mjx_hkl.config import Sizes
 from mjx_hkl.kinds import Kinds
 from mjx_hkl.models.encoders import Inputs, latent_input
-from mjx_hkl.models.high_levels import ScaleRange, require_range
+from mjx_hkl.models.high_levels import Gain, ScaleRange, require_range
 from mjx_hkl.models.modules import Distribution, Module, Observation, Place
-from mjx_hkl.models.networks import MLP, action_head
+from mjx_hkl.models.networks import HEAD_GAIN, MLP, action_head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +34,18 @@ class MLPLowLevelFields(LowLevelFields):
     """Hidden layer sizes."""
     scale: ScaleRange = (0.05, 1.0)
     """Least and greatest standard deviation of an action, before clipping to [-1, 1]."""
+    layer_norm: bool = False
+    """Whether each hidden layer is followed by LayerNorm, before its ELU."""
+    head_gain: Gain = HEAD_GAIN
+    """The head's initial weights, as a share of the usual ones (LeCun's). With small ones a latent hardly
+    changes the action at first."""
 
     def __post_init__(self):
         require_range(*self.scale)
 
     def build(self, place: Place) -> Module:
         """See `LowLevelFields.build`."""
-        return MLPLowLevel(place, self.sizes, self.scale)
+        return MLPLowLevel(place, self.sizes, self.scale, self.layer_norm, self.head_gain)
 
 
 LOW_LEVELS = Kinds("[policy.low_level]", {"mlp": MLPLowLevelFields}, default="mlp", base=LowLevelFields)
@@ -51,11 +56,18 @@ class MLPLowLevel(Module):
 
     bound_to_body = True
 
-    def __init__(self, place: Place, sizes: tuple[int, ...], scale: tuple[float, float]):
+    def __init__(
+        self,
+        place: Place,
+        sizes: tuple[int, ...],
+        scale: tuple[float, float],
+        layer_norm: bool = False,
+        head_gain: float = HEAD_GAIN,
+    ):
         self.inputs = Inputs(place, latent_input(place))
         self.sees = self.inputs.sees
-        self.torso = MLP(self.inputs.size, sizes, rngs=place.rngs)
-        self.head = action_head(self.torso.size, place, scale)
+        self.torso = MLP(self.inputs.size, sizes, layer_norm, rngs=place.rngs)
+        self.head = action_head(self.torso.size, place, scale, head_gain)
         self.scale = scale
 
     def __call__(self, observation: Observation, latent: Float[Array, "*batch latent"]) -> Distribution:

@@ -1,5 +1,7 @@
 """The environment half of a train step: the policy acts in every world, and its steps become windows."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from mjx_hkl.algorithms.window import LatentNoise, Window, over
 from mjx_hkl.environments import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.steps import Carry, Noise
+from mjx_hkl.training.exploration import Exploration
 
 Metrics = dict[str, Float[Array, ""]]
 _EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults")
@@ -16,17 +19,27 @@ _EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "fau
 
 @flax.struct.dataclass
 class Actor:
-    """The worlds, what the agent carries in each, and whether an episode begins there."""
+    """The worlds, what the agent carries in each, whether an episode begins there, what exploration keeps."""
 
     env: VectorState
     carry: Carry
     is_first: Bool[Array, " envs"]
+    noise: Any
 
 
-def init(environment: VectorEnvironment, agent: Agent, key: PRNGKeyArray) -> Actor:
+_AS_THE_POLICY = Exploration()
+
+
+def init(
+    environment: VectorEnvironment,
+    agent: Agent,
+    key: PRNGKeyArray,
+    exploration: Exploration = _AS_THE_POLICY,
+) -> Actor:
     """Every world at a fresh start."""
     batch = (environment.num_envs,)
-    return Actor(environment.reset(key), agent.start(batch), jnp.ones(batch, bool))
+    noise = exploration.start((*batch, agent.action_size))
+    return Actor(environment.reset(key), agent.start(batch), jnp.ones(batch, bool), noise)
 
 
 @jax.named_scope("window")
@@ -37,8 +50,12 @@ def unroll(
     key: PRNGKeyArray,
     length: int,
     keeps_noise: bool = False,
+    exploration: Exploration = _AS_THE_POLICY,
 ) -> tuple[Actor, Window, Metrics]:
     """`length` steps of every world under the stochastic policy.
+
+    The μ that windows keep is of the scaled distribution at the action taken, given x and z. Where noise is
+    correlated that is its marginal: what the noise of the steps before tells of the action is left out.
 
     Args:
       environment: the worlds.
@@ -47,6 +64,7 @@ def unroll(
       key: consumed.
       length: K.
       keeps_noise: whether windows keep the noise that latents were drawn from.
+      exploration: how the noise of actions differs from the policy's own.
 
     Returns:
       The actor after the last step, a window of each world (batch first), and sums over the episodes
@@ -58,8 +76,10 @@ def unroll(
         noise_key, env_key = jax.random.split(key)
         observation = actor.env.observation
         with jax.named_scope("act"):
-            noise = agent.noise(noise_key, actor.is_first.shape)
+            fresh = agent.noise(noise_key, actor.is_first.shape)
+            kept, noise = exploration.correlated(actor.noise, fresh, actor.is_first)
             next_carry, acted = agent.step(actor.carry, observation, actor.is_first, noise)
+            acted = exploration.scaled(acted, noise.action)
         env, timestep = environment.step(actor.env, acted.action, env_key)
         ended = timestep.is_last > 0
         truncated = ended & (timestep.discount > 0)
@@ -81,7 +101,7 @@ def unroll(
             noise=_of_latents(agent, noise) if keeps_noise else (),
         )
         sums = jax.tree.map(jnp.add, sums, _of_episodes(timestep))
-        return (Actor(env, next_carry, ended), timestep.next_observation, cut_observation, sums), step
+        return (Actor(env, next_carry, ended, kept), timestep.next_observation, cut_observation, sums), step
 
     start, observation = actor, actor.env.observation
     zero = jnp.zeros(environment.num_envs)

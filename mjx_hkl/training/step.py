@@ -19,6 +19,7 @@ from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import ModelConfig
 from mjx_hkl.training import acting
 from mjx_hkl.training.acting import Actor
+from mjx_hkl.training.exploration import Exploration
 
 Metrics = dict[str, Float[Array, "..."]]
 
@@ -67,7 +68,7 @@ class TrainStep:
         agent_key, actor_key, age_key, key = jax.random.split(key, 4)
         env, config = self.environment, self.algorithm
         agent = Agent(env.env.observation_specs, env.env.action_size, self.model, agent_key)
-        actor = acting.init(env, agent, actor_key)
+        actor = acting.init(env, agent, actor_key, self.exploration)
         ages = jax.random.randint(age_key, (env.num_envs,), 0, env.episode_length)
         actor = actor.replace(env=actor.env.replace(steps=ages))
         _, windows, _ = jax.eval_shape(lambda: self.act(agent, actor, key))
@@ -90,7 +91,9 @@ class TrainStep:
         """One unroll; see `acting.unroll`."""
         config = self.algorithm
         keeps_noise = config.latents == "stored_noise"
-        return acting.unroll(self.environment, agent, actor, key, config.unroll_length, keeps_noise)
+        return acting.unroll(
+            self.environment, agent, actor, key, config.unroll_length, keeps_noise, self.exploration
+        )
 
     def learn(
         self, state: Learner, ring: Ring, key: PRNGKeyArray, iteration: Int[Array, ""]
@@ -132,6 +135,11 @@ class TrainStep:
             iteration >= self.warmup, learn, lambda state: (state, nothing, jnp.float32(0)), state
         )
         return state, by_name(sums), updates
+
+    @property
+    def exploration(self) -> Exploration:
+        """How actions are drawn beyond what the policy says."""
+        return Exploration(self.algorithm.exploration_scale, self.algorithm.exploration_correlation)
 
     @property
     def warmup(self) -> int:

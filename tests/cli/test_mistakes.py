@@ -64,6 +64,21 @@ def fails(capsys, *arguments):
             "declares no relabelling; leave it 0",
         ),
         (
+            ["train", "grid-1-step", "--algorithm.exploration-correlation", "0.9"],
+            "algorithm.exploration_correlation is for gaussian actions, but those of grid-1-step are"
+            " categorical; leave it out",
+        ),
+        (["train", "grid-1-step", "--algorithm.exploration-scale", "1", "2"], "exploration_scale is for"),
+        (
+            ["train", RECIPE, "--algorithm.exploration-scale", "0", "2"],
+            "exploration_scale.0: input should be",
+        ),
+        (["train", RECIPE, "--algorithm.exploration-scale", "2"], "--algorithm.exploration-scale"),
+        (
+            ["train", RECIPE, "--algorithm.exploration-correlation", "1"],
+            "exploration_correlation: input should be less than 1",
+        ),
+        (
             ["train", RECIPE, "--num-envs", "3"],
             "algorithm.replay_ratio 8 in 3 worlds makes no update of 64 windows after an unroll: lower"
             " algorithm.batch_size to 24, or raise num_envs to 8 or algorithm.replay_ratio to 21.3333",

@@ -73,6 +73,7 @@ def test_what_is_taken_is_equal_at_the_start(recipe, pretrained, tmp_path):
     source = pretrained / "export" / "seed_1"
     untrained = dataclasses.replace(recipe, total_env_steps=40, min_replay=100)
     options = ["--transfer.agent", str(source), "--transfer.initial", LOW, "critic"]
+    options += ["--policy.low-level.head-gain", "1"]  # of a start that is not made
     out = tmp_path / "run"
     assert run(["train", written(tmp_path, untrained), "--out", str(out), *options]) == 0
     for name, taken in ((LOW, True), ("critic", True), (HIGH, False), (PRIOR, False)):
@@ -138,6 +139,10 @@ def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
         (
             ["--transfer.frozen", LOW, "--policy.low-level.scale", "0.1", "1"],
             "range of scales is 0.05, 1.0 there and 0.1, 1.0 here",
+        ),
+        (
+            ["--transfer.frozen", LOW, "--policy.low-level.layer-norm"],
+            "; give both recipes the same layer sizes, layer_norm and encoders",
         ),
         (["--transfer.frozen", "policy.lowlevel"], "did you mean policy.low_level"),
         (["--transfer.frozen", f"{LOW}=policy.low"], "the other agent has unknown module 'policy.low'"),

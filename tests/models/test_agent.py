@@ -227,6 +227,57 @@ def test_a_critic_that_clips_actions_is_flat_where_the_world_is(clips):
     assert (not outside.any()) == clips
 
 
+def test_gains_are_of_the_policys_heads_alone_and_change_nothing_else():
+    """Not those of priors and default low levels, and nothing that a transfer compares."""
+
+    def with_gains(*gains):
+        levels = zip(("high_level", "low_level"), gains, strict=True)
+        policy = {level: {"sizes": [16], "head_gain": gain} for level, gain in levels}
+        default = {"high_level": "ar_learned", "low_level": "separate"}
+        return build(information=EVERYTHING, policy=policy, default_policy=default)
+
+    usual, other = with_gains(0.1, 0.1), with_gains(0.4, 0.8)
+    factors = {"policy.high_level.head": 4.0, "policy.low_level.head": 8.0}
+    pairs = zip(jax.tree_util.tree_leaves_with_path(usual), jax.tree.leaves(other), strict=True)
+    for (path, before), after in pairs:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        factor = next((x for head, x in factors.items() if name.startswith(head)), 1.0)
+        np.testing.assert_allclose(after, factor * before, rtol=1e-6 if factor > 1 else 0, err_msg=name)
+    for name, module in usual.modules().items():
+        assert module.fits() == other.modules()[name].fits()
+
+
+@pytest.mark.parametrize("kind", ["mlp", "hl_gauss"])
+def test_every_hidden_layer_may_be_normalized(kind):
+    """Outputs, by flax's layers; of the critic the first layer is as it was."""
+    table = {
+        "policy": {name: {"sizes": [16, 8], "layer_norm": True} for name in ("high_level", "low_level")},
+        "critic": {"kind": kind, "sizes": [16, 8, 4], "layer_norm": True},
+    }
+    agent = build(information=EVERYTHING, **table)
+    agent = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), agent)
+    observation, latent, action = observe(), jnp.ones((6, 10)), jnp.ones((6, ACTIONS))
+
+    def features(x, torso):
+        for layer, norm in zip(torso.layers, torso.norms, strict=True):
+            x = jax.nn.elu(norm(layer(x)))
+        return x
+
+    seen = jnp.concatenate([observation[name] for name in GROUPS], axis=-1)
+    high_level, low_level = agent.policy.high_level, agent.policy.low_level
+    for found, module, inputs in (
+        (high_level(observation, latent), high_level, seen),
+        (low_level(observation, latent), low_level, jnp.concatenate([seen, latent], axis=-1)),
+    ):
+        expected = module.head(features(inputs, module.torso))
+        np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
+        np.testing.assert_allclose(found.scale, expected.scale, atol=1e-5)
+    (member,) = agent.critic.members
+    first = jnp.tanh(member.norm(member.first(jnp.concatenate([seen, latent, action], axis=-1))))
+    raw = member.value(features(first, member.rest))
+    np.testing.assert_allclose(agent.critic.raw(observation, latent, action)[0], raw, atol=1e-4)
+
+
 def test_an_hl_gauss_critic_learns_a_distribution_whose_mean_is_its_value():
     """Values, and cross entropies to a Gaussian cut to the range, of logits read from the network's parts."""
     low, high, count = -4.0, 8.0, 24
@@ -273,6 +324,10 @@ def test_a_latent_is_kept_for_its_period_and_drawn_afresh_in_a_new_episode():
         ({"policy": {"high_level": "mpl"}}, "did you mean mlp"),
         ({"default_policy": {"high_level": {"kind": "ar1", "coefficient": 1.0}}}, "should be less than 1"),
         ({"critic": {"sizes": []}}, "at least one layer"),
+        ({"critic": {"layer_norm": "all"}}, "layer_norm: input should be a valid boolean, not 'all'"),
+        ({"policy": {"high_level": {"head_gain": 0.0}}}, "head_gain: input should be greater than 0"),
+        ({"policy": {"low_level": {"head_gain": 1e3}}}, "head_gain: input should be less than or equal"),
+        ({"policy": {"high_level": {"kind": "none", "head_gain": 1.0}}}, "unknown field 'head_gain'"),
         ({"critic": {"kind": "hl_gauss", "value_range": [3.0, 3.0]}}, "least value below its greatest"),
         ({"critic": {"kind": "hl_gauss", "num_bins": 1}}, "num_bins: input should be greater than or equal"),
         ({"critic": {"num_critics": 10**12}}, "num_critics: input should be less than or equal to 1000"),

@@ -9,12 +9,14 @@ import numpy as np
 
 from mjx_hkl.experiments.agent_format import KnownAgent
 from mjx_hkl.experiments.build import make_loop, resolve
-from mjx_hkl.experiments.recipe import TransferConfig, load_recipe
+from mjx_hkl.experiments.recipe import TransferConfig, change, load_recipe
 from mjx_hkl.experiments.training_run import agent_of_seed
 from mjx_hkl.experiments.transfer import transferred
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import module_at
 from mjx_hkl.models.encoders import NormalizedFields
+
+EXPLORES = {"exploration_scale": [0.5, 2.0], "exploration_correlation": 0.9}
 
 
 def small(name, **changes):
@@ -82,7 +84,7 @@ print(
             "worlds": compare(small("grid-1-step")),
             "seeds": compare(small("grid-1-step", num_seeds=8)),
             "transfer": transfer(small("grid-1-step")),
-            "physics": compare(small("ball-go-to-target", engine="mjx")),
+            "physics": compare(change(small("ball-go-to-target", engine="mjx"), algorithm=EXPLORES)),
             "normalized": compare(small("grid-1-step", encoders={"coordinates": NormalizedFields()})),
         }
     )

@@ -2,6 +2,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,10 +11,13 @@ from mjx_hkl.algorithms.hierarchy import policy_actions, redraw_latents
 from mjx_hkl.algorithms.window import time_major
 from mjx_hkl.config import from_table
 from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import Information, ModelConfig, PolicyConfig
 from mjx_hkl.models.high_levels import MLPHighLevelFields
+from mjx_hkl.models.steps import Noise, Step
 from mjx_hkl.training import acting
+from mjx_hkl.training.exploration import Exploration
 
 ENVS, LENGTH, EPISODE = 3, 7, 9  # the second window of each environment is cut inside by the time limit
 
@@ -161,11 +165,81 @@ def agent_with(ball, prior, high_level):
 @jax.jit
 def recomputed(agent, window):
     """Log π of the stored actions at the latents the learner takes, and the last of the stored steps'."""
+    action, latent = of_the_learner(agent, window)
+    return action.log_prob(window.action), latent
+
+
+@jax.jit
+def of_the_learner(agent, window):
+    """Distributions of the stored steps' actions at the latents the learner takes, and their last latent."""
     latents = redraw_latents(agent, window.observation, window, jax.random.key(9))
     action = policy_actions(agent, window.observation, window, latents)
-    return jax.tree.map(lambda x: x[:LENGTH], action).log_prob(window.action), latents.latent[LENGTH - 1]
+    return jax.tree.map(lambda x: x[:LENGTH], action), latents.latent[LENGTH - 1]
 
 
 def test_windows_keep_no_noise_unless_they_are_asked_to(windows):
     _, _, pairs = windows
     assert not jax.tree.leaves(pairs[0][2].noise)
+
+
+SCALE, CORRELATION = (0.5, 2.0), 0.8
+
+
+@pytest.mark.parametrize("prior", ["isotropic", "ar1"])
+@pytest.mark.parametrize("explored", [{"scale": SCALE}, {"correlation": CORRELATION}, None])
+def test_exploration_is_that_of_a_loop(ball, prior, explored):
+    """Actions and their μ along two windows in which episodes end, from each step's own random numbers.
+
+    The policy's distributions are the learner's, at the latents that the behaviour acted with.
+    """
+    exploration = Exploration(**(explored or {"scale": SCALE, "correlation": CORRELATION}))
+    environment = VectorEnvironment(ball, ENVS, EPISODE)
+    agent = agent_with(ball, prior, {})
+    actor = acting.init(environment, agent, jax.random.key(1), exploration)
+    unroll = jax.jit(
+        lambda actor, key: acting.unroll(environment, agent, actor, key, LENGTH, True, exploration)
+    )
+    factors = np.array([0.5, 1.0, 2.0])[:, None] if exploration.scale == SCALE else np.ones((ENVS, 1))
+    c, noise, firsts = exploration.correlation, np.zeros((ENVS, ball.action_size)), 0
+    for i in range(2):
+        is_first = np.asarray(actor.is_first)
+        actor, window, _ = unroll(actor, jax.random.key(2 + i))
+        policy = jax.tree.map(np.asarray, of_the_learner(agent, time_major(window))[0])
+        for t, key in enumerate(jax.random.split(jax.random.key(2 + i), LENGTH)):
+            fresh = np.asarray(agent.noise(jax.random.split(key)[0], (ENVS,)).action)
+            following = c * noise + np.sqrt(1 - c**2) * fresh
+            noise = np.where(is_first[:, None], fresh, following)
+            mean, scale = policy.mean[t].astype(float), factors * policy.scale[t]
+            np.testing.assert_allclose(window.action[:, t], mean + scale * noise, atol=1e-4)
+            log_prob = stats.norm.logpdf(window.action[:, t], mean, scale).sum(-1)
+            np.testing.assert_allclose(window.behaviour_log_prob[:, t], log_prob, rtol=1e-3, atol=1e-3)
+            is_first = np.asarray(window.is_last[:, t])
+            firsts += is_first.any()
+    assert firsts
+    assert bool(jax.tree.leaves(actor.noise)) == (c > 0)
+
+
+def test_correlated_noise_is_standard_normal_at_each_step_and_correlated_in_an_episode_alone():
+    worlds, steps, begins = 20_000, 8, (0, 5)
+    exploration, seen = Exploration(correlation=CORRELATION), []
+    kept = exploration.start((worlds, 1))
+    for t in range(steps):
+        fresh = Noise(jnp.zeros(0), jnp.zeros(0), jax.random.normal(jax.random.key(t), (worlds, 1)))
+        kept, noise = exploration.correlated(kept, fresh, jnp.full(worlds, t in begins))
+        seen.append(np.asarray(noise.action)[:, 0])
+        assert stats.kstest(seen[-1], "norm").pvalue > 1e-3
+    episode = np.array([0] * 5 + [1] * 3)
+    apart = np.abs(np.subtract.outer(np.arange(steps), np.arange(steps)))
+    expected = np.where(np.equal.outer(episode, episode), CORRELATION**apart, 0.0)
+    np.testing.assert_allclose(np.corrcoef(seen), expected, atol=5 / np.sqrt(worlds))
+
+
+def test_factors_of_scale_are_in_equal_ratios_over_worlds():
+    policy = Gaussian(jnp.ones((5, 2)), jnp.full((5, 2), 0.3))
+    step = Step(None, policy, policy, policy.mean)  # pyright: ignore[reportArgumentType]
+    for scale, factors in (((0.25, 4.0), [0.25, 0.5, 1, 2, 4]), ((4.0, 0.25), [4, 2, 1, 0.5, 0.25])):
+        explored = Exploration(scale=scale).scaled(step, jnp.ones((5, 2)))
+        expected = np.repeat(0.3 * np.array(factors)[:, None], 2, axis=1)
+        np.testing.assert_allclose(explored.distribution.scale, expected, rtol=1e-6)
+        np.testing.assert_allclose(explored.action, 1 + expected, rtol=1e-6)
+    assert Exploration().scaled(step, jnp.ones((5, 2))) is step

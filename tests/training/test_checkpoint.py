@@ -11,6 +11,7 @@ import pytest
 
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_loop
+from mjx_hkl.experiments.recipe import change
 from mjx_hkl.training import checkpoint
 
 
@@ -23,7 +24,16 @@ def leaves(state):
     return {name: np.asarray(x) for name, x in checkpoint._named_leaves(state).items()}
 
 
-def test_2n_steps_are_n_then_stop_resume_and_n(loop, tmp_path):
+@pytest.fixture(scope="module")
+def exploring(tiny_recipe):
+    """Two seeds whose actors remember the noise of actions."""
+    explores = {"exploration_scale": [0.5, 2.0], "exploration_correlation": 0.9}
+    return make_loop(change(tiny_recipe, num_seeds=2, algorithm=explores))
+
+
+@pytest.mark.parametrize("which", ["loop", "exploring"])
+def test_2n_steps_are_n_then_stop_resume_and_n(which, request, tmp_path):
+    loop = request.getfixturevalue(which)
     intervals = loop.intervals(loop.init())
     for _ in range(2):
         state, _ = next(intervals)
