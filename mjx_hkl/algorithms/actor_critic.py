@@ -93,10 +93,11 @@ class VTrace(Algorithm):
         total, metrics = total_loss(
             agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
         )
-        return total, metrics | {
+        metrics |= {
             "kl_high": mean(kl_high),
             "kl_low": mean(kl_low),
             "value": mean(value.mean(0)),
             "value_target": mean(corrected.target),
             "ratio": mean(jnp.minimum(self.rho_clip, ratio_t)),
         }
+        return self.with_duals((total, metrics), own, mean(kl), mean(entropy))

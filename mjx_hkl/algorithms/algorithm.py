@@ -4,12 +4,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import jax
+import jax.numpy as jnp
 from annotated_types import Gt, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.hierarchy import Target
 from mjx_hkl.algorithms.window import Window
-from mjx_hkl.config import Fraction, Many, NonNegative, NonNegativeFloat, Positive, PositiveFloat
+from mjx_hkl.config import FiniteFloat, Fraction, Many, NonNegative, NonNegativeFloat, Positive, PositiveFloat
+from mjx_hkl.errors import UserError
 from mjx_hkl.models.agent import Agent
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
@@ -33,6 +36,14 @@ class Algorithm:
     """α, the weight of the KL to the default policy."""
     entropy_cost: NonNegativeFloat = 1e-4
     """α_H, the weight of the low level's entropy."""
+    target_kl: PositiveFloat | None = None
+    """Nats per step. α becomes a dual variable that starts at kl_cost, rises while the mean KL is above this,
+    and falls while it is below."""
+    target_entropy: FiniteFloat | None = None
+    """Nats per step. α_H becomes a dual variable that starts at entropy_cost, rises while the mean entropy of
+    the low level is below this, and falls while it is above."""
+    dual_learning_rate: PositiveFloat = 1e-3
+    """Of the logarithms of α and α_H, where learned. They swing if they change faster than the policy."""
     reward_scale: PositiveFloat = 1.0
     """Multiplies rewards before they are learned from; returns are reported without it."""
     policy_learning_rate: PositiveFloat = 1e-4
@@ -74,9 +85,27 @@ class Algorithm:
     """Whether each window of a batch is seen through a random symmetry that the world declares: its targets
     in another order, and the instruction with them."""
 
+    def __post_init__(self):
+        for target, cost in (("target_kl", "kl_cost"), ("target_entropy", "entropy_cost")):
+            if getattr(self, target) is not None and getattr(self, cost) == 0:
+                raise ValueError(f"{cost} must be above 0 with {target}: the learned cost starts there")
+
     def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:
-        """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature."""
-        return {}
+        """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature.
+
+        Raises:
+          UserError: the agent has no KL that a cost could hold at its target.
+        """
+        if self.target_kl is not None and not agent.pays_kl:
+            raise UserError(
+                "algorithm.target_kl: this policy has no default policy, and so no KL; leave it out"
+            )
+        starts = {}
+        if self.target_kl is not None:
+            starts["log_kl_cost"] = jnp.log(jnp.float32(self.kl_cost))
+        if self.target_entropy is not None:
+            starts["log_entropy_cost"] = jnp.log(jnp.float32(self.entropy_cost))
+        return starts
 
     def learning_rates(self) -> dict[str, float]:
         """Of each part of the agent and each of `parameters`, which have an optimizer of their own."""
@@ -85,11 +114,41 @@ class Algorithm:
             "default_policy": self.default_policy_learning_rate,
             "critic": self.critic_learning_rate,
             "encoders": self.critic_learning_rate,
+            "log_kl_cost": self.dual_learning_rate,
+            "log_entropy_cost": self.dual_learning_rate,
         }
 
     def costs(self, own: Mapping[str, Any]) -> tuple[Any, Any]:
-        """α and α_H, the weights of KL and entropy; `own` are the algorithm's parameters."""
-        return self.kl_cost, self.entropy_cost
+        """α and α_H, the weights of KL and entropy, constants; `own` are the algorithm's parameters."""
+        kl_cost, entropy_cost = self.kl_cost, self.entropy_cost
+        if self.target_kl is not None:
+            kl_cost = jax.lax.stop_gradient(jnp.exp(own["log_kl_cost"]))
+        if self.target_entropy is not None:
+            entropy_cost = jax.lax.stop_gradient(jnp.exp(own["log_entropy_cost"]))
+        return kl_cost, entropy_cost
+
+    def with_duals(
+        self, loss: Loss, own: Mapping[str, Any], kl: Float[Array, ""], entropy: Float[Array, ""]
+    ) -> Loss:
+        """The loss and metrics with those of the costs that are learned.
+
+        Gradient descent on log α (target − KL) and log α_H (H − target) is dual ascent: the gradient is how
+        far off the target is, whatever the cost (temperature of Haarnoja et al. 2018, arXiv:1812.05905).
+
+        Args:
+          loss: without them.
+          own: the algorithm's `parameters`.
+          kl: mean per step, of both levels.
+          entropy: mean of the low level's.
+        """
+        (total, metrics), stop = loss, jax.lax.stop_gradient
+        if self.target_kl is not None:
+            total = total + own["log_kl_cost"] * stop(self.target_kl - kl)
+            metrics = metrics | {"kl_cost": jnp.exp(own["log_kl_cost"])}
+        if self.target_entropy is not None:
+            total = total + own["log_entropy_cost"] * stop(entropy - self.target_entropy)
+            metrics = metrics | {"entropy_cost": jnp.exp(own["log_entropy_cost"])}
+        return total, metrics
 
     def loss(
         self, agent: Agent, target: Target, window: Window, key: PRNGKeyArray, own: Mapping[str, Any]

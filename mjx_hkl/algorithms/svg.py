@@ -102,7 +102,7 @@ class SVG(Algorithm):
         total, metrics = total_loss(
             agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
         )
-        return total, metrics | {
+        metrics |= {
             "kl_high": mean(kl_high),
             "kl_low": mean(kl_low),
             "q": mean(q.mean(0)),
@@ -110,3 +110,4 @@ class SVG(Algorithm):
             "trace": mean(trace_t),
             "action_scale": mean(action.scale.mean(-1)),
         }
+        return self.with_duals((total, metrics), own, mean(kl), mean(entropy))

@@ -110,6 +110,11 @@ class Agent(nnx.Module):
                 raise UserError(f"{type(module).__name__} remembers: a critic or an encoder cannot")
         self.action_size = action_size
 
+    @property
+    def pays_kl(self) -> bool:
+        """Whether some level of the policy can differ from the default policy."""
+        return self.policy.latent_size > 0 or self.default_policy.low_level.adds_kl
+
     def start(self, batch: tuple[int, ...]) -> Carry:
         """The carry for the first step of an episode; that step must have `is_first` set."""
         memory = {name: module.start(batch) for name, module in self._acting().items()}

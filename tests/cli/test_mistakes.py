@@ -48,6 +48,13 @@ def fails(capsys, *arguments):
             ["train", RECIPE, "--algorithm.kl-cost", "-1"],
             "kl_cost: input should be greater",
         ),
+        (["train", RECIPE, "--algorithm.target-kl", "0"], "target_kl: input should be greater than 0"),
+        (["train", RECIPE, "--algorithm.target-entropy", "nan"], "target_entropy: input should be a finite"),
+        (
+            ["train", RECIPE, "--algorithm.target-kl", "1", "--algorithm.kl-cost", "0"],
+            "kl_cost must be above 0 with target_kl: the learned cost starts there",
+        ),
+        (["train", f"{PRIORS}:svg0", *SHORT, "--algorithm.target-kl", "1"], "target_kl: this policy has no"),
         (["train", RECIPE, "--algorithm.kl-cots", "1"], "did you mean --algorithm.kl-cost"),
         (["train", RECIPE, "--default-policy.high-level", "ar2"], "'ar2'; did you mean ar1"),
         (["train", RECIPE, "--environment", "bal-go-to-target"], "did you mean ball-go-to-target"),
