@@ -89,11 +89,14 @@ class VTrace(Algorithm):
         mean = functools.partial(window_mean, window=window)
         policy_gradient = mean(log_prob_t * corrected.advantage)
         policy_loss = -policy_gradient + kl_cost * mean(kl) - entropy_cost * mean(entropy)
+        policy_loss, change = self.with_trust_region(
+            policy_loss, agent, target, observation, target_observation, window, latents
+        )
         critic_loss = 0.5 * mean(errors.sum(0))
         total, metrics = total_loss(
             agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
         )
-        metrics |= {
+        metrics |= change | {
             "kl_high": mean(kl_high),
             "kl_low": mean(kl_low),
             "value": mean(value.mean(0)),

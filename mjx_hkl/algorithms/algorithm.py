@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from annotated_types import Gt, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mjx_hkl.algorithms.hierarchy import Target
+from mjx_hkl.algorithms.hierarchy import Target, policy_change, window_mean
 from mjx_hkl.algorithms.window import Window
 from mjx_hkl.config import FiniteFloat, Fraction, Many, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 from mjx_hkl.errors import UserError
 from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.modules import Observation
+from mjx_hkl.models.steps import Latents
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 
@@ -44,6 +46,9 @@ class Algorithm:
     the low level is below this, and falls while it is above."""
     dual_learning_rate: PositiveFloat = 1e-3
     """Of the logarithms of α and α_H, where learned. They swing if they change faster than the policy."""
+    trust_region: NonNegativeFloat = 0.0
+    """β, the weight of KL(π_old ‖ π) of both levels in the policy's loss. π_old is a target policy, which
+    moves as the other targets do; 0: there is none."""
     reward_scale: PositiveFloat = 1.0
     """Multiplies rewards before they are learned from; returns are reported without it."""
     policy_learning_rate: PositiveFloat = 1e-4
@@ -89,6 +94,10 @@ class Algorithm:
         for target, cost in (("target_kl", "kl_cost"), ("target_entropy", "entropy_cost")):
             if getattr(self, target) is not None and getattr(self, cost) == 0:
                 raise ValueError(f"{cost} must be above 0 with {target}: the learned cost starts there")
+        if self.trust_region and self.target_update_period == self.target_update_rate == 1:
+            raise ValueError(
+                "trust_region needs a target_update_period above 1 or a target_update_rate below 1"
+            )
 
     def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:
         """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature.
@@ -127,6 +136,27 @@ class Algorithm:
             entropy_cost = jax.lax.stop_gradient(jnp.exp(own["log_entropy_cost"]))
         return kl_cost, entropy_cost
 
+    def with_trust_region(
+        self,
+        policy_loss: Float[Array, ""],
+        agent: Agent,
+        target: Target,
+        observation: Observation,
+        target_observation: Observation,
+        window: Window,
+        latents: Latents,
+    ) -> Loss:
+        """The policy's loss with β KL(π_old ‖ π), and the metric of that KL; see `policy_change`.
+
+        As REPPO has it (Voelcker et al. 2025, arXiv:2507.11019), with a weight that a recipe gives.
+        """
+        if not self.trust_region:
+            return policy_loss, {}
+        with jax.named_scope("policy_loss"):
+            change = policy_change(agent, target, observation, target_observation, window, latents)
+            mean = window_mean(change, window)
+        return policy_loss + self.trust_region * mean, {"policy_change": mean}
+
     def with_duals(
         self, loss: Loss, own: Mapping[str, Any], kl: Float[Array, ""], entropy: Float[Array, ""]
     ) -> Loss:
@@ -157,7 +187,7 @@ class Algorithm:
 
         Args:
           agent: θ, φ, ψ, differentiated.
-          target: φ', ψ'.
+          target: φ', ψ', and θ' where `trust_region` asks for it.
           window: a time-major batch.
           key: consumed.
           own: the algorithm's `parameters`, differentiated.

@@ -98,11 +98,14 @@ class SVG(Algorithm):
 
         mean = functools.partial(window_mean, window=window)
         policy_loss = -mean(q_policy - kl_cost * kl + entropy_cost * entropy)
+        policy_loss, change = self.with_trust_region(
+            policy_loss, agent, target, observation, target_observation, window, latents
+        )
         critic_loss = mean(errors.sum(0))
         total, metrics = total_loss(
             agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
         )
-        metrics |= {
+        metrics |= change | {
             "kl_high": mean(kl_high),
             "kl_low": mean(kl_low),
             "q": mean(q.mean(0)),

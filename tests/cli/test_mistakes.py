@@ -55,6 +55,14 @@ def fails(capsys, *arguments):
             "kl_cost must be above 0 with target_kl: the learned cost starts there",
         ),
         (["train", f"{PRIORS}:svg0", *SHORT, "--algorithm.target-kl", "1"], "target_kl: this policy has no"),
+        (
+            ["train", RECIPE, "--algorithm.trust-region", "-1"],
+            "trust_region: input should be greater than or",
+        ),
+        (
+            ["train", RECIPE, "--algorithm.trust-region", "1", "--algorithm.target-update-rate", "1"],
+            "trust_region needs a target_update_period above 1 or a target_update_rate below 1",
+        ),
         (["train", RECIPE, "--algorithm.kl-cots", "1"], "did you mean --algorithm.kl-cost"),
         (["train", RECIPE, "--default-policy.high-level", "ar2"], "'ar2'; did you mean ar1"),
         (["train", RECIPE, "--environment", "bal-go-to-target"], "did you mean ball-go-to-target"),
