@@ -83,6 +83,9 @@ class Algorithm:
     replay_ratio: Annotated[float, Gt(0), Le(10_000)] = 16.0
     """Transitions learned from for each environment step. Where Algorithm 2 updates once after each K steps,
     replay_ratio x num_envs / batch_size updates follow an unroll of all worlds, as a whole number."""
+    recency: PositiveFloat = 1.0
+    """A sampled window's age, as a share of what replay holds, is u^recency with u uniform. 1: all windows
+    are as likely; 2: half of a batch is from the newest quarter of replay."""
     latents: Literal["redrawn", "stored_noise"] = "redrawn"
     """Latents of a window come from the policy as it is now and fresh noise (B.2), or the noise that the
     behaviour drew, which replay then keeps: so a stored action and its latent belong together."""

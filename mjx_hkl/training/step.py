@@ -96,11 +96,11 @@ class TrainStep:
     ) -> tuple[Learner, Metrics, Float[Array, ""]]:
         """Updates on windows from replay; none before `min_replay`. Metrics are sums over updates."""
         config, length = self.algorithm, self.updates
-        filled = jnp.minimum(iteration + 1, ring.num_slots)
+        filled, newest = jnp.minimum(iteration + 1, ring.num_slots), iteration % ring.num_slots
 
         def update(state: Learner, key: PRNGKeyArray, count: Array) -> tuple[Learner, Metrics]:
             sample_key, loss_key = jax.random.split(key)
-            windows = replay.sample(ring, sample_key, self.batch_size, filled)
+            windows = replay.sample(ring, sample_key, self.batch_size, filled, config.recency, newest)
             if config.symmetries:
                 symmetry_key, loss_key = jax.random.split(loss_key)
                 windows = through_symmetries(self.environment.env, windows, symmetry_key)

@@ -63,6 +63,7 @@ def fails(capsys, *arguments):
             ["train", RECIPE, "--algorithm.trust-region", "1", "--algorithm.target-update-rate", "1"],
             "trust_region needs a target_update_period above 1 or a target_update_rate below 1",
         ),
+        (["train", RECIPE, "--algorithm.recency", "0"], "recency: input should be greater than 0"),
         (["train", RECIPE, "--algorithm.kl-cots", "1"], "did you mean --algorithm.kl-cost"),
         (["train", RECIPE, "--default-policy.high-level", "ar2"], "'ar2'; did you mean ar1"),
         (["train", RECIPE, "--environment", "bal-go-to-target"], "did you mean ball-go-to-target"),
