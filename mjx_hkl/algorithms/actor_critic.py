@@ -65,7 +65,8 @@ class VTrace(Algorithm):
         entropy = action.entropy()
 
         log_prob_t = jax.tree.map(lambda x: x[:steps], action).log_prob(window.action)
-        ratio_t = jnp.exp(stop(log_prob_t) - window.behaviour_log_prob)
+        of_ratio_t = self.of_ratio(log_prob_t, agent, observation, window, latents, key)
+        ratio_t = jnp.exp(stop(of_ratio_t) - window.behaviour_log_prob)
         with jax.named_scope("critic_loss"):
             value_target = target.critic(target_observation, stop(latent))
         corrected = stop(

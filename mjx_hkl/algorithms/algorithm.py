@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mjx_hkl.algorithms.hierarchy import Target, policy_change, window_mean
+from mjx_hkl.algorithms.hierarchy import Target, log_marginal, policy_change, window_mean
 from mjx_hkl.algorithms.window import Window
 from mjx_hkl.config import FiniteFloat, Fraction, Many, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 from mjx_hkl.errors import UserError
@@ -89,6 +89,9 @@ class Algorithm:
     latents: Literal["redrawn", "stored_noise"] = "redrawn"
     """Latents of a window come from the policy as it is now and fresh noise (B.2), or the noise that the
     behaviour drew, which replay then keeps: so a stored action and its latent belong together."""
+    behaviour_samples: Annotated[int, Ge(0), Le(1000)] = 0
+    """Further latents that μ(a|x) and π(a|x) of the ratios π/μ are means over, beside the behaviour's own and
+    the redrawn one; 0: the ratio of π(a|z', x) and μ(a|z, x), of two latents that have nothing in common."""
     symmetries: bool = False
     """Whether each window of a batch is seen through a random symmetry that the world declares: its targets
     in another order, and the instruction with them."""
@@ -97,6 +100,10 @@ class Algorithm:
         for target, cost in (("target_kl", "kl_cost"), ("target_entropy", "entropy_cost")):
             if getattr(self, target) is not None and getattr(self, cost) == 0:
                 raise ValueError(f"{cost} must be above 0 with {target}: the learned cost starts there")
+        if self.behaviour_samples and self.latents == "stored_noise":
+            raise ValueError(
+                "behaviour_samples needs latents 'redrawn': with stored noise ratios are at one latent"
+            )
         if self.trust_region and self.target_update_period == self.target_update_rate == 1:
             raise ValueError(
                 "trust_region needs a target_update_period above 1 or a target_update_rate below 1"
@@ -106,12 +113,14 @@ class Algorithm:
         """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature.
 
         Raises:
-          UserError: the agent has no KL that a cost could hold at its target.
+          UserError: the agent has no KL that a cost could hold at its target, or no latents to sample.
         """
         if self.target_kl is not None and not agent.pays_kl:
             raise UserError(
                 "algorithm.target_kl: this policy has no default policy, and so no KL; leave it out"
             )
+        if self.behaviour_samples and not agent.policy.latent_size:
+            raise UserError("algorithm.behaviour_samples: a flat policy has no latents; leave it 0")
         starts = {}
         if self.target_kl is not None:
             starts["log_kl_cost"] = jnp.log(jnp.float32(self.kl_cost))
@@ -138,6 +147,30 @@ class Algorithm:
         if self.target_entropy is not None:
             entropy_cost = jax.lax.stop_gradient(jnp.exp(own["log_entropy_cost"]))
         return kl_cost, entropy_cost
+
+    def of_ratio(
+        self,
+        log_prob_t: Float[Array, "time batch"],
+        agent: Agent,
+        observation: Observation,
+        window: Window,
+        latents: Latents,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "time batch"]:
+        """Log π(a|x) for the ratios π/μ: that at the redrawn latents, or with `behaviour_samples` more.
+
+        Args:
+          log_prob_t: log π^L of the window's actions at the latents.
+          agent: π.
+          observation: of the window, shared encoders' groups encoded.
+          window: time-major.
+          latents: redrawn.
+          key: of the loss.
+        """
+        if not self.behaviour_samples:
+            return log_prob_t
+        key = jax.random.fold_in(key, 2)  # 0 and 1 are those of the loss
+        return log_marginal(agent, observation, window, latents, key, self.behaviour_samples)
 
     def with_trust_region(
         self,

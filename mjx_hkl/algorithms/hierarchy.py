@@ -135,6 +135,25 @@ def policy_actions(
     return _along(low_level, act, LOW_LEVEL, window, observation, latents.latent)
 
 
+def log_marginal(
+    agent: Agent, observation: Observation, window: Window, latents: Latents, key: PRNGKeyArray, samples: int
+) -> Float[Array, "time batch"]:
+    """Log π(a_t | x_t) of the window's actions, by `Agent.log_marginal` with so many further latents."""
+    low_level, (steps, batch) = agent.policy.low_level, window.reward.shape
+    noise = jax.random.normal(key, (steps + 2, samples, batch, agent.policy.latent_size))
+    action = jnp.concatenate(
+        [window.action, window.action[-1:], window.action[-1:]]
+    )  # no action after the last
+
+    def act(memory: Any, observation: Observation, latents: Latents, *given: Array) -> tuple[Any, Array]:
+        after, _ = agent.default_policy.low_level.policy_action(
+            low_level, memory, observation, latents.latent
+        )
+        return after, agent.log_marginal(memory, observation, latents, *given)
+
+    return _along(low_level, act, LOW_LEVEL, window, observation, latents, noise, action)[:steps]
+
+
 def divergence(
     agent: Agent,
     default_policy: DefaultPolicy,

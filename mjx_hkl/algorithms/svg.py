@@ -75,7 +75,9 @@ class SVG(Algorithm):
         entropy = action.entropy()
 
         action_t = jax.tree.map(lambda x: x[:steps], action)
-        trace_t = traces(action_t.log_prob(window.action), window.behaviour_log_prob, self.retrace_lambda)
+        log_prob_t = action_t.log_prob(window.action)
+        log_prob_t = self.of_ratio(log_prob_t, agent, observation, window, latents, key)
+        trace_t = traces(log_prob_t, window.behaviour_log_prob, self.retrace_lambda)
         reward_t, discount_t = self.reward_scale * window.reward, self.discount * window.discount
         value_tp1, cost_tp1 = following(q_policy, window), following(kl_cost * kl, window)
         if self.returns == "n_step":  # Algorithm 1

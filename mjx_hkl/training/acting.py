@@ -7,8 +7,9 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import LatentNoise, Window, over
 from mjx_hkl.environments import Timestep, VectorEnvironment, VectorState
-from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.steps import Carry, Noise
+from mjx_hkl.models.agent import LOW_LEVEL, Agent
+from mjx_hkl.models.encoders import encode
+from mjx_hkl.models.steps import Carry, Noise, Step
 
 Metrics = dict[str, Float[Array, ""]]
 _EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults")
@@ -37,6 +38,7 @@ def unroll(
     key: PRNGKeyArray,
     length: int,
     keeps_noise: bool = False,
+    behaviour_samples: int = 0,
 ) -> tuple[Actor, Window, Metrics]:
     """`length` steps of every world under the stochastic policy.
 
@@ -47,6 +49,7 @@ def unroll(
       key: consumed.
       length: K.
       keeps_noise: whether windows keep the noise that latents were drawn from.
+      behaviour_samples: further latents that μ(a|x) is a mean over.
 
     Returns:
       The actor after the last step, a window of each world (batch first), and sums over the episodes
@@ -73,7 +76,7 @@ def unroll(
             carry=(),  # of the window's start alone, below
             is_first=(),  # pyright: ignore[reportArgumentType] - likewise
             action=acted.action,
-            behaviour_log_prob=acted.distribution.log_prob(acted.action),
+            behaviour_log_prob=_log_prob(agent, actor, acted, noise, noise_key, behaviour_samples),
             reward=timestep.reward,
             discount=timestep.discount > 0,
             is_last=ended,
@@ -100,6 +103,19 @@ def unroll(
         ),
     )
     return actor, windows, jax.tree.map(jnp.sum, sums)
+
+
+def _log_prob(
+    agent: Agent, actor: Actor, acted: Step, noise: Noise, key: PRNGKeyArray, samples: int
+) -> Float[Array, " envs"]:
+    """Log μ(a|x) at the latent, or by `Agent.log_marginal` with further ones; `key` is that of `noise`."""
+    if not samples:
+        return acted.distribution.log_prob(acted.action)
+    memory = agent.restart(actor.carry, actor.is_first, noise.start).memory[LOW_LEVEL]
+    observation = encode(agent.encoders, actor.env.observation)
+    key = jax.random.fold_in(key, 3)  # 0 to 2 are those of the noise
+    others = jax.random.normal(key, (samples, *acted.latents.latent.shape))
+    return agent.log_marginal(memory, observation, acted.latents, others, acted.action)
 
 
 def _of_latents(agent: Agent, noise: Noise) -> LatentNoise:

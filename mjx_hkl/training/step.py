@@ -89,7 +89,8 @@ class TrainStep:
         """One unroll; see `acting.unroll`."""
         config = self.algorithm
         keeps_noise = config.latents == "stored_noise"
-        return acting.unroll(self.environment, agent, actor, key, config.unroll_length, keeps_noise)
+        length, samples = config.unroll_length, config.behaviour_samples
+        return acting.unroll(self.environment, agent, actor, key, length, keeps_noise, samples)
 
     def learn(
         self, state: Learner, ring: Ring, key: PRNGKeyArray, iteration: Int[Array, ""]

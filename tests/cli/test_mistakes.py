@@ -64,6 +64,18 @@ def fails(capsys, *arguments):
             "trust_region needs a target_update_period above 1 or a target_update_rate below 1",
         ),
         (["train", RECIPE, "--algorithm.recency", "0"], "recency: input should be greater than 0"),
+        (
+            ["train", RECIPE, "--algorithm.behaviour-samples", "-1"],
+            "behaviour_samples: input should be greater",
+        ),
+        (
+            ["train", RECIPE, "--algorithm.behaviour-samples", "4", "--algorithm.latents", "stored_noise"],
+            "behaviour_samples needs latents 'redrawn'",
+        ),
+        (
+            ["train", f"{PRIORS}:svg0", *SHORT, "--algorithm.behaviour-samples", "4"],
+            "behaviour_samples: a flat policy has no latents; leave it 0",
+        ),
         (["train", RECIPE, "--algorithm.kl-cots", "1"], "did you mean --algorithm.kl-cost"),
         (["train", RECIPE, "--default-policy.high-level", "ar2"], "'ar2'; did you mean ar1"),
         (["train", RECIPE, "--environment", "bal-go-to-target"], "did you mean ball-go-to-target"),
