@@ -117,6 +117,18 @@ def test_ratios_of_losses_are_of_the_means(kind):
     np.testing.assert_allclose(metrics["trace" if kind is SVG else "ratio"], expected, rtol=1e-4)
 
 
+def test_a_low_level_that_remembers_is_asked_in_order():
+    """One that says so and keeps nothing gives the same numbers as one that does not."""
+    agent, window, key = make_agent(), make_window(), jax.random.key(0)
+    seen = window.observation
+    latents = jax.jit(hierarchy.redraw_latents)(agent, seen, window, key)
+    log_marginal = jax.jit(hierarchy.log_marginal, static_argnums=5)
+    expected = log_marginal(agent, seen, window, latents, key, 3)
+    agent.policy.low_level.remembers = True
+    found = log_marginal(agent, seen, window, latents, key, 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def _log_prob(distribution, action):
     if hasattr(distribution, "logits"):
         return special.log_softmax(distribution.logits, -1)[np.arange(len(action)), np.asarray(action)]

@@ -1,7 +1,6 @@
 """A trust region on the policy: what it adds to the loss, what it moves, and where its old policy is."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,6 @@ from mjx_hkl.algorithms.actor_critic import VTrace
 from mjx_hkl.algorithms.svg import SVG
 from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError
-from mjx_hkl.models.agent import HIGH_LEVEL
 
 UPDATES = 10
 ALGORITHM = SVG(trust_region=0.5, target_update_period=3)
@@ -114,14 +112,18 @@ def test_latents_are_data_so_that_the_low_levels_kl_does_not_move_the_high_level
     assert high < 1e-4 * low  # rounding
 
 
-def test_a_high_level_that_remembers_has_its_old_self_remember_too():
-    gru = f"{Path(__file__).parents[2] / 'docs' / 'example' / 'gru_prior.py'}:GRU"
-    agent, window = make_agent(gru), make_window()
-    memory = window.carry.memory | {"default_policy.high_level": agent.default_policy.high_level.start((6,))}
-    window = window.replace(carry=window.carry.replace(memory=memory))
-    assert HIGH_LEVEL in memory
-    found, _ = _change(agent, agent, window)
-    np.testing.assert_allclose(found, 0.0, atol=1e-5)
+def test_policies_that_remember_are_asked_in_order():
+    """Ones that say so and keep nothing give the same numbers as ones that do not."""
+    agent, old, window = make_agent(), make_agent(seed=1), make_window()
+    expected, _ = _change(agent, old, window)
+    for of in (agent, old):
+        of.policy.high_level.remembers = of.policy.low_level.remembers = True
+    assert agent.policy.remembers
+    seen = window.observation
+    latents = hierarchy.redraw_latents(make_agent(), seen, window, jax.random.key(0))
+    target = hierarchy.Target(old, keeps_policy=True)
+    found = hierarchy.policy_change(agent, target, seen, seen, window, latents)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.25])
