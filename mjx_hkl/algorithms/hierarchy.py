@@ -141,9 +141,8 @@ def log_marginal(
     """Log π(a_t | x_t) of the window's actions, by `Agent.log_marginal` with so many further latents."""
     low_level, (steps, batch) = agent.policy.low_level, window.reward.shape
     noise = jax.random.normal(key, (steps + 2, samples, batch, agent.policy.latent_size))
-    action = jnp.concatenate(
-        [window.action, window.action[-1:], window.action[-1:]]
-    )  # no action after the last
+    last = window.action[-1:]  # in the place of the actions that the last two observations do not have
+    action = jnp.concatenate([window.action, last, last])
 
     def act(memory: Any, observation: Observation, latents: Latents, *given: Array) -> tuple[Any, Array]:
         after, _ = agent.default_policy.low_level.policy_action(
