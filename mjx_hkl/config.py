@@ -20,6 +20,7 @@ Few = Annotated[int, Gt(0), Le(1000)]
 """Things that a program holds one by one, like seeds or critics."""
 Many = Annotated[int, Gt(0), Le(2**24)]
 """Things side by side in one array, like worlds or the steps of a window."""
+FiniteFloat = Annotated[float, AllowInfNan(False)]
 PositiveFloat = Annotated[float, Gt(0), AllowInfNan(False)]
 NonNegativeFloat = Annotated[float, Ge(0), AllowInfNan(False)]
 Fraction = Annotated[float, Ge(0), Le(1)]

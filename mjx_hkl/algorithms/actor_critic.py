@@ -65,7 +65,8 @@ class VTrace(Algorithm):
         entropy = action.entropy()
 
         log_prob_t = jax.tree.map(lambda x: x[:steps], action).log_prob(window.action)
-        ratio_t = jnp.exp(stop(log_prob_t) - window.behaviour_log_prob)
+        of_ratio_t = self.of_ratio(log_prob_t, agent, observation, window, latents, key)
+        ratio_t = jnp.exp(stop(of_ratio_t) - window.behaviour_log_prob)
         with jax.named_scope("critic_loss"):
             value_target = target.critic(target_observation, stop(latent))
         corrected = stop(
@@ -89,14 +90,18 @@ class VTrace(Algorithm):
         mean = functools.partial(window_mean, window=window)
         policy_gradient = mean(log_prob_t * corrected.advantage)
         policy_loss = -policy_gradient + kl_cost * mean(kl) - entropy_cost * mean(entropy)
+        policy_loss, change = self.with_trust_region(
+            policy_loss, agent, target, observation, target_observation, window, latents
+        )
         critic_loss = 0.5 * mean(errors.sum(0))
         total, metrics = total_loss(
             agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
         )
-        return total, metrics | {
+        metrics |= change | {
             "kl_high": mean(kl_high),
             "kl_low": mean(kl_low),
             "value": mean(value.mean(0)),
             "value_target": mean(corrected.target),
             "ratio": mean(jnp.minimum(self.rho_clip, ratio_t)),
         }
+        return self.with_duals((total, metrics), own, mean(kl), mean(entropy))

@@ -4,13 +4,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import jax
+import jax.numpy as jnp
 from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mjx_hkl.algorithms.hierarchy import Target
+from mjx_hkl.algorithms.hierarchy import Target, log_marginal, policy_change, window_mean
 from mjx_hkl.algorithms.window import Window
-from mjx_hkl.config import Fraction, Many, NonNegative, NonNegativeFloat, Positive, PositiveFloat
+from mjx_hkl.config import FiniteFloat, Fraction, Many, NonNegative, NonNegativeFloat, Positive, PositiveFloat
+from mjx_hkl.errors import UserError
 from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.modules import Observation
+from mjx_hkl.models.steps import Latents
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
 Factor = Annotated[float, Ge(0.01), Le(100)]
@@ -34,6 +39,17 @@ class Algorithm:
     """α, the weight of the KL to the default policy."""
     entropy_cost: NonNegativeFloat = 1e-4
     """α_H, the weight of the low level's entropy."""
+    target_kl: PositiveFloat | None = None
+    """Nats per step. α becomes a dual variable that starts at kl_cost, rises while the mean KL is above this,
+    and falls while it is below."""
+    target_entropy: FiniteFloat | None = None
+    """Nats per step. α_H becomes a dual variable that starts at entropy_cost, rises while the mean entropy of
+    the low level is below this, and falls while it is above."""
+    dual_learning_rate: PositiveFloat = 1e-3
+    """Of the logarithms of α and α_H, where learned. They swing if they change faster than the policy."""
+    trust_region: NonNegativeFloat = 0.0
+    """β, the weight of KL(π_old ‖ π) of both levels in the policy's loss. π_old is a target policy, which
+    moves as the other targets do; 0: there is none."""
     reward_scale: PositiveFloat = 1.0
     """Multiplies rewards before they are learned from; returns are reported without it."""
     policy_learning_rate: PositiveFloat = 1e-4
@@ -68,9 +84,15 @@ class Algorithm:
     replay_ratio: Annotated[float, Gt(0), Le(10_000)] = 16.0
     """Transitions learned from for each environment step. Where Algorithm 2 updates once after each K steps,
     replay_ratio x num_envs / batch_size updates follow an unroll of all worlds, as a whole number."""
+    recency: PositiveFloat = 1.0
+    """A sampled window's age, as a share of what replay holds, is u^recency with u uniform. 1: all windows
+    are as likely; 2: half of a batch is from the newest quarter of replay."""
     latents: Literal["redrawn", "stored_noise"] = "redrawn"
     """Latents of a window come from the policy as it is now and fresh noise (B.2), or the noise that the
     behaviour drew, which replay then keeps: so a stored action and its latent belong together."""
+    behaviour_samples: Annotated[int, Ge(0), Le(1000)] = 0
+    """Further latents that μ(a|x) and π(a|x) of the ratios π/μ are means over, beside the behaviour's own and
+    the redrawn one; 0: the ratio of π(a|z', x) and μ(a|z, x), of two latents that have nothing in common."""
     symmetries: bool = False
     """Whether each window of a batch is seen through a random symmetry that the world declares: its targets
     in another order, and the instruction with them."""
@@ -80,14 +102,43 @@ class Algorithm:
     exploration_correlation: Annotated[float, Ge(0), Lt(1)] = 0.0
     """While training acts, the correlation of an action's noise with that of the step before, in the same
     episode. Gaussian actions only."""
-
     relabelled: Fraction = 0.0
     """Share of the windows of each batch that are seen as if the world had given another instruction
     (Andrychowicz et al. 2017)."""
 
+    def __post_init__(self):
+        for target, cost in (("target_kl", "kl_cost"), ("target_entropy", "entropy_cost")):
+            if getattr(self, target) is not None and getattr(self, cost) == 0:
+                raise ValueError(f"{cost} must be above 0 with {target}: the learned cost starts there")
+        if self.behaviour_samples and self.latents == "stored_noise":
+            raise ValueError(
+                "behaviour_samples needs latents 'redrawn': with stored noise ratios are at one latent"
+            )
+        if self.behaviour_samples and self.exploration_scale != (1.0, 1.0):
+            raise ValueError("behaviour_samples needs exploration_scale (1, 1): its means are of the policy")
+        if self.trust_region and self.target_update_period == self.target_update_rate == 1:
+            raise ValueError(
+                "trust_region needs a target_update_period above 1 or a target_update_rate below 1"
+            )
+
     def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:
-        """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature."""
-        return {}
+        """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature.
+
+        Raises:
+          UserError: the agent has no KL that a cost could hold at its target, or no latents to sample.
+        """
+        if self.target_kl is not None and not agent.pays_kl:
+            raise UserError(
+                "algorithm.target_kl: this policy has no default policy, and so no KL; leave it out"
+            )
+        if self.behaviour_samples and not agent.policy.latent_size:
+            raise UserError("algorithm.behaviour_samples: a flat policy has no latents; leave it 0")
+        starts = {}
+        if self.target_kl is not None:
+            starts["log_kl_cost"] = jnp.log(jnp.float32(self.kl_cost))
+        if self.target_entropy is not None:
+            starts["log_entropy_cost"] = jnp.log(jnp.float32(self.entropy_cost))
+        return starts
 
     def learning_rates(self) -> dict[str, float]:
         """Of each part of the agent and each of `parameters`, which have an optimizer of their own."""
@@ -96,11 +147,86 @@ class Algorithm:
             "default_policy": self.default_policy_learning_rate,
             "critic": self.critic_learning_rate,
             "encoders": self.critic_learning_rate,
+            "log_kl_cost": self.dual_learning_rate,
+            "log_entropy_cost": self.dual_learning_rate,
         }
 
     def costs(self, own: Mapping[str, Any]) -> tuple[Any, Any]:
-        """α and α_H, the weights of KL and entropy; `own` are the algorithm's parameters."""
-        return self.kl_cost, self.entropy_cost
+        """α and α_H, the weights of KL and entropy, constants; `own` are the algorithm's parameters."""
+        kl_cost, entropy_cost = self.kl_cost, self.entropy_cost
+        if self.target_kl is not None:
+            kl_cost = jax.lax.stop_gradient(jnp.exp(own["log_kl_cost"]))
+        if self.target_entropy is not None:
+            entropy_cost = jax.lax.stop_gradient(jnp.exp(own["log_entropy_cost"]))
+        return kl_cost, entropy_cost
+
+    def of_ratio(
+        self,
+        log_prob_t: Float[Array, "time batch"],
+        agent: Agent,
+        observation: Observation,
+        window: Window,
+        latents: Latents,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "time batch"]:
+        """Log π(a|x) for the ratios π/μ: that at the redrawn latents, or with `behaviour_samples` more.
+
+        Args:
+          log_prob_t: log π^L of the window's actions at the latents.
+          agent: π.
+          observation: of the window, shared encoders' groups encoded.
+          window: time-major.
+          latents: redrawn.
+          key: of the loss.
+        """
+        if not self.behaviour_samples:
+            return log_prob_t
+        key = jax.random.fold_in(key, 2)  # 0 and 1 are those of the loss
+        return log_marginal(agent, observation, window, latents, key, self.behaviour_samples)
+
+    def with_trust_region(
+        self,
+        policy_loss: Float[Array, ""],
+        agent: Agent,
+        target: Target,
+        observation: Observation,
+        target_observation: Observation,
+        window: Window,
+        latents: Latents,
+    ) -> Loss:
+        """The policy's loss with β KL(π_old ‖ π), and the metric of that KL; see `policy_change`.
+
+        As REPPO has it (Voelcker et al. 2025, arXiv:2507.11019), with a weight that a recipe gives.
+        """
+        if not self.trust_region:
+            return policy_loss, {}
+        with jax.named_scope("policy_loss"):
+            change = policy_change(agent, target, observation, target_observation, window, latents)
+            mean = window_mean(change, window)
+        return policy_loss + self.trust_region * mean, {"policy_change": mean}
+
+    def with_duals(
+        self, loss: Loss, own: Mapping[str, Any], kl: Float[Array, ""], entropy: Float[Array, ""]
+    ) -> Loss:
+        """The loss and metrics with those of the costs that are learned.
+
+        Gradient descent on log α (target − KL) and log α_H (H − target) is dual ascent: the gradient is how
+        far off the target is, whatever the cost (temperature of Haarnoja et al. 2018, arXiv:1812.05905).
+
+        Args:
+          loss: without them.
+          own: the algorithm's `parameters`.
+          kl: mean per step, of both levels.
+          entropy: mean of the low level's.
+        """
+        (total, metrics), stop = loss, jax.lax.stop_gradient
+        if self.target_kl is not None:
+            total = total + own["log_kl_cost"] * stop(self.target_kl - kl)
+            metrics = metrics | {"kl_cost": jnp.exp(own["log_kl_cost"])}
+        if self.target_entropy is not None:
+            total = total + own["log_entropy_cost"] * stop(entropy - self.target_entropy)
+            metrics = metrics | {"entropy_cost": jnp.exp(own["log_entropy_cost"])}
+        return total, metrics
 
     def loss(
         self, agent: Agent, target: Target, window: Window, key: PRNGKeyArray, own: Mapping[str, Any]
@@ -109,7 +235,7 @@ class Algorithm:
 
         Args:
           agent: θ, φ, ψ, differentiated.
-          target: φ', ψ'.
+          target: φ', ψ', and θ' where `trust_region` asks for it.
           window: a time-major batch.
           key: consumed.
           own: the algorithm's `parameters`, differentiated.

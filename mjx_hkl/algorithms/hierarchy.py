@@ -8,19 +8,31 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import LatentNoise, Window, in_order
+from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.math.recursion import UNROLL
-from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, LOW_LEVEL, PRIOR, Agent, DefaultPolicy, Policy
+from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, HIGH_LEVEL, LOW_LEVEL, PRIOR, Agent, DefaultPolicy, Policy
 from mjx_hkl.models.modules import Distribution, Observation, restarted
 from mjx_hkl.models.steps import Carry, Latents
 
 
 class Target(nnx.Module):
-    """φ' and ψ', the target networks: copies of default policy, critic and shared encoders."""
+    """φ' and ψ', the target networks: copies of default policy, critic and shared encoders.
 
-    def __init__(self, agent: Agent):
+    With `keeps_policy` also θ', which is π_old of a trust region. Without, there is no such attribute.
+    """
+
+    policy: Policy
+
+    def __init__(self, agent: Agent, keeps_policy: bool = False):
         self.default_policy: DefaultPolicy = agent.default_policy
         self.critic: Any = agent.critic
         self.encoders: nnx.Dict = agent.encoders
+        if keeps_policy:
+            self.policy = agent.policy
+
+    def renewed(self, agent: Agent) -> "Target":
+        """The same parts of another agent."""
+        return Target(agent, hasattr(self, "policy"))
 
 
 @jax.named_scope("latents")
@@ -111,7 +123,9 @@ def _keep(kept: Array, is_first: Array, latent: Array, drawn: Array) -> tuple[Ar
     return latent, latent
 
 
-def policy_actions(agent: Agent, observation: Observation, window: Window, latents: Latents) -> Distribution:
+def policy_actions(
+    agent: Agent | Target, observation: Observation, window: Window, latents: Latents
+) -> Distribution:
     """π^L(a_t | z_t, x_t) along the window. Time-major."""
     low_level = agent.policy.low_level
 
@@ -119,6 +133,24 @@ def policy_actions(agent: Agent, observation: Observation, window: Window, laten
         return agent.default_policy.low_level.policy_action(low_level, memory, observation, latent)
 
     return _along(low_level, act, LOW_LEVEL, window, observation, latents.latent)
+
+
+def log_marginal(
+    agent: Agent, observation: Observation, window: Window, latents: Latents, key: PRNGKeyArray, samples: int
+) -> Float[Array, "time batch"]:
+    """Log π(a_t | x_t) of the window's actions, by `Agent.log_marginal` with so many further latents."""
+    low_level, (steps, batch) = agent.policy.low_level, window.reward.shape
+    noise = jax.random.normal(key, (steps + 2, samples, batch, agent.policy.latent_size))
+    last = window.action[-1:]  # in the place of the actions that the last two observations do not have
+    action = jnp.concatenate([window.action, last, last])
+
+    def act(memory: Any, observation: Observation, latents: Latents, *given: Array) -> tuple[Any, Array]:
+        after, _ = agent.default_policy.low_level.policy_action(
+            low_level, memory, observation, latents.latent
+        )
+        return after, agent.log_marginal(memory, observation, latents, *given)
+
+    return _along(low_level, act, LOW_LEVEL, window, observation, latents, noise, action)[:steps]
 
 
 def divergence(
@@ -141,6 +173,38 @@ def divergence(
 
     default_action = _along(low_level, act, DEFAULT_LOW_LEVEL, window, observation, latents.latent)
     return kl_high, action.kl_divergence(default_action)
+
+
+def policy_change(
+    agent: Agent,
+    target: Target,
+    observation: Observation,
+    target_observation: Observation,
+    window: Window,
+    latents: Latents,
+) -> Float[Array, "time batch"]:
+    """KL(π_old ‖ π) of both levels, π_old the target policy: what a trust region holds small. Time-major.
+
+    As `divergence`, π_old^H to π^H at steps that draw a latent, π_old^L to π^L at every step, both at the
+    window's latents. These are data here: the gradient goes to π's parameters, and through no latent.
+
+    Args:
+      agent: π.
+      target: π_old, which keeps the policy.
+      observation: as the agent's shared encoders give it.
+      target_observation: as the target's do.
+      window: time-major.
+      latents: of the window.
+    """
+    latents = jax.lax.stop_gradient(latents)
+
+    def levels(of: Agent | Target, observation: Observation) -> tuple[Gaussian, Any]:
+        high_level = of.policy.high_level
+        drawn_from = _along(high_level, high_level.step, HIGH_LEVEL, window, observation, latents.latent_tm1)
+        return drawn_from, policy_actions(of, observation, window, latents)
+
+    (old_high, old_low), (high, low) = levels(target, target_observation), levels(agent, observation)
+    return latents.drawn[..., 0] * old_high.kl_divergence(high) + old_low.kl_divergence(low)
 
 
 def _along(module: Any, function: Any, name: str, window: Window, *inputs: Any) -> Any:

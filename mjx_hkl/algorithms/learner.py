@@ -30,7 +30,7 @@ class Learner:
     Attributes:
       agent: θ, φ, ψ.
       own: the algorithm's own parameters, by name.
-      target: φ', ψ'.
+      target: φ', ψ', and θ' where there is a trust region.
       optimizer_state: by the name of the part.
       average: parts of the agent averaged over updates, by name.
     """
@@ -90,14 +90,15 @@ def init(agent: Agent, algorithm: Algorithm, total_updates: int, key: PRNGKeyArr
     state = {name: tx.init(parts[name]) for name, tx in optimizers(algorithm, parts, total_updates).items()}
     averaged = ("policy", "default_policy", "encoders") if algorithm.policy_average_updates else ()
     average = {name: _copy(getattr(agent, name)) for name in averaged}
-    return Learner(agent, own, _copy(Target(agent)), state, average)
+    target = Target(agent, keeps_policy=algorithm.trust_region > 0)
+    return Learner(agent, own, _copy(target), state, average)
 
 
 def with_parameters(learner: Learner, modules: Mapping[str, Any]) -> Learner:
     """The fresh learner with these modules in the place of its own, and with their targets and averages."""
     agent = with_modules(learner.agent, modules)
     average = {name: _copy(getattr(agent, name)) for name in learner.average}
-    return learner.replace(agent=agent, target=_copy(Target(agent)), average=average)
+    return learner.replace(agent=agent, target=_copy(learner.target.renewed(agent)), average=average)
 
 
 def observe(learner: Learner, observation: Observation, frozen: tuple[str, ...] = ()) -> Learner:
@@ -109,7 +110,7 @@ def observe(learner: Learner, observation: Observation, frozen: tuple[str, ...] 
       frozen: modules that stay as they are, like "policy.high_level".
     """
     agent = learner.agent.observed(observation, frozen)
-    target = with_learned(Target(agent), learner.target)
+    target = with_learned(learner.target.renewed(agent), learner.target)
     average = {name: with_learned(getattr(agent, name), old) for name, old in learner.average.items()}
     return learner.replace(agent=agent, target=target, average=average)
 
@@ -153,7 +154,9 @@ def update(
         agent = with_learned(learner.agent, agent)
         agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
         rate = jnp.where(count % algorithm.target_update_period == 0, algorithm.target_update_rate, 0.0)
-        target = map_learned(lambda old, new: rate * new + (1.0 - rate) * old, learner.target, Target(agent))
+        target = map_learned(
+            lambda old, new: rate * new + (1.0 - rate) * old, learner.target, learner.target.renewed(agent)
+        )
         # All updates weigh alike until there are so many; and what is frozen stays to the last bit.
         share = 1.0 / jnp.clip(count, 1, max(1, algorithm.policy_average_updates))
         average = {

@@ -4,6 +4,7 @@ An insert writes one window of every world, whatever the capacity. Several devic
 each, and a batch takes as many windows from every part, so that none travels.
 """
 
+import functools
 import math
 from collections import Counter
 from typing import Any, NamedTuple
@@ -87,23 +88,37 @@ def insert(ring: Ring, windows: Window, count: Int[Array, ""]) -> Ring:
 
 
 @jax.named_scope("replay")
-def sample(ring: Ring, key: PRNGKeyArray, batch_size: int, filled: Int[Array, ""]) -> Window:
+def sample(
+    ring: Ring,
+    key: PRNGKeyArray,
+    batch_size: int,
+    filled: Int[Array, ""],
+    recency: float = 1.0,
+    newest: Int[Array, ""] | int = 0,
+) -> Window:
     """`batch_size` windows, batch first. Replay is cut into as many parts, and each part gives one at random.
 
-    Every window is as likely as any other, and a batch as large as replay is each window once.
+    Every window is as likely as any other, and a batch as large as replay is each window once. With another
+    `recency` than 1, the age of a window is u^recency of the filled slots, and u is uniform.
 
     Args:
       ring: of `empty`.
       key: consumed.
       batch_size: B.
       filled: slots that have been written.
+      recency: above 1 the newest windows are the most likely, below 1 the oldest.
+      newest: the slot written last, where `recency` asks for it.
     """
     num_envs = ring.num_envs
+    by_age = _as_it_is
+    if recency != 1:
+        key, age_key = jax.random.split(key)
+        by_age = functools.partial(_by_age, key=age_key, filled=filled, recency=recency, newest=newest)
     if num_envs % batch_size == 0:  # a part is some worlds, and stays on their device
         world_key, slot_key = jax.random.split(key)
         worlds = num_envs // batch_size
         world = jax.random.randint(world_key, (batch_size,), 0, worlds)
-        slot = jax.random.randint(slot_key, (batch_size,), 0, filled)
+        slot = by_age(jax.random.randint(slot_key, (batch_size,), 0, filled))
         parts = jax.tree.map(lambda x: x.reshape(batch_size, worlds, *x.shape[1:]), ring.rows)
         rows = jax.vmap(lambda part, world, slot: jax.tree.map(lambda x: x[world, slot], part))(
             parts, world, slot
@@ -116,8 +131,22 @@ def sample(ring: Ring, key: PRNGKeyArray, batch_size: int, filled: Int[Array, ""
     index = jax.random.randint(part_key, (batch_size,), edge[:-1], jnp.maximum(edge[1:], edge[:-1] + 1))
     # Parts cannot all be equally large: that they begin anywhere makes up for it.
     index = (index + jax.random.randint(turn_key, (), 0, total)) % total
-    rows = jax.tree.map(lambda x: x[index // filled, index % filled], ring.rows)
+    world, slot = index // filled, by_age(index % filled)
+    rows = jax.tree.map(lambda x: x[world, slot], ring.rows)
     return _unpacked(rows, ring.layout)
+
+
+def _as_it_is(slot: Array) -> Array:
+    return slot
+
+
+def _by_age(
+    slot: Array, key: PRNGKeyArray, filled: Array, recency: float, newest: Array | int
+) -> Int[Array, " batch"]:
+    """Slots whose age is u^recency of the filled ones; uniform slots say in which part of [0, 1] u is."""
+    u = (slot + jax.random.uniform(key, slot.shape)) / filled
+    age = jnp.minimum((filled * u**recency).astype(slot.dtype), filled - 1)
+    return (newest - age) % filled
 
 
 def _packed(windows: Window) -> dict[str, Array]:

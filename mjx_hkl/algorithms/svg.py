@@ -75,7 +75,9 @@ class SVG(Algorithm):
         entropy = action.entropy()
 
         action_t = jax.tree.map(lambda x: x[:steps], action)
-        trace_t = traces(action_t.log_prob(window.action), window.behaviour_log_prob, self.retrace_lambda)
+        log_prob_t = action_t.log_prob(window.action)
+        log_prob_t = self.of_ratio(log_prob_t, agent, observation, window, latents, key)
+        trace_t = traces(log_prob_t, window.behaviour_log_prob, self.retrace_lambda)
         reward_t, discount_t = self.reward_scale * window.reward, self.discount * window.discount
         value_tp1, cost_tp1 = following(q_policy, window), following(kl_cost * kl, window)
         if self.returns == "n_step":  # Algorithm 1
@@ -98,11 +100,14 @@ class SVG(Algorithm):
 
         mean = functools.partial(window_mean, window=window)
         policy_loss = -mean(q_policy - kl_cost * kl + entropy_cost * entropy)
+        policy_loss, change = self.with_trust_region(
+            policy_loss, agent, target, observation, target_observation, window, latents
+        )
         critic_loss = mean(errors.sum(0))
         total, metrics = total_loss(
             agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
         )
-        return total, metrics | {
+        metrics |= change | {
             "kl_high": mean(kl_high),
             "kl_low": mean(kl_low),
             "q": mean(q.mean(0)),
@@ -110,3 +115,4 @@ class SVG(Algorithm):
             "trace": mean(trace_t),
             "action_scale": mean(action.scale.mean(-1)),
         }
+        return self.with_duals((total, metrics), own, mean(kl), mean(entropy))

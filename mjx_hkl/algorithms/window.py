@@ -37,7 +37,7 @@ class Window:
       carry: what the agent remembered before step 0.
       is_first: 1 where an episode began with step 0.
       action: before clipping, or the choice of a discrete one.
-      behaviour_log_prob: log μ(a_t | x_t) at the behaviour's latent.
+      behaviour_log_prob: log μ(a_t | x_t) at the behaviour's latent, or as a mean over further ones.
       reward: of step t.
       discount: 0 where the episode terminated with step t, else 1.
       is_last: 1 where the episode ended with step t, by termination or truncation.

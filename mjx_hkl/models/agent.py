@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mjx_hkl.errors import UserError
 from mjx_hkl.models.config import ModelConfig, PolicyConfig
@@ -110,6 +110,11 @@ class Agent(nnx.Module):
                 raise UserError(f"{type(module).__name__} remembers: a critic or an encoder cannot")
         self.action_size = action_size
 
+    @property
+    def pays_kl(self) -> bool:
+        """Whether some level of the policy can differ from the default policy."""
+        return self.policy.latent_size > 0 or self.default_policy.low_level.adds_kl
+
     def start(self, batch: tuple[int, ...]) -> Carry:
         """The carry for the first step of an episode; that step must have `is_first` set."""
         memory = {name: module.start(batch) for name, module in self._acting().items()}
@@ -160,6 +165,35 @@ class Agent(nnx.Module):
         )
         step = Step(latents, prior, distribution, distribution.draw(noise.action))
         return carry.replace(memory=memory), step
+
+    def log_marginal(
+        self, memory: Any, observation: Observation, latents: Latents, noise: Array, action: Array
+    ) -> Float[Array, "*batch"]:
+        """An estimate of log π(a|x) = log ∫ π^H(z|x) π^L(a|z, x) dz: π^L's mean at z and further latents.
+
+        A latent that is kept (eq. 27) belongs to x, and so does z_{t−1}.
+
+        Where z is independent of a, the mean is unbiased for π(a|x). Where a was drawn at z, it is not, but
+        one over it is unbiased for 1/π(a|x), which a ratio needs: of n + 1 latents alike a was drawn at any,
+        so their mean is its density, E[f(a) / mean] = ∫ f(a) da (balance heuristic, Veach and Guibas 1995).
+
+        Args:
+          memory: the low level's, before the step.
+          observation: `*batch`, encoded by shared encoders; one axis of `*batch` or more.
+          latents: z and where it came from.
+          noise: ε of n further latents, the axis of n before the last of `*batch`.
+          action: a.
+        """
+        z, distribution = latents.latent[..., None, :, :], latents.distribution
+        drawn = distribution.mean[..., None, :, :] + distribution.scale[..., None, :, :] * noise
+        others = jnp.where(latents.drawn[..., None, :, :], drawn, z)
+
+        def log_prob(latent: Array) -> Array:
+            low_level, default = self.policy.low_level, self.default_policy.low_level
+            return default.policy_action(low_level, memory, observation, latent)[1].log_prob(action)
+
+        log_probs = jax.vmap(log_prob, in_axes=-3)(jnp.concatenate([z, others], -3))
+        return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(log_probs.shape[0])
 
     def observed(self, observation: Observation, frozen: Collection[str] = ()) -> "Agent":
         """The agent whose encoders have seen fresh observations, which those with statistics measure.

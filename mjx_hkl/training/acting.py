@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import LatentNoise, Window, over
 from mjx_hkl.environments import Timestep, VectorEnvironment, VectorState
-from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.steps import Carry, Noise
+from mjx_hkl.models.agent import LOW_LEVEL, Agent
+from mjx_hkl.models.encoders import encode
+from mjx_hkl.models.steps import Carry, Noise, Step
 from mjx_hkl.training.exploration import Exploration
 
 Metrics = dict[str, Float[Array, ""]]
@@ -51,6 +52,7 @@ def unroll(
     length: int,
     keeps_noise: bool = False,
     exploration: Exploration = _AS_THE_POLICY,
+    behaviour_samples: int = 0,
 ) -> tuple[Actor, Window, Metrics]:
     """`length` steps of every world under the stochastic policy.
 
@@ -65,6 +67,7 @@ def unroll(
       length: K.
       keeps_noise: whether windows keep the noise that latents were drawn from.
       exploration: how the noise of actions differs from the policy's own.
+      behaviour_samples: further latents that μ(a|x) is a mean over.
 
     Returns:
       The actor after the last step, a window of each world (batch first), and sums over the episodes
@@ -93,7 +96,7 @@ def unroll(
             carry=(),  # of the window's start alone, below
             is_first=(),  # pyright: ignore[reportArgumentType] - likewise
             action=acted.action,
-            behaviour_log_prob=acted.distribution.log_prob(acted.action),
+            behaviour_log_prob=_log_prob(agent, actor, acted, noise, noise_key, behaviour_samples),
             reward=timestep.reward,
             discount=timestep.discount > 0,
             is_last=ended,
@@ -120,6 +123,19 @@ def unroll(
         ),
     )
     return actor, windows, jax.tree.map(jnp.sum, sums)
+
+
+def _log_prob(
+    agent: Agent, actor: Actor, acted: Step, noise: Noise, key: PRNGKeyArray, samples: int
+) -> Float[Array, " envs"]:
+    """Log μ(a|x) at the latent, or by `Agent.log_marginal` with further ones; `key` is that of `noise`."""
+    if not samples:
+        return acted.distribution.log_prob(acted.action)
+    memory = agent.restart(actor.carry, actor.is_first, noise.start).memory[LOW_LEVEL]
+    observation = encode(agent.encoders, actor.env.observation)
+    key = jax.random.fold_in(key, 3)  # 0 to 2 are those of the noise
+    others = jax.random.normal(key, (samples, *acted.latents.latent.shape))
+    return agent.log_marginal(memory, observation, acted.latents, others, acted.action)
 
 
 def _of_latents(agent: Agent, noise: Noise) -> LatentNoise:

@@ -91,20 +91,20 @@ class TrainStep:
         """One unroll; see `acting.unroll`."""
         config = self.algorithm
         keeps_noise = config.latents == "stored_noise"
-        return acting.unroll(
-            self.environment, agent, actor, key, config.unroll_length, keeps_noise, self.exploration
-        )
+        length, samples = config.unroll_length, config.behaviour_samples
+        given = self.environment, agent, actor, key, length, keeps_noise
+        return acting.unroll(*given, self.exploration, samples)
 
     def learn(
         self, state: Learner, ring: Ring, key: PRNGKeyArray, iteration: Int[Array, ""]
     ) -> tuple[Learner, Metrics, Float[Array, ""]]:
         """Updates on windows from replay; none before `min_replay`. Metrics are sums over updates."""
         config, length = self.algorithm, self.updates
-        filled = jnp.minimum(iteration + 1, ring.num_slots)
+        filled, newest = jnp.minimum(iteration + 1, ring.num_slots), iteration % ring.num_slots
 
         def update(state: Learner, key: PRNGKeyArray, count: Array) -> tuple[Learner, Metrics]:
             sample_key, loss_key = jax.random.split(key)
-            windows = replay.sample(ring, sample_key, self.batch_size, filled)
+            windows = replay.sample(ring, sample_key, self.batch_size, filled, config.recency, newest)
             if config.symmetries:
                 symmetry_key, loss_key = jax.random.split(loss_key)
                 windows = through_symmetries(self.environment.env, windows, symmetry_key)

@@ -26,6 +26,7 @@ def make_agent(
     actions="gaussian",
     state_values=False,
     encoders=None,
+    latent_size=LATENT,
 ):
     """An agent away from the small initial heads, so that everything depends on everything."""
     flat = low_level in FLAT
@@ -40,7 +41,9 @@ def make_agent(
             "default": hidden,
         },
         "policy": {
-            "high_level": "none" if flat else {"sizes": [8], "latent_size": LATENT, "latent_period": period},
+            "high_level": "none"
+            if flat
+            else {"sizes": [8], "latent_size": latent_size, "latent_period": period},
             "low_level": {"sizes": [8]},
             "actions": actions,
         },

@@ -70,6 +70,41 @@ def test_every_window_is_as_likely_as_any_other(batch_size):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+@pytest.mark.parametrize(("inserts", "recency"), [(3, 2.0), (4, 2.0), (6, 2.0), (6, 0.5), (6, 1.0)])
+def test_the_age_of_a_window_is_a_power_of_a_uniform_number(batch_size, inserts, recency):
+    """P(age < k) = (k / n)^(1/recency), in a ring of 4 slots that is not full, full, or written over."""
+    ring = replay.empty(windows(0), 4)
+    for count in range(inserts):
+        ring = replay.insert(ring, windows(count), jnp.int32(count))
+    filled, newest = min(inserts, 4), jnp.int32((inserts - 1) % 4)
+    keys = jax.random.split(jax.random.key(1), 6000)
+
+    def one(key):
+        """One of a batch, since those of one batch depend on each other."""
+        draw_key, pick_key = jax.random.split(key)
+        drawn = replay.sample(ring, draw_key, batch_size, jnp.int32(filled), recency, newest).reward[:, 0]
+        return drawn[jax.random.randint(pick_key, (), 0, batch_size)]
+
+    marks = np.asarray(jax.vmap(one)(keys)).astype(int)
+    age, world = inserts - 1 - marks // 10, marks % 10
+    counts = np.zeros((filled, ENVS))
+    np.add.at(counts, (age, world), 1)
+    of_age = np.diff((np.arange(filled + 1) / filled) ** (1 / recency))
+    expected = len(keys) * np.repeat(of_age[:, None] / ENVS, ENVS, axis=1)
+    assert stats.chisquare(counts.ravel(), expected.ravel()).pvalue > 1e-3
+
+
+def test_a_recency_of_one_draws_the_windows_that_it_always_drew():
+    ring = replay.empty(windows(0), 4)
+    for count in range(6):
+        ring = replay.insert(ring, windows(count), jnp.int32(count))
+    for batch_size in (1, 3, 4):
+        given = ring, jax.random.key(2), batch_size, jnp.int32(4)
+        expected, found = replay.sample(*given), replay.sample(*given, 1.0, jnp.int32(1))
+        np.testing.assert_array_equal(found.reward, expected.reward)
+
+
 def test_what_is_packed_comes_back_as_it_was():
     """Whatever the shapes and dtypes, an axis of no numbers among them, and beside other seeds."""
     random = np.random.default_rng(0)

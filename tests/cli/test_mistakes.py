@@ -48,6 +48,34 @@ def fails(capsys, *arguments):
             ["train", RECIPE, "--algorithm.kl-cost", "-1"],
             "kl_cost: input should be greater",
         ),
+        (["train", RECIPE, "--algorithm.target-kl", "0"], "target_kl: input should be greater than 0"),
+        (["train", RECIPE, "--algorithm.target-entropy", "nan"], "target_entropy: input should be a finite"),
+        (
+            ["train", RECIPE, "--algorithm.target-kl", "1", "--algorithm.kl-cost", "0"],
+            "kl_cost must be above 0 with target_kl: the learned cost starts there",
+        ),
+        (["train", f"{PRIORS}:svg0", *SHORT, "--algorithm.target-kl", "1"], "target_kl: this policy has no"),
+        (
+            ["train", RECIPE, "--algorithm.trust-region", "-1"],
+            "trust_region: input should be greater than or",
+        ),
+        (
+            ["train", RECIPE, "--algorithm.trust-region", "1", "--algorithm.target-update-rate", "1"],
+            "trust_region needs a target_update_period above 1 or a target_update_rate below 1",
+        ),
+        (["train", RECIPE, "--algorithm.recency", "0"], "recency: input should be greater than 0"),
+        (
+            ["train", RECIPE, "--algorithm.behaviour-samples", "-1"],
+            "behaviour_samples: input should be greater",
+        ),
+        (
+            ["train", RECIPE, "--algorithm.behaviour-samples", "4", "--algorithm.latents", "stored_noise"],
+            "behaviour_samples needs latents 'redrawn'",
+        ),
+        (
+            ["train", f"{PRIORS}:svg0", *SHORT, "--algorithm.behaviour-samples", "4"],
+            "behaviour_samples: a flat policy has no latents; leave it 0",
+        ),
         (["train", RECIPE, "--algorithm.kl-cots", "1"], "did you mean --algorithm.kl-cost"),
         (["train", RECIPE, "--default-policy.high-level", "ar2"], "'ar2'; did you mean ar1"),
         (["train", RECIPE, "--environment", "bal-go-to-target"], "did you mean ball-go-to-target"),
@@ -69,6 +97,14 @@ def fails(capsys, *arguments):
             " categorical; leave it out",
         ),
         (["train", "grid-1-step", "--algorithm.exploration-scale", "1", "2"], "exploration_scale is for"),
+        (
+            [
+                "train",
+                RECIPE,
+                *("--algorithm.exploration-scale", "1", "2", "--algorithm.behaviour-samples", 4),
+            ],
+            "behaviour_samples needs exploration_scale (1, 1)",
+        ),
         (
             ["train", RECIPE, "--algorithm.exploration-scale", "0", "2"],
             "exploration_scale.0: input should be",

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from mjx_hkl.algorithms.hierarchy import policy_actions, redraw_latents
 from mjx_hkl.algorithms.window import time_major
@@ -87,6 +87,28 @@ def test_log_probs_are_those_of_scipy_at_the_latents_that_were_drawn(windows):
         mean, scale = np.asarray(action.mean, float), np.asarray(action.scale, float)
         expected = stats.norm.logpdf(window.action[:, 0], mean, scale).sum(-1)
         np.testing.assert_allclose(window.behaviour_log_prob[:, 0], expected, atol=1e-3)
+
+
+def test_the_behaviour_is_the_mean_over_its_own_and_further_latents(windows):
+    """The first step of an unroll, with the noise of its key; what is done does not change."""
+    environment, agent, pairs = windows
+    actor, _, plain, _ = pairs[0]
+    unroll = jax.jit(
+        lambda actor, key: acting.unroll(environment, agent, actor, key, LENGTH, behaviour_samples=5)
+    )
+    _, window, _ = unroll(actor, jax.random.key(2))
+    np.testing.assert_allclose(window.action, plain.action, atol=1e-5)
+    noise_key, _ = jax.random.split(jax.random.split(jax.random.key(2), LENGTH)[0])
+    own = agent.noise(noise_key, (ENVS,)).latent
+    others = jax.random.normal(jax.random.fold_in(noise_key, 3), (5, *own.shape))
+    observation = jax.tree.map(lambda x: x[:, 0], window.observation)
+    high_level, log_probs = agent.policy.high_level(observation, actor.carry.latent), []
+    for noise in (own, *others):
+        action = agent.policy.low_level(observation, high_level.mean + high_level.scale * noise)
+        mean, scale = np.asarray(action.mean, float), np.asarray(action.scale, float)
+        log_probs.append(stats.norm.logpdf(window.action[:, 0], mean, scale).sum(-1))
+    expected = special.logsumexp(log_probs, axis=0) - np.log(6)
+    np.testing.assert_allclose(window.behaviour_log_prob[:, 0], expected, atol=1e-3)
 
 
 def test_episode_sums_count_what_ended(windows):

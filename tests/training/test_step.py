@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_hkl.algorithms import learner
 from mjx_hkl.algorithms.hierarchy import policy_actions, redraw_latents
 from mjx_hkl.algorithms.window import Window, time_major
 from mjx_hkl.experiments.build import make_loop, make_train_step, resolve
@@ -103,6 +104,22 @@ def test_more_worlds_are_followed_by_more_updates(tiny_recipe, worlds, windows, 
     step = make_train_step(dataclasses.replace(tiny_recipe, num_envs=worlds, algorithm=algorithm))
     assert (step.updates, step.replay_ratio) == (updates, pytest.approx(in_effect))
     assert step.learner_steps == updates * (windows or worlds) * algorithm.unroll_length
+
+
+def test_the_greatest_recency_learns_from_the_newest_unroll_alone(tiny_recipe, monkeypatch):
+    """While replay fills, when it is full, and when it is written over; an update takes one of each world."""
+    algorithm = dataclasses.replace(tiny_recipe.algorithm, replay_ratio=1.0, recency=1e9)
+    step = make_train_step(dataclasses.replace(tiny_recipe, algorithm=algorithm, min_replay=20))
+
+    def update(state, window, *rest):
+        return state, {"action": window.action}
+
+    monkeypatch.setattr(learner, "update", update)
+    state, jitted = jax.jit(step.init)(jax.random.key(0)), jax.jit(step.step)
+    for iteration in range(13):
+        state, metrics = jitted(state)
+        newest = state.replay.windows.action[:, iteration % 10]
+        np.testing.assert_array_equal(np.swapaxes(metrics["action"], 0, 1), newest)
 
 
 def test_a_seed_beside_others_is_the_seed_alone(tiny_recipe):
