@@ -20,7 +20,7 @@ def test_all_tasks_are_there_for_all_bodies_they_make_sense_for():
     tasks += " move-box-or-go-to-target move-box-and-go-to-target"
     expected = {f"{body}-{task}" for body in ("ball", "ant", "quadruped") for task in tasks.split()}
     nearer = {f"{body}-go-to-near-target" for body in ("ball", "ant", "quadruped")}  # for two CPU cores
-    nearer |= {"ant-near-gap"}
+    nearer |= {"ant-go-to-mid-target", "quadruped-go-to-mid-target", "ant-near-gap"}
     assert set(EVERY) == expected | {"ant-gap", "quadruped-gap"} | nearer
 
 
