@@ -15,7 +15,7 @@ from mjx_hkl.kinds import Kinds
 from mjx_hkl.math.hl_gauss import hl_gauss
 from mjx_hkl.models.encoders import Inputs, latent_input
 from mjx_hkl.models.modules import ACTION, Module, Observation, Place
-from mjx_hkl.models.networks import MLP, scale_and_bias, tanh_layer_norm
+from mjx_hkl.models.networks import MLP, first_layer, scale_and_bias, tanh_layer_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,8 @@ class MLPCriticFields(CriticFields):
     """Hidden layer sizes; the first is followed by LayerNorm and tanh."""
     layer_norm: bool = False
     """Whether the other hidden layers too are followed by LayerNorm, before their ELU."""
+    gated: bool = False
+    """Whether outputs of the first layer are multiplied by gates: products of instruction and places."""
     num_critics: Few = 1
     """Critics that learn side by side. The paper has one."""
     value_of_several: Literal["least", "mean"] = "least"
@@ -126,10 +128,8 @@ class MLPCritic(Critic):
         self.sees = self.inputs.sees
         self.takes_mean = fields.value_of_several == "mean"
         self.clips = fields.clip_actions and place.action_kind != "categorical"
-        self.members = nnx.List(
-            ValueNetwork(self.inputs.size, fields.sizes, self.outputs, fields.layer_norm, rngs=place.rngs)
-            for _ in range(fields.num_critics)
-        )
+        shape = self.inputs.size, fields.sizes, self.outputs, fields.layer_norm, fields.gated
+        self.members = nnx.List(ValueNetwork(*shape, rngs=place.rngs) for _ in range(fields.num_critics))
 
     def __call__(
         self,
@@ -211,10 +211,17 @@ class ValueNetwork(nnx.Module):
     """One network; its first layer is followed by LayerNorm and tanh."""
 
     def __init__(
-        self, inputs: int, sizes: tuple[int, ...], outputs: int, layer_norm: bool = False, *, rngs: nnx.Rngs
+        self,
+        inputs: int,
+        sizes: tuple[int, ...],
+        outputs: int,
+        layer_norm: bool = False,
+        gated: bool = False,
+        *,
+        rngs: nnx.Rngs,
     ):
         first, *rest = sizes
-        self.first = nnx.Linear(inputs, first, rngs=rngs)
+        self.first = first_layer(inputs, first, gated, rngs=rngs)
         self.norm = nnx.LayerNorm(first, rngs=rngs)
         self.rest = MLP(first, tuple(rest), layer_norm, rngs=rngs)
         self.value = nnx.Linear(sizes[-1], outputs, rngs=rngs)

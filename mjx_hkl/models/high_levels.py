@@ -59,6 +59,8 @@ class MLPHighLevelFields(HighLevelFields):
     """Least and greatest standard deviation of a latent."""
     layer_norm: bool = False
     """Whether each hidden layer is followed by LayerNorm, before its ELU."""
+    gated: bool = False
+    """Whether outputs of the first layer are multiplied by gates: products of instruction and places."""
     head_gain: Gain = HEAD_GAIN
     """The head's initial weights, as a share of the usual ones (LeCun's). With small ones all observations
     give much the same latents at first."""
@@ -94,7 +96,7 @@ class MLPHighLevel(Module):
         self.inputs = Inputs(place, history_input(place))
         self.sees = self.inputs.sees
         self.sees_latent = place.sees_latent
-        self.torso = MLP(self.inputs.size, fields.sizes, fields.layer_norm, rngs=place.rngs)
+        self.torso = MLP(self.inputs.size, fields.sizes, fields.layer_norm, fields.gated, rngs=place.rngs)
         self.head = GaussianHead(
             self.torso.size, place.latent_size, fields.scale, fields.head_gain, rngs=place.rngs
         )

@@ -36,6 +36,9 @@ class MLPLowLevelFields(LowLevelFields):
     """Least and greatest standard deviation of an action, before clipping to [-1, 1]."""
     layer_norm: bool = False
     """Whether each hidden layer is followed by LayerNorm, before its ELU."""
+    gated: bool = False
+    """Whether outputs of the first layer are multiplied by gates: products of instruction and places, for a
+    flat policy, or of the latent and what the body feels."""
     head_gain: Gain = HEAD_GAIN
     """The head's initial weights, as a share of the usual ones (LeCun's). With small ones a latent hardly
     changes the action at first."""
@@ -45,7 +48,7 @@ class MLPLowLevelFields(LowLevelFields):
 
     def build(self, place: Place) -> Module:
         """See `LowLevelFields.build`."""
-        return MLPLowLevel(place, self.sizes, self.scale, self.layer_norm, self.head_gain)
+        return MLPLowLevel(place, self.sizes, self.scale, self.layer_norm, self.gated, self.head_gain)
 
 
 LOW_LEVELS = Kinds("[policy.low_level]", {"mlp": MLPLowLevelFields}, default="mlp", base=LowLevelFields)
@@ -62,11 +65,12 @@ class MLPLowLevel(Module):
         sizes: tuple[int, ...],
         scale: tuple[float, float],
         layer_norm: bool = False,
+        gated: bool = False,
         head_gain: float = HEAD_GAIN,
     ):
         self.inputs = Inputs(place, latent_input(place))
         self.sees = self.inputs.sees
-        self.torso = MLP(self.inputs.size, sizes, layer_norm, rngs=place.rngs)
+        self.torso = MLP(self.inputs.size, sizes, layer_norm, gated, rngs=place.rngs)
         self.head = action_head(self.torso.size, place, scale, head_gain)
         self.scale = scale
 

@@ -83,13 +83,42 @@ def _column_sum(x: Array) -> Array:
     return jnp.tensordot(jnp.ones(x.shape[:-1]), x, x.ndim - 1, precision="highest")
 
 
+class GatedLinear(nnx.Module):
+    """A linear map, each of whose outputs is multiplied by 1 + tanh of another (after Dauphin et al. 2017).
+
+    An instruction that selects one of several things asks for products of what it says and where they are.
+    """
+
+    def __init__(self, inputs: int, size: int, *, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(inputs, 2 * size, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
+        """The gated outputs."""
+        value, gate = jnp.split(self.linear(x), 2, axis=-1)
+        return value * (1.0 + jnp.tanh(gate))
+
+
+def first_layer(inputs: int, size: int, gated: bool, *, rngs: nnx.Rngs) -> nnx.Linear | GatedLinear:
+    """What a network's inputs go into."""
+    return (GatedLinear if gated else nnx.Linear)(inputs, size, rngs=rngs)
+
+
 class MLP(nnx.Module):
     """Linear layers with ELU after each (Appendix G), and LayerNorm between the two if `layer_norm`."""
 
-    def __init__(self, inputs: int, sizes: tuple[int, ...], layer_norm: bool = False, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        sizes: tuple[int, ...],
+        layer_norm: bool = False,
+        gated: bool = False,
+        *,
+        rngs: nnx.Rngs,
+    ):
         widths = (inputs, *sizes)
         self.layers = nnx.List(
-            nnx.Linear(n_in, n_out, rngs=rngs) for n_in, n_out in zip(widths, sizes, strict=False)
+            first_layer(n_in, n_out, gated and not i, rngs=rngs)
+            for i, (n_in, n_out) in enumerate(itertools.pairwise(widths))
         )
         self.norms = nnx.List(nnx.LayerNorm(n, rngs=rngs) for n in sizes if layer_norm)
         self.size = widths[-1]
