@@ -172,6 +172,6 @@ _HINTS = {
     "shared encoder": "give both recipes the same [encoders]",
     "unit of distance": "give both environments the same task.distance_unit, or leave this module out",
     "latent size": "give both recipes the same policy.high_level.latent_size",
-    "shape": "give both recipes the same layer sizes, layer_norm and encoders",
+    "shape": "give both recipes the same layer sizes, layer_norm, gated and encoders",
     "range of scales": "give both recipes the same scale of the module",
 }

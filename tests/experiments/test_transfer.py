@@ -142,7 +142,7 @@ def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
         ),
         (
             ["--transfer.frozen", LOW, "--policy.low-level.layer-norm"],
-            "; give both recipes the same layer sizes, layer_norm and encoders",
+            "; give both recipes the same layer sizes, layer_norm, gated and encoders",
         ),
         (["--transfer.frozen", "policy.lowlevel"], "did you mean policy.low_level"),
         (["--transfer.frozen", f"{LOW}=policy.low"], "the other agent has unknown module 'policy.low'"),

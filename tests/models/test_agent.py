@@ -251,8 +251,11 @@ def test_gains_are_of_the_policys_heads_alone_and_change_nothing_else():
 def test_every_hidden_layer_may_be_normalized(kind):
     """Outputs, by flax's layers; of the critic the first layer is as it was."""
     table = {
-        "policy": {name: {"sizes": [16, 8], "layer_norm": True} for name in ("high_level", "low_level")},
-        "critic": {"kind": kind, "sizes": [16, 8, 4], "layer_norm": True},
+        "policy": {
+            name: {"sizes": [16, 8], "layer_norm": True, "gated": True}
+            for name in ("high_level", "low_level")
+        },
+        "critic": {"kind": kind, "sizes": [16, 8, 4], "layer_norm": True, "gated": True},
     }
     agent = build(information=EVERYTHING, **table)
     agent = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), agent)

@@ -5,7 +5,15 @@ import pytest
 from flax import linen, nnx
 
 from mjx_hkl.models.critics import ValueNetwork
-from mjx_hkl.models.networks import MLP, CategoricalHead, GaussianHead, elu, layer_norm, tanh_layer_norm
+from mjx_hkl.models.networks import (
+    MLP,
+    CategoricalHead,
+    GatedLinear,
+    GaussianHead,
+    elu,
+    layer_norm,
+    tanh_layer_norm,
+)
 
 
 def test_elu_is_that_of_jax_with_its_slope():
@@ -68,6 +76,25 @@ def test_layers_are_followed_by_layer_norm_where_they_are_asked_to_be(normalizes
         expected = layer(expected)
         expected = jax.nn.elu(mlp.norms[i](expected) if normalizes else expected)
     np.testing.assert_allclose(mlp(inputs), expected, atol=1e-5)
+
+
+def test_a_gated_layer_is_a_linear_map_times_one_plus_tanh_of_another():
+    layer = GatedLinear(5, 3, rngs=nnx.Rngs(0))
+    kernel, bias = np.asarray(layer.linear.kernel[...]), 0.3 * np.arange(6)
+    assert layer.linear.bias is not None
+    layer.linear.bias[...] = jnp.asarray(bias, jnp.float32)
+    x = np.random.default_rng(0).normal(size=(2, 4, 5))
+    value, gate = x @ kernel[:, :3] + bias[:3], x @ kernel[:, 3:] + bias[3:]
+    np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32)), value * (1.0 + np.tanh(gate)), atol=1e-5)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_the_first_layer_alone_is_gated_where_it_is_asked_to_be(gated):
+    mlp = MLP(5, (8, 4), gated=gated, rngs=nnx.Rngs(0))
+    network = ValueNetwork(5, (8, 4), 2, gated=gated, rngs=nnx.Rngs(0))
+    assert [isinstance(layer, GatedLinear) for layer in (*mlp.layers, network.first)] == [gated, False, gated]
+    plain = jax.tree.leaves(MLP(5, (8, 4), rngs=nnx.Rngs(0)))
+    assert gated or all((a == b).all() for a, b in zip(plain, jax.tree.leaves(mlp), strict=True))
 
 
 def test_heads_start_with_lecuns_weights_times_their_gain():
