@@ -394,7 +394,7 @@ def test_several_seeds_have_their_own_metrics_exports_and_evaluations(recipe_fil
     assert found[-1]["critic_loss"] != found[-2]["critic_loss"]
     assert len(json.loads((out / "evaluation.json").read_text())) == 2
     first, second = (read_agent(out / "export" / f"seed_{i}").agent for i in range(2))
-    kernels = [agent.critic.members[0].first.kernel[...] for agent in (first, second)]
+    kernels = [agent.critic.members[0].value.kernel[...] for agent in (first, second)]
     assert (kernels[0] != kernels[1]).any()
     assert sorted(p.name for p in (out / "tensorboard").iterdir()) == ["seed_0", "seed_1"]
 
