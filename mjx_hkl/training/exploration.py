@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from mjx_hkl.errors import UserError
 from mjx_hkl.math.autoregressive import ar1
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.steps import Noise, Step
@@ -43,11 +44,18 @@ class Exploration:
         return noise, fresh._replace(action=noise)
 
     def scaled(self, step: Step, noise: Float[Array, "envs action"]) -> Step:
-        """The step with each world's own distribution of actions, and the action drawn from it."""
+        """The step with each world's own distribution of actions, and the action drawn from it.
+
+        Raises:
+          UserError: the low level, a user's own, gives another distribution than `Gaussian`.
+        """
         if self.scale == (1.0, 1.0):
             return step
         policy = step.distribution
-        assert isinstance(policy, Gaussian), "make_environment refuses discrete actions"
+        if not isinstance(policy, Gaussian):
+            raise UserError(
+                f"algorithm.exploration_scale changes a Gaussian's scale, and {type(policy).__name__} is none"
+            )
         factor = jnp.asarray(np.geomspace(*self.scale, len(noise), dtype=np.float32))[:, None]
         behaviour = Gaussian(policy.mean, factor * policy.scale)
         return step._replace(distribution=behaviour, action=behaviour.draw(noise))

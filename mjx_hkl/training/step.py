@@ -1,7 +1,6 @@
 """The train step: environment steps, replay, updates, in one pure function of one state."""
 
 import dataclasses
-from typing import Any
 
 import flax.struct
 import jax
@@ -13,11 +12,11 @@ from mjx_hkl.algorithms import learner, replay
 from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.learner import Learner
 from mjx_hkl.algorithms.replay import Ring
-from mjx_hkl.algorithms.window import Window, over, time_major
-from mjx_hkl.environments import VectorEnvironment, World
+from mjx_hkl.algorithms.window import Window, time_major
+from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import ModelConfig
-from mjx_hkl.training import acting
+from mjx_hkl.training import acting, views
 from mjx_hkl.training.acting import Actor
 from mjx_hkl.training.exploration import Exploration
 
@@ -99,7 +98,7 @@ class TrainStep:
         self, state: Learner, ring: Ring, key: PRNGKeyArray, iteration: Int[Array, ""]
     ) -> tuple[Learner, Metrics, Float[Array, ""]]:
         """Updates on windows from replay; none before `min_replay`. Metrics are sums over updates."""
-        config, length = self.algorithm, self.updates
+        config, length, world = self.algorithm, self.updates, self.environment.env
         filled, newest = jnp.minimum(iteration + 1, ring.num_slots), iteration % ring.num_slots
 
         def update(state: Learner, key: PRNGKeyArray, count: Array) -> tuple[Learner, Metrics]:
@@ -107,12 +106,10 @@ class TrainStep:
             windows = replay.sample(ring, sample_key, self.batch_size, filled, config.recency, newest)
             if config.symmetries:
                 symmetry_key, loss_key = jax.random.split(loss_key)
-                windows = through_symmetries(self.environment.env, windows, symmetry_key)
+                windows = views.through_symmetries(world, windows, symmetry_key)
             if config.relabelled:
                 relabel_key, loss_key = jax.random.split(loss_key)
-                windows = under_other_instructions(
-                    self.environment.env, windows, relabel_key, config.relabelled
-                )
+                windows = views.under_other_instructions(world, windows, relabel_key, config.relabelled)
             window = time_major(windows)
             return learner.update(state, window, loss_key, count, config, self.total_updates, self.frozen)
 
@@ -176,55 +173,6 @@ class TrainStep:
     def replay_ratio(self) -> float:
         """Transitions learned from for each environment step: the recipe's, but for whole updates."""
         return self.learner_steps / self.environment_steps
-
-
-@jax.named_scope("replay")
-def through_symmetries(world: World, windows: Window, key: PRNGKeyArray) -> Window:
-    """Windows, batch first, each seen through a random symmetry of the world, one for all its observations.
-
-    What was done stays: actions, their probabilities μ, latents that the behaviour carried, rewards.
-    """
-    assert world.symmetry is not None, "make_environment refuses a world without any"
-    keys = jax.random.split(key, windows.reward.shape[0])
-    return windows.replace(observation=jax.vmap(world.symmetry)(keys, windows.observation))
-
-
-@jax.named_scope("replay")
-def under_other_instructions(world: World, windows: Window, key: PRNGKeyArray, share: float) -> Window:
-    """Windows, batch first; a share of them as if an instruction had been given that is drawn anew.
-
-    What was done stays. Where an episode truly terminated nobody knows what another instruction would have
-    made of it: such a step is not learned from.
-    """
-    relabel = world.relabelling
-    assert relabel is not None, "make_environment refuses a world without any"
-
-    def relabelled(window: Window, key: PRNGKeyArray) -> Window:
-        observation, *arrival = relabel(key, window.observation)
-        terminated = window.is_last & ~window.discount
-        cut = (
-            (window.is_last & window.discount).at[-1].set(False)
-        )  # the next observation is another episode's
-        reward, success = (jnp.where(cut, x[-1], x[1:-1]) for x in arrival)
-        solved = (success > 0) & ~terminated
-        return window.replace(
-            observation=observation,
-            reward=jnp.where(terminated, 0.0, reward),
-            discount=window.discount & ~solved,
-            is_last=window.is_last | solved,
-            valid=window.valid & ~terminated,
-        )
-
-    batch = windows.reward.shape[0]
-    chosen_key, key = jax.random.split(key)
-    other = jax.vmap(relabelled)(windows, jax.random.split(key, batch))
-    chosen = jax.random.uniform(chosen_key, (batch,)) < share
-    chosen &= ~jax.vmap(_equal)(other.observation, windows.observation)
-    return jax.tree.map(lambda new, old: jnp.where(over(chosen, new), new, old), other, windows)
-
-
-def _equal(a: Any, b: Any) -> Array:
-    return jnp.all(jnp.stack(jax.tree.leaves(jax.tree.map(lambda x, y: (x == y).all(), a, b))))
 
 
 def run(train_step: TrainStep, state: TrainState, length: int) -> tuple[TrainState, Metrics]:

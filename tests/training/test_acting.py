@@ -1,5 +1,7 @@
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ from mjx_hkl.algorithms.hierarchy import policy_actions, redraw_latents
 from mjx_hkl.algorithms.window import time_major
 from mjx_hkl.config import from_table
 from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.errors import UserError
+from mjx_hkl.math.categorical import Categorical
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import Information, ModelConfig, PolicyConfig
@@ -265,3 +269,12 @@ def test_factors_of_scale_are_in_equal_ratios_over_worlds():
         np.testing.assert_allclose(explored.distribution.scale, expected, rtol=1e-6)
         np.testing.assert_allclose(explored.action, 1 + expected, rtol=1e-6)
     assert Exploration().scaled(step, jnp.ones((5, 2))) is step
+
+
+def test_a_scale_of_exploration_needs_gaussian_actions():
+    """As of a user's own low level, whose distribution the world does not choose."""
+    step: Any = SimpleNamespace(distribution=Categorical(jnp.zeros((ENVS, 3))))
+    with pytest.raises(
+        UserError, match="exploration_scale changes a Gaussian's scale, and Categorical is none"
+    ):
+        Exploration(scale=(0.5, 2.0)).scaled(step, jnp.zeros((ENVS, 1)))

@@ -17,7 +17,7 @@ from mjx_hkl.experiments.recipe import change, load_recipe
 from mjx_hkl.experiments.training_run import agent_of_seed
 from mjx_hkl.models.priors import AR1, ARLearned
 from mjx_hkl.training import checkpoint, devices
-from mjx_hkl.training.step import through_symmetries, under_other_instructions
+from mjx_hkl.training.views import through_symmetries, under_other_instructions
 
 
 def leaves_equal(a, b):

@@ -1,0 +1,57 @@
+"""What windows from replay could have been as well: seen through a symmetry, or under another instruction."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PRNGKeyArray
+
+from mjx_hkl.algorithms.window import Window, over
+from mjx_hkl.environments import World
+from mjx_hkl.models.modules import Observation
+
+
+@jax.named_scope("replay")
+def through_symmetries(world: World, windows: Window, key: PRNGKeyArray) -> Window:
+    """Windows, batch first, each seen through a random symmetry of the world, one for all its observations.
+
+    What was done stays: actions, their probabilities μ, latents that the behaviour carried, rewards.
+    """
+    assert world.symmetry is not None, "make_environment refuses a world without any"
+    keys = jax.random.split(key, windows.reward.shape[0])
+    return windows.replace(observation=jax.vmap(world.symmetry)(keys, windows.observation))
+
+
+@jax.named_scope("replay")
+def under_other_instructions(world: World, windows: Window, key: PRNGKeyArray, share: float) -> Window:
+    """Windows, batch first; a share of them as if an instruction had been given that is drawn anew.
+
+    What was done stays. Where an episode truly terminated nobody knows what another instruction would have
+    made of it: such a step is not learned from.
+    """
+    relabel = world.relabelling
+    assert relabel is not None, "make_environment refuses a world without any"
+
+    def relabelled(window: Window, key: PRNGKeyArray) -> Window:
+        observation, *arrival = relabel(key, window.observation)
+        terminated = window.is_last & ~window.discount
+        # Where an episode was cut, the next observation is of another one, and the last is where it led.
+        cut = (window.is_last & window.discount).at[-1].set(False)
+        reward, success = (jnp.where(cut, x[-1], x[1:-1]) for x in arrival)
+        solved = (success > 0) & ~terminated
+        return window.replace(
+            observation=observation,
+            reward=jnp.where(terminated, 0.0, reward),
+            discount=window.discount & ~solved,
+            is_last=window.is_last | solved,
+            valid=window.valid & ~terminated,
+        )
+
+    batch = windows.reward.shape[0]
+    chosen_key, key = jax.random.split(key)
+    other = jax.vmap(relabelled)(windows, jax.random.split(key, batch))
+    chosen = jax.random.uniform(chosen_key, (batch,)) < share
+    chosen &= ~jax.vmap(_equal)(other.observation, windows.observation)
+    return jax.tree.map(lambda new, old: jnp.where(over(chosen, new), new, old), other, windows)
+
+
+def _equal(a: Observation, b: Observation) -> Bool[Array, ""]:
+    return jnp.stack([(a[name] == b[name]).all() for name in a]).all()
