@@ -1,7 +1,7 @@
 """What peers.py runs: each trains on a recipe's world and returns how its success rose.
 
-Every trainer takes a resolved recipe, a seed, the number of evaluations in the budget, and the seconds of
-training it goes on for beyond it.
+Every trainer takes a resolved recipe, a seed, the number of evaluations in the budget, the seconds of
+training it goes on for beyond it, and settings that replace its own.
 """
 
 import contextlib
@@ -16,10 +16,11 @@ EVALUATION_EPISODES = 128
 LONGER = 8  # times the budget, at the most, that a peer goes on
 
 Point = tuple[float, float, float]  # environment steps, training seconds, success rate
+Settings = dict[str, Any]
 
 
-def train_ours(recipe: Any, seed: int, evaluations: int, seconds: float) -> list[Point]:
-    """`mjx-hkl train`, its agent evaluated after every log interval."""
+def train_ours(recipe: Any, seed: int, evaluations: int, seconds: float, settings: Settings) -> list[Point]:
+    """`mjx-hkl train`, its agent evaluated after every log interval; it has no settings but the recipe."""
     import dataclasses
 
     from mjx_hkl.experiments.build import make_environment, make_loop
@@ -44,20 +45,24 @@ def train_ours(recipe: Any, seed: int, evaluations: int, seconds: float) -> list
     return points
 
 
-def train_sac(recipe: Any, seed: int, evaluations: int, seconds: float) -> list[Point]:
-    """Brax's SAC with the recipe's batch, replay ratio, sizes of networks and learning rate; two critics."""
+def train_sac(recipe: Any, seed: int, evaluations: int, seconds: float, settings: Settings) -> list[Point]:
+    """Brax's SAC with the recipe's batch, replay ratio, sizes of networks and learning rate; two critics.
+
+    Settings are arguments of Brax's `train`, `replay_ratio`, `batch_size`, `policy_sizes` and `critic_sizes`.
+    """
     from brax.training.agents.sac import networks
     from brax.training.agents.sac import train as sac
 
-    algorithm = recipe.algorithm
-    batch = algorithm.batch_size * algorithm.unroll_length
-    ratio = algorithm.replay_ratio
+    algorithm, settings = recipe.algorithm, {**sizes_of(recipe), **settings}
+    batch = settings.pop("batch_size", algorithm.batch_size * algorithm.unroll_length)
+    ratio = settings.pop("replay_ratio", algorithm.replay_ratio)
+    policy_sizes, critic_sizes = settings.pop("policy_sizes"), settings.pop("critic_sizes")
     updates = max(1, round(ratio * recipe.num_envs / batch))
 
     def make_networks(*args: Any, **kwargs: Any) -> networks.SACNetworks:
         policy, critic = (
             networks.make_sac_networks(*args, **{**kwargs, "hidden_layer_sizes": sizes})
-            for sizes in (recipe.policy.low_level, recipe.critic.sizes)
+            for sizes in (policy_sizes, critic_sizes)
         )
         return critic.replace(policy_network=policy.policy_network)
 
@@ -67,42 +72,57 @@ def train_sac(recipe: Any, seed: int, evaluations: int, seconds: float) -> list[
         seed,
         evaluations,
         seconds,
+        network_factory=make_networks,
         batch_size=round(ratio * recipe.num_envs / updates),  # the nearest of the same ratio
         grad_updates_per_step=updates,
-        learning_rate=algorithm.policy_learning_rate,
-        min_replay_size=recipe.min_replay,
-        max_replay_size=recipe.replay_capacity,
-        network_factory=make_networks,
+        **{
+            "learning_rate": algorithm.policy_learning_rate,
+            "min_replay_size": recipe.min_replay,
+            "max_replay_size": recipe.replay_capacity,
+            "discounting": algorithm.discount,
+            **settings,
+        },
     )
 
 
-def train_ppo(recipe: Any, seed: int, evaluations: int, seconds: float) -> list[Point]:
-    """Brax's PPO as its authors train legged bodies, with the recipe's network sizes."""
+def train_ppo(recipe: Any, seed: int, evaluations: int, seconds: float, settings: Settings) -> list[Point]:
+    """Brax's PPO as its authors train legged bodies, with the recipe's network sizes.
+
+    Settings are arguments of Brax's `train`, and `policy_sizes`, `critic_sizes`.
+    """
     from brax.training.agents.ppo import networks
     from brax.training.agents.ppo import train as ppo
 
+    settings = {
+        "unroll_length": 20,
+        "num_minibatches": 8,
+        "num_updates_per_batch": 4,
+        "learning_rate": 3e-4,
+        "entropy_cost": 1e-2,
+        "reward_scaling": 0.1,
+        "discounting": recipe.algorithm.discount,
+        **sizes_of(recipe),
+        **settings,
+    }
+    sizes = {
+        "policy_hidden_layer_sizes": settings.pop("policy_sizes"),
+        "value_hidden_layer_sizes": settings.pop("critic_sizes"),
+    }
     return train_brax(
         ppo.train,
         recipe,
         seed,
         evaluations,
         seconds,
-        unroll_length=20,
-        batch_size=recipe.num_envs // 8,
-        num_minibatches=8,
-        num_updates_per_batch=4,
-        learning_rate=3e-4,
-        entropy_cost=1e-2,
-        reward_scaling=0.1,
-        network_factory=lambda *args, **kwargs: networks.make_ppo_networks(
-            *args,
-            **{
-                **kwargs,
-                "policy_hidden_layer_sizes": recipe.policy.low_level,
-                "value_hidden_layer_sizes": recipe.critic.sizes,
-            },
-        ),
+        network_factory=lambda *args, **kwargs: networks.make_ppo_networks(*args, **{**kwargs, **sizes}),
+        batch_size=recipe.num_envs // settings["num_minibatches"],
+        **settings,
     )
+
+
+def sizes_of(recipe: Any) -> Settings:
+    """Hidden layers of the recipe's low level and critic, for a peer's policy and critic."""
+    return {"policy_sizes": recipe.policy.low_level.sizes, "critic_sizes": recipe.critic.sizes}
 
 
 class EnoughError(Exception):
@@ -141,7 +161,6 @@ def train_brax(
             num_envs=recipe.num_envs,
             num_eval_envs=EVALUATION_EPISODES,
             num_evals=LONGER * evaluations + 1,
-            discounting=recipe.algorithm.discount,
             normalize_observations=True,
             deterministic_eval=True,
             seed=seed,
@@ -160,8 +179,60 @@ def without_compiling(points: list[Point]) -> list[Point]:
     return [(steps, so_far, success) for (steps, _, success), so_far in zip(points, spent, strict=True)]
 
 
-def train_rejax(recipe: Any, seed: int, evaluations: int, seconds: float, passes: int) -> list[Point]:
-    """PPO of rejax with PureJaxRL's settings, or with one pass over the data of each unroll."""
+def train_fast_td3(
+    recipe: Any, seed: int, evaluations: int, seconds: float, settings: Settings
+) -> list[Point]:
+    """FastTD3's algorithm with the recipe's batch, replay ratio and sizes of networks.
+
+    Settings are fields of `fast_td3.Settings`.
+    """
+    import fast_td3
+    import jax
+
+    from mjx_hkl.experiments.build import make_environment
+    from mjx_hkl.experiments.evaluation import evaluate
+    from mjx_hkl.training import devices
+
+    devices.use_compilation_cache()
+    algorithm, sizes = recipe.algorithm, sizes_of(recipe)
+    batch = settings.get("batch_size", algorithm.batch_size * algorithm.unroll_length)
+    learner = fast_td3.FastTD3(
+        make_environment(recipe),
+        fast_td3.Settings(
+            **{
+                "actor_sizes": sizes["policy_sizes"],
+                "critic_sizes": sizes["critic_sizes"],
+                "batch_size": batch,
+                "updates": max(1, round(algorithm.replay_ratio * recipe.num_envs / batch)),
+                "capacity": recipe.replay_capacity // recipe.num_envs,
+                "discount": algorithm.discount,
+                **settings,
+            }
+        ),
+    )
+    worlds = make_environment(recipe, EVALUATION_EPISODES)
+    interval = -(-recipe.total_env_steps // evaluations // recipe.num_envs)
+    state = jax.jit(learner.init)(jax.random.key(seed))
+    run = jax.jit(lambda state: learner.run(state, interval), donate_argnums=0).lower(state).compile()
+    points: list[Point] = []
+    spent, steps, most = 0.0, 0, LONGER * recipe.total_env_steps
+    while steps < (most if spent < seconds else recipe.total_env_steps):
+        start = time.perf_counter()
+        state = jax.block_until_ready(run(state))
+        spent += time.perf_counter() - start
+        steps += interval * recipe.num_envs
+        player: Any = fast_td3.Player(learner, state)
+        points.append((steps, spent, evaluate(worlds, player, len(points)).success_rate))
+    return points
+
+
+def train_rejax(
+    recipe: Any, seed: int, evaluations: int, seconds: float, settings: Settings, passes: int
+) -> list[Point]:
+    """PPO of rejax with PureJaxRL's settings, or with one pass over the data of each unroll.
+
+    Settings are arguments of its `create`.
+    """
     import jax
     from flax import linen
     from rejax import PPO  # pyright: ignore[reportMissingImports] - of the extra `benchmarks`
@@ -176,18 +247,21 @@ def train_rejax(recipe: Any, seed: int, evaluations: int, seconds: float, passes
     interval = -(-recipe.total_env_steps // evaluations)
     agent = PPO.create(
         env=world,
-        agent_kwargs={"hidden_layer_sizes": recipe.policy.low_level, "activation": "elu"},
+        agent_kwargs={"hidden_layer_sizes": sizes_of(recipe)["policy_sizes"], "activation": "elu"},
         total_timesteps=interval,
         eval_freq=interval,
         skip_initial_evaluation=True,
         num_envs=recipe.num_envs,
-        num_steps=algorithm.unroll_length,
-        num_epochs=passes,
-        num_minibatches=passes,
-        gamma=algorithm.discount,
-        learning_rate=algorithm.policy_learning_rate,
-        ent_coef=algorithm.entropy_cost,
-        max_grad_norm=0.5,
+        **{
+            "num_steps": algorithm.unroll_length,
+            "num_epochs": passes,
+            "num_minibatches": passes,
+            "gamma": algorithm.discount,
+            "learning_rate": algorithm.policy_learning_rate,
+            "ent_coef": algorithm.entropy_cost,
+            "max_grad_norm": 0.5,
+            **settings,
+        },
     ).replace(
         eval_callback=lambda agent, state, rng: (),
         critic=VNetwork(hidden_layer_sizes=recipe.critic.sizes, activation=linen.elu),
@@ -278,7 +352,11 @@ PEERS = {
     OURS: train_ours,
     "brax-sac": train_sac,
     "brax-ppo": train_ppo,
+    "fast-td3": train_fast_td3,
     "rejax-ppo": partial(train_rejax, passes=4),
     "rejax-a2c": partial(train_rejax, passes=1),
 }
-PEERS_BY_ACTIONS = {"gaussian": ["brax-sac", "brax-ppo"], "categorical": ["rejax-ppo", "rejax-a2c"]}
+PEERS_BY_ACTIONS = {
+    "gaussian": ["brax-sac", "brax-ppo", "fast-td3"],
+    "categorical": ["rejax-ppo", "rejax-a2c"],
+}

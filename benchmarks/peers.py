@@ -3,14 +3,16 @@
     pip install ".[benchmarks]"
     python benchmarks/peers.py ball-go-to-target --out peers.json
     python benchmarks/peers.py grid-1-step --out grid.json
+    python benchmarks/peers.py ball-go-to-target --tries benchmarks/tries.toml --out tries.json
 
-Continuous actions: Brax's SAC and PPO. Discrete actions: rejax, whose PPO follows PureJaxRL's, and the same
-with one pass over its data (A2C). Each trains in a process of its own with as many worlds, the physics
-engine, the budget and the network sizes of the recipe; SAC also with its batch, replay and replay ratio; the
-others go on beyond the budget until they have had three times the seconds that mjx-hkl took to 80 %. Of each:
-environment steps per second with learning, and training seconds until 50 and 80 % success, evaluations and
-compilation apart. Success is that of 128 episodes, `--evaluations` times in the budget, under the mean policy
-(with discrete actions: the sampled one). One JSON object, and a table.
+Continuous actions: Brax's SAC and PPO, and FastTD3's algorithm (`fast_td3.py`). Discrete actions: rejax,
+whose PPO follows PureJaxRL's, and the same with one pass over its data (A2C). Each trains in a process of its
+own with as many worlds, the physics engine, the budget and the network sizes of the recipe; SAC and FastTD3
+also with its batch, replay and replay ratio; the others go on beyond the budget until they have had three
+times the seconds that mjx-hkl took to 80 %. Of each: environment steps per second with learning, and training
+seconds until 50 and 80 % success, evaluations and compilation apart. Success is that of 128 episodes,
+`--evaluations` times in the budget, under the mean policy (with discrete actions: the sampled one). With
+`--tries` each peer trains with each of the settings that the file has for it. One JSON object, and a table.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -49,6 +52,8 @@ def main() -> None:
         "--seconds", type=float, help="of training that peers get at least, beyond their budget"
     )
     parser.add_argument("--evaluations", type=int, default=40, help="in the budget (default 40)")
+    parser.add_argument("--tries", type=Path, help="TOML: for each peer, settings by the name of the try")
+    parser.add_argument("--settings", type=json.loads, default={}, help=argparse.SUPPRESS)
     parser.add_argument("--only-run", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -58,17 +63,22 @@ def main() -> None:
     recipe = prepare(parser, options)
     if options.only_run:
         train = PEERS[options.only_run]
-        print(json.dumps(train(recipe, options.seed, options.evaluations, options.seconds or 0.0)))
+        given = options.seed, options.evaluations, options.seconds or 0.0, options.settings
+        print(json.dumps(train(recipe, *given)))
         return
     runs: list[dict[str, Any]] = []
     result = {"recipe": options.recipe, **about(recipe), "runs": runs}
     peers: list[str] = options.peers
-    for seed, peer in itertools.product(range(options.repeats), peers):
+    tries = read_tries(parser, options)
+    runs_of = [(peer, name) for peer in peers for name in tries.get(peer, {"": {}})]
+    for seed, (peer, name) in itertools.product(range(options.repeats), runs_of):
         seconds = options.seconds or AHEAD * max(
             (run.get("seconds_to_80%") or 0.0 for run in runs if run["peer"] == OURS and run["seed"] == seed),
             default=0.0,
         )
-        runs.append(run(peer, seed, seconds, options))
+        settings = tries.get(peer, {}).get(name, {})
+        shown = {"try": name, "settings": settings} if name else {}
+        runs.append({**run(peer, seed, seconds, options, settings), **shown})
         if options.out:  # after each: hours may be lost else
             options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(table([run for run in runs if "error" not in run]))
@@ -96,7 +106,7 @@ def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any
     for peer in asked:
         if peer not in able:
             parser.error(f"{peer} does not have {recipe.policy.actions} actions; {', '.join(able)} do")
-        package = peer.partition("-")[0]
+        package = "flax" if peer == "fast-td3" else peer.partition("-")[0]
         if peer != OURS and importlib.util.find_spec(package) is None:
             parser.error(f"{peer} needs {package}: pip install '.[benchmarks]'")
     options.peers = [peer for peer in able if peer in asked]  # ours first: the others' measure
@@ -108,11 +118,29 @@ def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any
     return recipe
 
 
-def run(peer: str, seed: int, seconds: float, options: argparse.Namespace) -> dict[str, Any]:
+def read_tries(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of each peer by name; ends with one line where the file does not say that."""
+    if not options.tries:
+        return {}
+    try:
+        tries = tomllib.loads(options.tries.read_text())
+    except (OSError, ValueError) as error:
+        parser.error(f"cannot read {options.tries}: {error}")
+    for peer, named in tries.items():
+        if peer not in PEERS:
+            parser.error(f"{options.tries}: there is no peer {peer}; there are {', '.join(PEERS)}")
+        if not named or not all(isinstance(settings, dict) for settings in named.values()):
+            parser.error(f"{options.tries}: [{peer}] needs a table of settings for each name")
+    return tries
+
+
+def run(
+    peer: str, seed: int, seconds: float, options: argparse.Namespace, settings: dict[str, Any]
+) -> dict[str, Any]:
     """One peer in a process of its own; `error` where it failed."""
     command = [sys.executable, __file__, options.recipe, "--only-run", peer]
     command += ["--seed", str(seed), "--seconds", str(seconds)]
-    command += ["--evaluations", str(options.evaluations)]
+    command += ["--evaluations", str(options.evaluations), "--settings", json.dumps(settings)]
     for field in FIELDS:
         if getattr(options, field) is not None:
             command += ["--" + field.replace("_", "-"), str(getattr(options, field))]
@@ -133,7 +161,7 @@ def run(peer: str, seed: int, seconds: float, options: argparse.Namespace) -> di
         there = next((point for point in points if point[2] >= threshold), None)
         found[f"seconds_to_{threshold:.0%}"] = there and there[1]
         found[f"environment_steps_to_{threshold:.0%}"] = there and there[0]
-    print(json.dumps({name: value for name, value in found.items() if name != "points"}), file=sys.stderr)
+    print(json.dumps(settings | {k: x for k, x in found.items() if k != "points"}), file=sys.stderr)
     return found
 
 
@@ -157,13 +185,14 @@ def table(runs: list[dict[str, Any]]) -> str:
         "| | seeds | steps/s with learning | seconds to 50 % | to 80 % | success at the end |",
         "|---|---|---|---|---|---|",
     ]
-    for peer in dict.fromkeys(run["peer"] for run in runs):
-        mine = [run for run in runs if run["peer"] == peer]
+    for peer, name in dict.fromkeys((run["peer"], run.get("try", "")) for run in runs):
+        mine = [run for run in runs if (run["peer"], run.get("try", "")) == (peer, name)]
         speed = median(run["environment_steps_per_second"] for run in mine)
         seconds = [median(run[f"seconds_to_{t:.0%}"] or float("inf") for run in mine) for t in THRESHOLDS]
         shown = ["never" if x == float("inf") else f"{x:.0f}" if x >= 10 else f"{x:.1f}" for x in seconds]
         final = median(run["final_success_rate"] for run in mine)
-        lines.append(f"| {peer} | {len(mine)} | {speed:,.0f} | {shown[0]} | {shown[1]} | {final:.1%} |")
+        title = f"{peer}: {name}" if name else peer
+        lines.append(f"| {title} | {len(mine)} | {speed:,.0f} | {shown[0]} | {shown[1]} | {final:.1%} |")
     return "\n".join(lines)
 
 

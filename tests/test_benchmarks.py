@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import rlax
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -103,3 +107,33 @@ def test_a_peers_seconds_are_without_those_it_compiles_in():
     found = peer_trainers.without_compiling([(i, end, 0.5) for i, end in enumerate(ends)])
     assert [point[1] for point in found] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 25.0]
     assert peer_trainers.without_compiling([(1, 30.0, 0.5)]) == [(1, 30.0, 0.5)]
+
+
+def test_fast_td3_projects_returns_as_rlax_does():
+    fast_td3 = load("fast_td3")
+    support = jnp.linspace(-10.0, 70.0, 51)
+    probabilities = jax.nn.softmax(3.0 * jax.random.normal(jax.random.key(0), (7, 51)))
+    reward = jnp.array([0.0, 60.0, -20.0, 5.0, 0.0, 3.0, 90.0])
+    discount = jnp.array([0.99, 0.0, 0.5, 0.9, 1.0, 0.0, 0.3])
+    moved = reward[:, None] + discount[:, None] * support
+    expected = jax.vmap(rlax.categorical_l2_project, (0, 0, None))(moved, probabilities, support)
+    np.testing.assert_allclose(
+        fast_td3.project(probabilities, reward, discount, support), expected, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[brax-pp0]\nx = {}", "there is no peer brax-pp0"),
+        ("[brax-ppo]\nlearning_rate = 1", "[brax-ppo] needs a table"),
+        ("[brax-ppo", "cannot read"),
+    ],
+)
+def test_tries_of_peers_that_say_something_wrong_are_told_in_one_line(tmp_path, text, told):
+    tries = tmp_path / "tries.toml"
+    tries.write_text(text)
+    done = run("peers.py", "ball-go-to-target", "--tries", str(tries))
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
