@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Settings:
     updates: int = 2
     capacity: int = 51_200  # transitions of each world
     discount: float = 0.99
+    n_step: int = 1  # rewards in a return before it is bootstrapped
     learning_rate: float = 3e-4
     weight_decay: float = 0.1
     target_rate: float = 0.1
@@ -65,7 +66,19 @@ class Transitions:
     action: Float[Array, "time envs m"]
     reward: Float[Array, "time envs"]
     going_on: Bool[Array, "time envs"]
+    last: Bool[Array, "time envs"]  # of its episode, for whatever reason
     following: Float[Array, "time envs n"]
+
+
+@flax.struct.dataclass
+class Batch:
+    """What an update learns from: returns of n steps, and the observation and discount after them."""
+
+    observation: Float[Array, "batch n"]
+    action: Float[Array, "batch m"]
+    reward: Float[Array, " batch"]
+    discount: Float[Array, " batch"]
+    following: Float[Array, "batch n"]
 
 
 @flax.struct.dataclass
@@ -122,6 +135,15 @@ def project(
     return (probabilities[..., None, :] * jnp.maximum(near, 0.0)).sum(-1)
 
 
+def n_step_return(
+    reward: Float[Array, "n batch"], last: Bool[Array, "n batch"], discount: float
+) -> tuple[Float[Array, " batch"], Int[Array, " batch"]]:
+    """The discounted sum of rewards until the episode or the n steps end, and the index of its last step."""
+    over = jnp.cumsum(last, axis=0) - last > 0  # an earlier step was the last
+    powers = discount ** jnp.arange(len(reward))
+    return (powers[:, None] * jnp.where(over, 0.0, reward)).sum(0), (~over).sum(0) - 1
+
+
 @dataclasses.dataclass(frozen=True)
 class FastTD3:
     """`init(key) -> state`, `run(state, steps) -> state`: pure; `environment` is a `VectorEnvironment`."""
@@ -138,7 +160,7 @@ class FastTD3:
         actor = self._actor.init(actor_key, observation)
         critics = jax.vmap(self._critic.init, (0, None, None))(jnp.stack(critic_keys), observation, action)
         size, zero = observation.shape[-1], jnp.zeros(len(observation))
-        one = Transitions(observation, action, zero, zero > 0, observation)
+        one = Transitions(observation, action, zero, zero > 0, zero > 0, observation)
         return State(
             env=env,
             noise=self._fresh_noise(noise_key),
@@ -169,13 +191,19 @@ class FastTD3:
         mean = self.act(state, observation)
         action = mean + state.noise * jax.random.normal(act_key, mean.shape)
         env, timestep = self.environment.step(state.env, jnp.clip(action, -1.0, 1.0), env_key)
+        last = timestep.is_last > 0
         fresh = Transitions(
-            observation, action, timestep.reward, timestep.discount > 0, flat(timestep.next_observation)
+            observation,
+            action,
+            timestep.reward,
+            timestep.discount > 0,
+            last,
+            flat(timestep.next_observation),
         )
         place = state.steps % self.settings.capacity
         state = state.replace(
             env=env,
-            noise=jnp.where(timestep.is_last[:, None] > 0, self._fresh_noise(noise_key), state.noise),
+            noise=jnp.where(last[:, None], self._fresh_noise(noise_key), state.noise),
             replay=jax.tree.map(lambda ring, x: ring.at[place].set(x), state.replay, fresh),
             steps=state.steps + 1,
             key=key,
@@ -186,16 +214,14 @@ class FastTD3:
             counts = state.steps * self.settings.updates + jnp.arange(self.settings.updates)
             return jax.lax.scan(lambda s, x: (self._update(s, *x), None), state, (keys, counts))[0]
 
-        return jax.lax.cond(state.steps > self.settings.warmup, learn, lambda state: state, state)
+        return jax.lax.cond(
+            state.steps > max(self.settings.warmup, self.settings.n_step), learn, lambda state: state, state
+        )
 
     def _update(self, state: State, key: PRNGKeyArray, count: Array) -> State:
         settings, support = self.settings, jnp.linspace(*self.settings.values, self.settings.num_atoms)
         sample_key, noise_key = jax.random.split(key)
-        filled = jnp.minimum(state.steps, settings.capacity)
-        when, where = jax.random.randint(
-            sample_key, (2, settings.batch_size), 0, jnp.array([[filled], [self.environment.num_envs]])
-        )
-        batch = jax.tree.map(lambda x: x[when, where], state.replay)
+        batch = self._sample(state, sample_key)
         now, following = (state.seen.normalized(x) for x in (batch.observation, batch.following))
         noise = settings.target_noise * jax.random.normal(noise_key, batch.action.shape)
         noise = jnp.clip(noise, -settings.target_noise_clip, settings.target_noise_clip)
@@ -203,7 +229,7 @@ class FastTD3:
         both = jax.nn.softmax(self._of_both(state.targets, following, next_action))
         values = both @ support
         least = jnp.where((values[0] < values[1])[:, None], both[0], both[1])
-        target = project(least, batch.reward, settings.discount * batch.going_on, support)
+        target = project(least, batch.reward, batch.discount, support)
 
         def critic_loss(critics: Any) -> Array:
             logits = self._of_both(critics, now, batch.action)
@@ -235,6 +261,27 @@ class FastTD3:
             targets=targets,
             actor_optimizer=actor_optimizer,
             critic_optimizer=critic_optimizer,
+        )
+
+    def _sample(self, state: State, key: PRNGKeyArray) -> Batch:
+        settings, replay = self.settings, state.replay
+        filled = jnp.minimum(state.steps, settings.capacity)
+        starts, envs = jax.random.randint(
+            key,
+            (2, settings.batch_size),
+            0,
+            jnp.array([[filled - settings.n_step + 1], [self.environment.num_envs]]),
+        )
+        oldest = state.steps - filled  # no return crosses from the newest step to the oldest
+        rows = (oldest + starts + jnp.arange(settings.n_step)[:, None]) % settings.capacity
+        reward, end = n_step_return(replay.reward[rows, envs], replay.last[rows, envs], settings.discount)
+        ends = (rows[0] + end) % settings.capacity
+        return Batch(
+            observation=replay.observation[rows[0], envs],
+            action=replay.action[rows[0], envs],
+            reward=reward,
+            discount=settings.discount ** (end + 1) * replay.going_on[ends, envs],
+            following=replay.following[ends, envs],
         )
 
     def _policy(self, actor: Any, normalized: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:

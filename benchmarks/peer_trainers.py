@@ -54,10 +54,10 @@ def train_sac(recipe: Any, seed: int, evaluations: int, seconds: float, settings
     from brax.training.agents.sac import train as sac
 
     algorithm, settings = recipe.algorithm, {**sizes_of(recipe), **settings}
-    batch = settings.pop("batch_size", algorithm.batch_size * algorithm.unroll_length)
-    ratio = settings.pop("replay_ratio", algorithm.replay_ratio)
+    updates, batch = updates_of(
+        recipe, settings.pop("replay_ratio", algorithm.replay_ratio), settings.pop("batch_size", None)
+    )
     policy_sizes, critic_sizes = settings.pop("policy_sizes"), settings.pop("critic_sizes")
-    updates = max(1, round(ratio * recipe.num_envs / batch))
 
     def make_networks(*args: Any, **kwargs: Any) -> networks.SACNetworks:
         policy, critic = (
@@ -73,7 +73,7 @@ def train_sac(recipe: Any, seed: int, evaluations: int, seconds: float, settings
         evaluations,
         seconds,
         network_factory=make_networks,
-        batch_size=round(ratio * recipe.num_envs / updates),  # the nearest of the same ratio
+        batch_size=batch,
         grad_updates_per_step=updates,
         **{
             "learning_rate": algorithm.policy_learning_rate,
@@ -123,6 +123,16 @@ def train_ppo(recipe: Any, seed: int, evaluations: int, seconds: float, settings
 def sizes_of(recipe: Any) -> Settings:
     """Hidden layers of the recipe's low level and critic, for a peer's policy and critic."""
     return {"policy_sizes": recipe.policy.low_level.sizes, "critic_sizes": recipe.critic.sizes}
+
+
+def updates_of(recipe: Any, ratio: float, batch: int | None = None) -> tuple[int, int]:
+    """Updates after a step of all worlds, and transitions in each, at a replay ratio.
+
+    The batch is the nearest to `batch`, or else to the recipe's, that keeps the ratio in whole updates.
+    """
+    wanted = batch or recipe.algorithm.batch_size * recipe.algorithm.unroll_length
+    updates = max(1, round(ratio * recipe.num_envs / wanted))
+    return updates, round(ratio * recipe.num_envs / updates)
 
 
 class EnoughError(Exception):
@@ -184,7 +194,7 @@ def train_fast_td3(
 ) -> list[Point]:
     """FastTD3's algorithm with the recipe's batch, replay ratio and sizes of networks.
 
-    Settings are fields of `fast_td3.Settings`.
+    Settings are fields of `fast_td3.Settings`; with a `batch_size` alone, the updates keep near the ratio.
     """
     import fast_td3
     import jax
@@ -195,7 +205,7 @@ def train_fast_td3(
 
     devices.use_compilation_cache()
     algorithm, sizes = recipe.algorithm, sizes_of(recipe)
-    batch = settings.get("batch_size", algorithm.batch_size * algorithm.unroll_length)
+    updates, batch = updates_of(recipe, algorithm.replay_ratio, settings.get("batch_size"))
     learner = fast_td3.FastTD3(
         make_environment(recipe),
         fast_td3.Settings(
@@ -203,7 +213,7 @@ def train_fast_td3(
                 "actor_sizes": sizes["policy_sizes"],
                 "critic_sizes": sizes["critic_sizes"],
                 "batch_size": batch,
-                "updates": max(1, round(algorithm.replay_ratio * recipe.num_envs / batch)),
+                "updates": updates,
                 "capacity": recipe.replay_capacity // recipe.num_envs,
                 "discount": algorithm.discount,
                 **settings,

@@ -1,5 +1,6 @@
 """The scripts under benchmarks/, as far as they go in no time."""
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -11,6 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
+from brax.envs.base import State
+
+from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.experiments.build import resolve
+from mjx_hkl.experiments.recipe import load_recipe
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -120,6 +126,98 @@ def test_fast_td3_projects_returns_as_rlax_does():
     np.testing.assert_allclose(
         fast_td3.project(probabilities, reward, discount, support), expected, atol=1e-5
     )
+
+
+def test_fast_td3s_returns_end_with_the_episode():
+    rng = np.random.default_rng(0)
+    reward, last = rng.normal(size=(4, 50)), rng.random((4, 50)) < 0.3
+    returns, ends = load("fast_td3").n_step_return(jnp.asarray(reward), jnp.asarray(last), 0.9)
+    for world in range(50):
+        expected = 0.0
+        for step in range(4):
+            expected += 0.9**step * reward[step, world]
+            if last[step, world]:
+                break
+        assert ends[world] == step
+        np.testing.assert_allclose(returns[world], expected, rtol=1e-5)
+
+
+class Halves:
+    """Episodes of two steps with a number to be halved in each: the best return is 0, from everywhere."""
+
+    action_size = 1
+
+    def reset(self, rng):
+        x, zero = jax.random.uniform(rng, (1,), minval=-1.0), jnp.zeros(())
+        return State(None, {"x": x, "age": zero[None]}, zero, zero, {})
+
+    def step(self, state, action):
+        x, age = state.obs["x"], state.obs["age"] + 1.0
+        reward = -5.0 * jnp.abs(action - x / 2).sum()
+        return state.replace(obs={"x": -x, "age": age}, reward=reward, done=(age[0] > 1).astype(jnp.float32))
+
+
+@pytest.mark.parametrize("n_step", [1, 2])
+def test_fast_td3_learns_to_halve(n_step):
+    fast_td3 = load("fast_td3")
+    settings = fast_td3.Settings(
+        actor_sizes=(32, 32),
+        critic_sizes=(64, 64),
+        batch_size=256,
+        capacity=50,  # goes around
+        n_step=n_step,
+        learning_rate=2e-3,
+        weight_decay=1e-3,
+        values=(-10.0, 2.0),
+        noise=(0.05, 0.5),
+    )
+    learner = fast_td3.FastTD3(VectorEnvironment(Halves(), 32, 10), settings)  # pyright: ignore[reportArgumentType]
+    state = jax.jit(learner.run, static_argnums=1)(learner.init(jax.random.key(0)), 600)
+    x = jnp.linspace(-0.9, 0.9, 19)[:, None]
+    before, after = (learner.act(state, jnp.concatenate([jnp.full_like(x, age), x], 1)) for age in (0.0, 1.0))
+    assert float(jnp.abs(before - x / 2).mean()) < 0.08  # a policy of zeros: 0.24
+    assert float(jnp.abs(after - x / 2).mean()) < 0.08
+
+
+def test_peers_have_the_recipes_replay_ratio_in_whole_updates():
+    """Updates times batch over worlds is the ratio, whatever the batch was meant to be."""
+    recipe = load_recipe("ball-go-to-target")
+    updates_of = load("peer_trainers").updates_of
+    assert updates_of(recipe, 8.0) == (3, 683)  # 640 wanted
+    assert updates_of(recipe, 8.0, 256) == (8, 256)
+    assert updates_of(recipe, 0.5, 2048) == (1, 128)
+
+
+def test_fast_td3_trains_on_a_recipes_world(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    recipe = dataclasses.replace(resolve(load_recipe("ball-go-to-target")), num_envs=8, total_env_steps=320)
+    points = load("peer_trainers").train_fast_td3(recipe, 0, 2, 0.0, {"n_step": 3})
+    assert [steps for steps, _, _ in points] == [160, 320]
+    assert 0.0 < points[0][1] < points[1][1]
+    assert all(0.0 <= success <= 1.0 for _, _, success in points)
+
+
+def test_the_table_of_peers_is_by_seconds_and_tells_how_many_there_were(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    ways = {"a": (None, None), "b": (4.0, 70.0), "c": (20.0, 30.4), "d": (9.0, None)}
+    runs = [
+        {
+            "peer": peer,
+            "environment_steps_per_second": 1000.0,
+            "seconds_to_50%": half,
+            "seconds_to_80%": most,
+            "final_success_rate": 0.5,
+            "points": [(1, 120.0, 0.5)],
+        }
+        for peer, (half, most) in ways.items()
+    ]
+    rows = load("peers").table(runs).splitlines()[2:]
+    assert [[cell.strip() for cell in row.split("|")][1:6] for row in rows] == [
+        ["c", "1", "1,000", "20", "30"],
+        ["b", "1", "1,000", "4.0", "70"],
+        ["d", "1", "1,000", "9.0", "not in 120"],
+        ["a", "1", "1,000", "not in 120", "not in 120"],
+    ]
 
 
 @pytest.mark.parametrize(
