@@ -29,6 +29,11 @@ class ArraySpec:
         return math.prod(self.shape)
 
     @property
+    def bytes(self) -> int:
+        """Of one array."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+    @property
     def is_vector(self) -> bool:
         """Whether it is one axis of floating-point numbers, which a network takes as it is."""
         return len(self.shape) == 1 and np.issubdtype(np.dtype(self.dtype), np.floating)

@@ -23,7 +23,7 @@ from mjx_hkl.environments.composition import Composition, EnvironmentConfig, com
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
 from mjx_hkl.environments.scene import Marks, Scene
-from mjx_hkl.environments.world import ActionKind, Draw, Relabelling, Symmetry, sizes_of, specs_of
+from mjx_hkl.environments.world import ActionKind, Draw, Drawing, Relabelling, Symmetry, sizes_of, specs_of
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
@@ -160,6 +160,11 @@ class PhysicsWorld(Env):
     def symmetry(self) -> Symmetry | None:
         """The task's; None where it declares none."""
         return getattr(self.task, "symmetry", None)
+
+    @property
+    def drawing(self) -> Drawing | None:
+        """See `World`."""
+        return None
 
     @property
     def relabelling(self) -> Relabelling | None:

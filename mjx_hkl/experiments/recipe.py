@@ -96,6 +96,9 @@ class Recipe:
     """Transitions replay holds, rounded up to whole unrolls; 0: the newest unroll alone, for on-policy."""
     min_replay: NonNegative = 50_000
     """Transitions collected before the first update."""
+    images: Literal["stored", "drawn"] = "stored"
+    """Whether replay keeps a camera's images, as bytes, or what they are drawn from, to draw them again when
+    they are sampled: far less memory, for the time of drawing."""
     evaluation_episodes: Many = 256
     """Episodes of an evaluation."""
     evaluation_interval: NonNegative = 0
