@@ -31,7 +31,7 @@ for all; the reward for arriving at each observation; and 1.0 where that would h
 VISION, VISION_STATE = "vision", "vision_state"
 """Groups of a world with a camera: the image, and the numbers that it is drawn from, which no module sees."""
 Drawing = Callable[[Mapping[str, Array]], UInt8[Array, "*batch height width channels"]]
-"""From observation groups with any leading axes, `vision_state` among them, to their images `vision`."""
+"""Observation groups with any leading axes, `vision_state` among them, to their group `vision`."""
 
 
 class World(Protocol):
@@ -112,7 +112,7 @@ class World(Protocol):
 
     @property
     def drawing(self) -> Drawing | None:
-        """Draws `vision` again from `vision_state`; None where there is no camera."""
+        """Draws the camera's pictures again; None where the world has no camera."""
         ...
 
     @property
