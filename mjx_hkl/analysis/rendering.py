@@ -86,7 +86,7 @@ def _frames(player: Player, seed: int, deterministic: bool, every: int, pause: i
                 solved,
             )
             state = jax.tree.map(lambda x: x[t, episode], recording.pipeline_state)  # noqa: B023 - used at once
-            sight = None if recording.sight is None else recording.sight[t, episode]
+            sight = None if recording.sight is None else np.asarray(recording.sight[t, episode])
             yield Frame(state, "   ".join(text), sight)
 
 
