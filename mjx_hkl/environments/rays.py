@@ -125,11 +125,13 @@ class RayRenderer:
     ) -> UInt8[Array, "height width 3"]:
         """What the camera sees."""
         eye, axes = self._camera(qpos)
-        segments = self._segments(qpos)
-        surfaces = self._surfaces(qpos, mocap_pos, marks, eye, axes, segments)
-        light = seen_from(axes, look.light)
-        colours = self._colours(qpos, marks, look, eye)
-        shades = self._shades(surfaces, segments, light)
+        light, colours = seen_from(axes, look.light), self._colours(qpos, marks, look, eye)
+        # A picture has few limbs and many pixels: what is of a limb must not be worked out by the pixel.
+        eye, axes, segments, light, colours = jax.lax.optimization_barrier(
+            (eye, axes, self._segments(qpos), light, colours)
+        )
+        surfaces = jax.lax.optimization_barrier(self._surfaces(qpos, mocap_pos, marks, eye, axes, segments))
+        shades = jax.lax.optimization_barrier(self._shades(surfaces, segments, light))
         red, green, blue = (
             sum((surfaces.number == i) * colours[i, c] for i in range(len(self.names))) for c in range(3)
         )
@@ -180,6 +182,9 @@ class RayRenderer:
             nearest = self._nearer(nearest, side, 3 + 2 * i)
             if self._capped[i]:
                 nearest = self._nearer(nearest, cap, 4 + 2 * i)
+            nearest = jax.lax.optimization_barrier(
+                nearest
+            )  # else XLA works out parts of a limb again and again
         first = 3 + 2 * len(self._rounds)
         if self._boxes.count:
             poses = jax.lax.optimization_barrier(self._boxes.poses(qpos))
