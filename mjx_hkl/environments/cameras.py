@@ -32,6 +32,7 @@ class CameraConfig:
     height: Pixels = 64
     fovy: Annotated[float, Ge(1.0), Le(170.0), AllowInfNan(False)] | None = None  # degrees; None: the file's
     frames: Annotated[int, Ge(1), Le(16)] = 1  # stacked, oldest first; a start is seen as often
+    checkered: bool = True  # a floor of squares of a metre, by which motion is seen; else of one colour
     random_colours: Fraction = 0.0  # how far each episode's colours go to others at random; black stays
     random_light: Fraction = 0.0  # likewise its sun
 
@@ -59,7 +60,7 @@ class Camera:
         fovy = config.fovy or float(model.cam_fovy[camera])
         self._config, self._nq, self._nmocap, self._num_marks = config, model.nq, model.nmocap, num_marks
         size = (config.width, config.height)
-        self.rays = RayRenderer(model, body, boxes, ground, num_marks, camera, size, fovy)
+        self.rays = RayRenderer(model, body, boxes, ground, num_marks, camera, size, fovy, config.checkered)
         self._is_random = config.random_colours > 0 or config.random_light > 0
 
     def look(self, key: PRNGKeyArray) -> Float[Array, " n"]:

@@ -1,12 +1,12 @@
 """Pictures of a world through the eye of its body: one ray a pixel, in plain JAX on any device.
 
-Everything is brought into the camera's frame, where a pixel's ray is the same in all worlds and the distance
-along it is depth. A surface's number is packed into the last bits of its depth, so that the nearest of all is a
-minimum of integers: one chain of elementwise operations, which XLA makes one loop on a CPU and one kernel on a
-GPU.
+Distance along a ray is depth along the camera's axis. A surface's number is packed into the last bits of its
+depth, so that the nearest of all is a minimum of integers: a chain of elementwise operations, of which XLA
+makes few loops on a CPU and few kernels on a GPU.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,7 @@ class RayRenderer:
         camera: int,
         size: tuple[int, int],
         fovy: float,
+        is_checkered: bool,
     ):
         """Raises UserError where something is of a kind that it cannot draw."""
         self._torso = model.body("torso").id
@@ -94,7 +95,7 @@ class RayRenderer:
         turn = np.zeros(9)
         mujoco.mju_quat2Mat(turn, model.cam_quat[camera])
         self._turn, self._place = turn.reshape(3, 3), model.cam_pos[camera]
-        self._size = size
+        self._size, self._is_checkered = size, is_checkered
         self._rays, self._slopes = _rays(*size, fovy)
         self._rounds = [g for g in _body_geoms(model, self._torso) if self._may_see(model, g)]
         self._radius = [float(model.geom_size[g, 0]) for g in self._rounds]
@@ -124,11 +125,13 @@ class RayRenderer:
     ) -> UInt8[Array, "height width 3"]:
         """What the camera sees."""
         eye, axes = self._camera(qpos)
-        segments = self._segments(qpos)
-        surfaces = self._surfaces(qpos, mocap_pos, marks, eye, axes, segments)
-        light = seen_from(axes, look.light)
-        colours = self._colours(qpos, marks, look, eye)
-        shades = self._shades(surfaces, segments, light)
+        light, colours = seen_from(axes, look.light), self._colours(qpos, marks, look, eye)
+        # A picture has few limbs and many pixels: what is of a limb must not be worked out by the pixel.
+        eye, axes, segments, light, colours = jax.lax.optimization_barrier(
+            (eye, axes, self._segments(qpos), light, colours)
+        )
+        surfaces = jax.lax.optimization_barrier(self._surfaces(qpos, mocap_pos, marks, eye, axes, segments))
+        shades = jax.lax.optimization_barrier(self._shades(surfaces, segments, light))
         red, green, blue = (
             sum((surfaces.number == i) * colours[i, c] for i in range(len(self.names))) for c in range(3)
         )
@@ -171,7 +174,7 @@ class RayRenderer:
             else:
                 t, _ = _box([eye[i] - centre[i] for i in range(3)], along, half)
             odd = (jnp.floor(eye[0] + t * along[0]) + jnp.floor(eye[1] + t * along[1])) % 2
-            nearest = self._nearer(nearest, t, 1 + odd.astype(jnp.int32))
+            nearest = self._nearer(nearest, t, 1 + odd.astype(jnp.int32) * self._is_checkered)
         for i in range(len(self._rounds)):
             side, cap = _round(
                 ray, segments.start[i], segments.along[i], self._radius[i], self._capped[i], self._near
@@ -179,6 +182,9 @@ class RayRenderer:
             nearest = self._nearer(nearest, side, 3 + 2 * i)
             if self._capped[i]:
                 nearest = self._nearer(nearest, cap, 4 + 2 * i)
+            nearest = jax.lax.optimization_barrier(
+                nearest
+            )  # else XLA works out parts of a limb again and again
         first = 3 + 2 * len(self._rounds)
         if self._boxes.count:
             poses = jax.lax.optimization_barrier(self._boxes.poses(qpos))
@@ -205,7 +211,7 @@ class RayRenderer:
         return jnp.where(t > self._near, jnp.minimum(nearest, _key(t, number)), nearest)
 
     def _colours(self, qpos: Array, marks: Marks, look: Look, eye: Array) -> Float[Array, "surfaces 3"]:
-        """Of each surface, as bright as it is where it is flat; round ones get their brightness by the pixel."""
+        """Of each surface, as bright as it is where it is flat; round ones are shaded by the pixel."""
         boxes, count = self._boxes.poses(qpos), self._boxes.count
         sky, floor = look.colours[:1], look.colours[1:3] * (AMBIENT + look.light[2])
         facing = jnp.einsum("bkj,bkj->bj", boxes.rotation, (eye - boxes.position)[:, :, None] * jnp.ones(3))
@@ -266,7 +272,7 @@ def _key(t: Array, number: Array | int) -> Array:
 
 
 def _rays(width: int, height: int, fovy: float) -> tuple[list[np.ndarray], tuple[float, float]]:
-    """Through the pixels' middles, of length 1 along the camera's axis, and the slopes of the picture's edges."""
+    """Through the pixels' middles, 1 long along the camera's axis, and the slopes of the picture's edges."""
     up = np.tan(np.radians(fovy) / 2)
     right = up * width / height
     x = np.tile(((np.arange(width) + 0.5) / width * 2 - 1) * right, height)
@@ -302,8 +308,8 @@ def _round(
     return jnp.where(on_side, side, ball), ball
 
 
-def _box(off: list[Array], ray: list[Array], half: list[float]) -> tuple[Array, Array]:
-    """Depth of a box's near face and its axis, for a ray from `off` in the box's axes; -1 where it passes by."""
+def _box(off: Sequence[Any], ray: Sequence[Any], half: Sequence[float]) -> tuple[Array, Array]:
+    """Depth and axis of a box's near face, for a ray from `off` in the box's axes; -1 where it passes by."""
     inverse = [1 / jnp.where(jnp.abs(x) < 1e-9, 1e-9, x) for x in ray]
     enter = [-off[k] * inverse[k] - jnp.abs(inverse[k]) * half[k] for k in range(3)]
     leave = [-off[k] * inverse[k] + jnp.abs(inverse[k]) * half[k] for k in range(3)]

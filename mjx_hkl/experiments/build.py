@@ -29,10 +29,10 @@ def world_of(recipe: Recipe) -> World:
     Raises:
       UserError: there is no such environment.
     """
-    world = make_world(recipe.environment, recipe.engine)
+    world = make_world(recipe.environment, recipe.engine, recipe.renderer)
     num_devices = recipe.num_devices or devices.default_num_devices()
     if world.not_shared and recipe.engine == "auto" and num_devices > 1:
-        return make_world(recipe.environment, "mjx")
+        return make_world(recipe.environment, "mjx", recipe.renderer)
     return world
 
 

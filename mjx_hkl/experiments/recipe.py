@@ -73,6 +73,8 @@ class Recipe:
     """Names the run; the recipe file's own name where it gives none."""
     engine: Literal["auto", "mjx", "mujoco", "warp"] = "auto"
     """Physics engine; auto is mujoco (C MuJoCo, threaded) on a CPU and mjx on an accelerator."""
+    renderer: Literal["auto", "rays", "warp"] = "auto"
+    """Of the world's camera, where it has one; auto is rays, plain JAX on any device."""
     seed: Seed = 0
     """Of the first agent; the others count up from it."""
     num_seeds: Few = 1
