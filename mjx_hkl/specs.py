@@ -29,9 +29,19 @@ class ArraySpec:
         return math.prod(self.shape)
 
     @property
+    def bytes(self) -> int:
+        """Of one array."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+    @property
     def is_vector(self) -> bool:
         """Whether it is one axis of floating-point numbers, which a network takes as it is."""
         return len(self.shape) == 1 and np.issubdtype(np.dtype(self.dtype), np.floating)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is (height, width, channels) of unsigned bytes."""
+        return len(self.shape) == 3 and self.dtype == "uint8"
 
     def __str__(self) -> str:
         """For people: `17`, or `64x64x3 uint8`."""

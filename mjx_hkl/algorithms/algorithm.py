@@ -96,6 +96,9 @@ class Algorithm:
     symmetries: bool = False
     """Whether each window of a batch is seen through a random symmetry that the world declares: its targets
     in another order, and the instruction with them."""
+    image_shift: NonNegative = 0
+    """Images of each window of a batch are shifted at random by up to so many pixels each way, all of a
+    window alike (DrQ-v2, Yarats et al. 2021: 4 of 84)."""
     exploration_scale: tuple[Factor, Factor] = (1.0, 1.0)
     """While training acts, worlds multiply the standard deviation of their actions: the first world by the
     first number, the last by the second, those between in equal ratios. Gaussian actions only."""

@@ -118,7 +118,8 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     """The train step as a whole, its two halves alone, and replay inserts at two capacities.
 
     Where the recipe has several seeds or devices, also the train step of all seeds side by side on all
-    devices, in turn with that of one seed on one. With a folder for the `trace`, also a profile of the train
+    devices, in turn with that of one seed on one. Where it sees a camera's images, also the train step of one
+    seed that keeps them in replay the other way. With a folder for the `trace`, also a profile of the train
     step.
     """
     many = dataclasses.replace(resolve(recipe), log_interval=1)  # one train step
@@ -127,6 +128,9 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     loops = [make_loop(one)] if one == many else [make_loop(one), make_loop(many)]
     loop = loops[0]
     step, state_bytes = loop.schedule.train_step, devices.tree_bytes(loop.abstract)
+    kept = ("stored", "drawn") if one.images == "stored" else ("drawn", "stored")
+    if step.images_bytes:
+        loops.append(make_loop(dataclasses.replace(one, images=kept[1])))
     devices.require_fits(state_bytes, "the training state", "lower replay_capacity or num_envs")
     begin = time.perf_counter()
     compile_seconds = loop.compile()
@@ -156,6 +160,11 @@ def bench_train(recipe: Recipe, trace: Path | None = None) -> dict[str, Any]:
     }
     if trace:
         result["profile"] = profile(loop.program, alone, trace)
+    if step.images_bytes:
+        result["images"] = {
+            images: {"replay_bytes": step.images_bytes[images], "train_step_seconds": seconds}
+            for images, seconds in zip(kept, (whole_seconds, many_seconds.pop()), strict=True)
+        }
     for seconds in many_seconds:
         on = f"_{many.num_devices}_devices" if one.num_devices != many.num_devices else ""
         result[f"{many.num_seeds}_seeds{on}"] = {

@@ -93,9 +93,9 @@ def _world(recipe: Recipe) -> World:
     """The recipe's world, its physics on the accelerator."""
     if recipe.engine == "mujoco":
         raise UserError("engine mujoco runs on the host's CPU, not on an accelerator: use --engine mjx")
-    world = make_world(recipe.environment, recipe.engine)
+    world = make_world(recipe.environment, recipe.engine, recipe.renderer)
     if world.backend == "mujoco":  # what `auto` takes on the CPU that compiles
-        return make_world(recipe.environment, "mjx")
+        return make_world(recipe.environment, "mjx", recipe.renderer)
     return world
 
 

@@ -24,10 +24,12 @@ class Frame:
     Attributes:
       state: of the world.
       text: what to write.
+      sight: what the agent sees, of its last frame; None where it has no camera.
     """
 
     state: Any
     text: str
+    sight: np.ndarray | None = None
 
 
 def render_video(player: Player, out: Path, seed: int, deterministic: bool, size: tuple[int, int]) -> int:
@@ -49,7 +51,7 @@ def render_video(player: Player, out: Path, seed: int, deterministic: bool, size
         unfinished = Path(folder) / out.name
         with mediapy.VideoWriter(unfinished, shape=(size[1], size[0]), fps=fps) as video:
             for frame in frames:
-                video.add_image(_with_text(draw(frame.state), frame.text))
+                video.add_image(_picture(draw(frame.state), frame))
                 count += 1
         unfinished.replace(out)
     return count
@@ -65,7 +67,7 @@ def render_picture(player: Player, out: Path, seed: int, size: tuple[int, int]) 
     player = dataclasses.replace(player, environment=environment)
     with environment.env.renderer(*size) as draw:
         frame = next(_frames(player, seed, player.has_mean, 1, 0))
-        Image.fromarray(_with_text(draw(frame.state), frame.text)).save(out)
+        Image.fromarray(_picture(draw(frame.state), frame)).save(out)
 
 
 def _frames(player: Player, seed: int, deterministic: bool, every: int, pause: int) -> Iterator[Frame]:
@@ -84,10 +86,17 @@ def _frames(player: Player, seed: int, deterministic: bool, every: int, pause: i
                 solved,
             )
             state = jax.tree.map(lambda x: x[t, episode], recording.pipeline_state)  # noqa: B023 - used at once
-            yield Frame(state, "   ".join(text))
+            sight = None if recording.sight is None else np.asarray(recording.sight[t, episode])
+            yield Frame(state, "   ".join(text), sight)
 
 
-def _with_text(picture: np.ndarray, text: str) -> np.ndarray:
+def _picture(picture: np.ndarray, frame: Frame) -> np.ndarray:
+    """With the text, and in a corner what the agent sees, its pixels enlarged."""
     image = Image.fromarray(picture)
-    ImageDraw.Draw(image).text((8, 6), text, fill=(255, 255, 255))
+    ImageDraw.Draw(image).text((8, 6), frame.text, fill=(255, 255, 255))
+    if frame.sight is not None:
+        height, width, _ = frame.sight.shape
+        scale = max(1, image.height // (3 * height))
+        sight = Image.fromarray(frame.sight).resize((scale * width, scale * height), Image.Resampling.NEAREST)
+        image.paste(sight, (image.width - sight.width, image.height - sight.height))
     return np.asarray(image)

@@ -16,7 +16,7 @@ from mjx_hkl.environments.world import World
 from mjx_hkl.errors import UserError
 
 
-def make_world(name: str, engine: str = "auto") -> World:
+def make_world(name: str, engine: str = "auto", renderer: str = "auto") -> World:
     """The world of an environment in `envs/` or a file, or `brax:NAME` or `playground:NAME`.
 
     Raises:
@@ -26,7 +26,7 @@ def make_world(name: str, engine: str = "auto") -> World:
         return load_foreign(name, engine)
     config = load_environment(name)
     if not isinstance(config, GridConfig):
-        return PhysicsWorld(config, engine)
+        return PhysicsWorld(config, engine, renderer)
     if engine != "auto":
         raise UserError(f"{name} has no physics and takes no engine, not {engine!r}")
     return GridWorld(config)

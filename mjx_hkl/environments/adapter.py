@@ -32,6 +32,7 @@ class AdaptedWorld(Env):
     not_shared = ""
     symmetry = None
     relabelling = None
+    drawing = None
 
     def __init__(self, env: Any, name: str, episode_length: int, backend: str = ""):
         """Adapts `env`, called `name` in messages and exports; longer episodes are truncated.

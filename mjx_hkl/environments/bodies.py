@@ -128,16 +128,18 @@ class Body:
             return qpos.at[at : at + 2].set(position - self._spawn[:2]).at[at + 3].set(heading)
         return qpos.at[at : at + 2].set(position).at[at + 3 : at + 7].set(turn_quaternion(heading))
 
+    def pose(self, qpos: Float[Array, " nq"]) -> tuple[Float[Array, " 3"], Float[Array, "3 3"]]:
+        """Where the torso's origin is in the world, metres, and its axes there as columns."""
+        root = qpos[self._root_qpos :]
+        if self._free:
+            return root[:3], quaternion_matrix(root[3:7])
+        return self._spawn + root[:3], turn_matrix(root[3])
+
     def frame(self, state: PhysicsState) -> Frame:
         """Pose and motion of the torso, from positions, velocities and accelerations alone."""
-        root = state.qpos[self._root_qpos :]
+        position, rotation = self.pose(state.qpos)
         qvel, qacc = state.qvel[self._root_qvel :], state.qacc[self._root_qvel :]
-        if self._free:
-            position, rotation = root[:3], quaternion_matrix(root[3:7])
-            angular_velocity = qvel[3:6]
-        else:
-            position, rotation = self._spawn + root[:3], turn_matrix(root[3])
-            angular_velocity = jnp.zeros(3).at[2].set(qvel[3])
+        angular_velocity = qvel[3:6] if self._free else jnp.zeros(3).at[2].set(qvel[3])
         heading = jnp.arctan2(rotation[1, 0], rotation[0, 0])
         return Frame(position, rotation, heading, qvel[:3], angular_velocity, qacc[:3])
 

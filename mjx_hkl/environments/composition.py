@@ -12,6 +12,7 @@ from mjx_hkl.config import Fraction, from_table, to_table
 from mjx_hkl.environments.arenas import ARENAS, Arena, walls_of
 from mjx_hkl.environments.bodies import Body, ProprioceptionConfig, load_body
 from mjx_hkl.environments.boxes import BoxesConfig, add_boxes
+from mjx_hkl.environments.cameras import CameraConfig
 from mjx_hkl.environments.grid import GridConfig
 from mjx_hkl.environments.numbers import Steps
 from mjx_hkl.environments.physics import PhysicsConfig, no_log_file, set_options
@@ -31,6 +32,7 @@ class EnvironmentConfig:
     arena: Annotated[Arena, ARENAS]
     task: Annotated[Task, TASKS]
     boxes: BoxesConfig | None = None
+    camera: CameraConfig | None = None  # with one, the world has the groups vision and vision_state
     low_level_information: tuple[str, ...] = ("proprioception",)  # where a recipe does not say (Table 1)
     episode_length: Steps = 400  # control steps until truncation
     upright: Fraction = 0.0  # the episode ends where the torso's up-axis falls to this cosine; 0: never

@@ -69,6 +69,7 @@ class GridWorld(Env):
     not_shared = ""
     symmetry = None  # a turned grid has other actions
     relabelling = None
+    drawing = None
     control_seconds = 0.15  # what the eye can follow
 
     def __init__(self, config: GridConfig):

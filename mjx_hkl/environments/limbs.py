@@ -36,12 +36,17 @@ class Limbs:
     and dozens of MJX's kinematics of a whole body.
     """
 
-    def __init__(self, model: mujoco.MjModel, geoms: np.ndarray, torso: int):
-        """Raises UserError where a geom does not hang from the torso."""
+    def __init__(
+        self, model: mujoco.MjModel, geoms: np.ndarray, torso: int, points: np.ndarray | None = None
+    ):
+        """Of these `points` (geoms, 3) in the frames of the geoms' bodies, metres, instead of the centres.
+
+        Raises UserError where a geom does not hang from the torso.
+        """
         ways = [list(_way(model, geom, torso)) for geom in geoms]
         steps = itertools.zip_longest(*ways, fillvalue=_STAY)
         self._links = [_Link(*(np.stack(x, axis=-1) for x in zip(*links, strict=True))) for links in steps]
-        self._centres = model.geom_pos[geoms].T
+        self._centres = (model.geom_pos[geoms] if points is None else points).T
 
     def __call__(self, qpos: Float[Array, " nq"]) -> Float[Array, "geoms 3"]:
         """The centres in the torso frame, metres."""

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from mjx_hkl.config import to_table
 from mjx_hkl.environments.boxes import Boxes
+from mjx_hkl.environments.cameras import Camera, marks_count
 from mjx_hkl.environments.checks import (
     require_groups,
     require_outcome,
@@ -23,7 +24,7 @@ from mjx_hkl.environments.composition import Composition, EnvironmentConfig, com
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
 from mjx_hkl.environments.scene import Marks, Scene
-from mjx_hkl.environments.world import ActionKind, Draw, Relabelling, Symmetry, sizes_of, specs_of
+from mjx_hkl.environments.world import ActionKind, Draw, Drawing, Relabelling, Symmetry, sizes_of, specs_of
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
@@ -48,7 +49,7 @@ class PhysicsWorld(Env):
 
     action_kind: ActionKind = "gaussian"
 
-    def __init__(self, config: EnvironmentConfig, engine: str = "auto"):
+    def __init__(self, config: EnvironmentConfig, engine: str = "auto", renderer: str = "auto"):
         self.config = config
         parts = compose(config)
         self.stage, self.body, self.task = parts.stage, parts.body, config.task
@@ -57,6 +58,7 @@ class PhysicsWorld(Env):
         self._rest = jnp.asarray(parts.model.qpos0, jnp.float32)
         self._mocap_rest = jnp.asarray(parts.model.body_pos[parts.model.body_mocapid >= 0], jnp.float32)
         self._to_control = control_of(parts.model)
+        self._camera = self._make_camera(parts, renderer)
         self._specs = specs_of(self)
         self._require_sound(parts)
         self.engine = make_engine(engine, parts.model, config.physics.substeps)
@@ -86,9 +88,13 @@ class PhysicsWorld(Env):
     def _reset(self, rng: PRNGKeyArray) -> State:
         world = self._start(rng)
         scene, zero = self.scene(world.physics, world.physics.qpos[None]), jnp.zeros(())
+        observation = self._observe(world.physics, world.task, scene, self._rest)
+        if self._camera is not None:
+            look = self._camera.look(jax.random.fold_in(rng, 3))
+            observation |= self._camera.first(*self._seen(world), look)
         return State(
             pipeline_state=world,  # pyright: ignore - Brax means its own
-            obs=self._observe(world.physics, world.task, scene, self._rest),
+            obs=observation,
             reward=zero,
             done=zero,
             metrics={"success": zero, "fault": zero},
@@ -106,6 +112,8 @@ class PhysicsWorld(Env):
         fault = self._is_fault(physics)
         done = (outcome.success > 0) | self._is_lost(scene) | fault
         observation = self._observe(physics, task, scene, physics.qpos)
+        if self._camera is not None:
+            observation |= self._camera.next(*self._seen(WorldState(physics, task)), state.obs)  # pyright: ignore
         return state.replace(
             pipeline_state=WorldState(physics, task),
             # A fault's numbers must not reach a network: it would make their gradients NaN, masked or not.
@@ -163,8 +171,13 @@ class PhysicsWorld(Env):
 
     @property
     def relabelling(self) -> Relabelling | None:
-        """The task's; None where it declares none."""
-        return getattr(self.task, "relabel", None)
+        """The task's; None where it declares none, or where a picture would still show what was asked."""
+        return None if self._camera else getattr(self.task, "relabel", None)
+
+    @property
+    def drawing(self) -> Drawing | None:
+        """See `World.drawing`."""
+        return self._camera.draw if self._camera else None
 
     @property
     def control_seconds(self) -> float:
@@ -194,7 +207,20 @@ class PhysicsWorld(Env):
         proprioception = self.body.proprioception(physics, scene.frame, posture, self.stage.arena.height)
         senses, asked = {"proprioception": proprioception}, self.task.observe(task, scene)
         require_groups(senses, asked)
+        if self._camera is not None and {"vision", "vision_state"} & asked.keys():
+            raise UserError("[task]: groups 'vision' and 'vision_state' are the camera's; give others names")
         return {**senses, **asked}
+
+    def _make_camera(self, parts: Composition, renderer: str) -> Camera | None:
+        config = self.config.camera
+        if config is None:
+            return None
+        marks = jax.eval_shape(lambda key: self.marks(self._start(key)), jax.random.key(0))
+        count = marks_count(marks)
+        return Camera(config, renderer, parts.model, self.body, self.boxes, parts.ground, count)
+
+    def _seen(self, world: WorldState) -> tuple[Array, Array, Marks | None]:
+        return world.physics.qpos, world.physics.mocap_pos, self.marks(world)
 
     def _require_sound(self, parts: Composition) -> None:
         """Raises UserError where a reward is none, or starts lie in the ground or outside of the arena."""

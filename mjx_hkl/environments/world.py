@@ -28,6 +28,11 @@ Relabelling = Callable[
 """A key and observation groups with any leading axes to the groups under an instruction drawn at random, one
 for all; the reward for arriving at each observation; and 1.0 where that would have ended the episode."""
 
+VISION, VISION_STATE = "vision", "vision_state"
+"""Groups of a world with a camera: the image, and the numbers that it is drawn from, which no module sees."""
+Drawing = Callable[[Mapping[str, Array]], UInt8[Array, "*batch height width channels"]]
+"""Observation groups with any leading axes, `vision_state` among them, to their group `vision`."""
+
 
 class World(Protocol):
     """One environment: pure functions of one state, made to be vmapped.
@@ -103,6 +108,11 @@ class World(Protocol):
     @property
     def relabelling(self) -> Relabelling | None:
         """What would have been earned under another instruction; None where nothing is declared."""
+        ...
+
+    @property
+    def drawing(self) -> Drawing | None:
+        """Draws the camera's pictures again; None where the world has no camera."""
         ...
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 from mjx_hkl import resources
 from mjx_hkl.algorithms.table import ALGORITHMS
 from mjx_hkl.environments import VectorEnvironment, World, make_world
+from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
 from mjx_hkl.models.config import Encoders, Information
@@ -28,10 +29,10 @@ def world_of(recipe: Recipe) -> World:
     Raises:
       UserError: there is no such environment.
     """
-    world = make_world(recipe.environment, recipe.engine)
+    world = make_world(recipe.environment, recipe.engine, recipe.renderer)
     num_devices = recipe.num_devices or devices.default_num_devices()
     if world.not_shared and recipe.engine == "auto" and num_devices > 1:
-        return make_world(recipe.environment, "mjx")
+        return make_world(recipe.environment, "mjx", recipe.renderer)
     return world
 
 
@@ -56,7 +57,12 @@ def resolve(recipe: Recipe, world: World | None = None) -> Recipe:
     policy = recipe.policy
     if policy.actions == "auto":
         policy = dataclasses.replace(policy, actions=world.action_kind)
-    everything = tuple(world.observation_specs)
+    seeable = {
+        name: spec
+        for name, spec in world.observation_specs.items()
+        if world.drawing is None or name != VISION_STATE
+    }
+    everything = tuple(seeable)
     acted_on = tuple(group for group in everything if not group.startswith(_PRIVILEGED))
     taskless = tuple(group for group in world.low_level_information if group in acted_on)
     is_flat = recipe.policy.is_flat
@@ -67,7 +73,7 @@ def resolve(recipe: Recipe, world: World | None = None) -> Recipe:
         critic=seen.critic or everything,
         default=seen.default or (taskless if is_flat else low_level),
     )
-    encoders = _by_group(recipe.encoders, world.observation_specs)
+    encoders = _by_group(recipe.encoders, seeable)
     return dataclasses.replace(recipe, information=information, policy=policy, encoders=encoders)
 
 
@@ -101,6 +107,7 @@ def make_environment(
     for group in recipe.encoders:
         if group not in groups:
             raise UserError(f"[encoders]: {unknown_name('observation group', group, groups)}")
+    _require_camera(recipe, world)
     if recipe.policy.actions not in ("auto", world.action_kind):
         raise UserError(
             f"policy.actions is {recipe.policy.actions!r}, but those of {recipe.environment} are"
@@ -132,6 +139,33 @@ def make_environment(
     return VectorEnvironment(world, num_envs, world.episode_length)
 
 
+def _require_camera(recipe: Recipe, world: World) -> None:
+    """Raises UserError where the recipe asks of images what cannot be, or shows them to who must not see."""
+    seen = recipe.information
+    images = [name for name, spec in world.observation_specs.items() if spec.is_image and seen.is_seen(name)]
+    if recipe.algorithm.image_shift and not images:
+        raise UserError("algorithm.image_shift: no module sees an image (information); leave it 0")
+    if world.drawing is None:
+        if recipe.images == "drawn":
+            raise UserError(f'images is "drawn", but {recipe.environment} has no camera; leave it out')
+        return
+    for module, groups in dataclasses.asdict(seen).items():
+        if VISION_STATE in groups:
+            raise UserError(
+                f"information.{module} names {VISION_STATE}, which {VISION} is drawn from: no module sees it"
+            )
+        if VISION in groups and module in ("low_level", "default") and not recipe.policy.is_flat:
+            raise UserError(
+                f"information.{module} names {VISION}: a low level beneath a latent must not see the task"
+                " (§3.1); leave the image to the high level, or make the policy flat"
+            )
+    if recipe.algorithm.relabelled and VISION in images:
+        raise UserError(
+            "algorithm.relabelled: images show the instruction that was given; leave it 0, or let no module"
+            f" see {VISION}"
+        )
+
+
 def make_train_step(recipe: Recipe, world: World | None = None) -> TrainStep:
     """The recipe's train step.
 
@@ -146,6 +180,7 @@ def make_train_step(recipe: Recipe, world: World | None = None) -> TrainStep:
         recipe.min_replay,
         recipe.total_env_steps,
         recipe.transfer.frozen_modules,
+        recipe.images == "drawn",
     )
     if not step.updates:
         worlds, windows, ratio = step.environment.num_envs, step.batch_size, recipe.algorithm.replay_ratio

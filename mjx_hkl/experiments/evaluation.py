@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from brax.envs.base import State
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.errors import UserError
@@ -129,12 +129,14 @@ class Recording:
       alive: 1 until the episode has ended, and at its last entry.
       episode_return: so far.
       success: 1 once the task is solved.
+      sight: the newest frame of the agent's camera; None in a world without one.
     """
 
     pipeline_state: Any
     alive: Float[Array, "time episodes"]
     episode_return: Float[Array, "time episodes"]
     success: Float[Array, "time episodes"]
+    sight: UInt8[Array, "time episodes height width 3"] | None
 
 
 def record(environment: VectorEnvironment, agent: Actor, seed: int, deterministic: bool) -> Recording:
@@ -142,7 +144,8 @@ def record(environment: VectorEnvironment, agent: Actor, seed: int, deterministi
     begin, step = _episodes(environment, deterministic)
 
     def entry(now: _Progress, alive: Array) -> Recording:
-        return Recording(now.state.pipeline_state, alive, now.returns, now.success)
+        sight = None if environment.env.drawing is None else now.state.obs["vision"][..., -3:]
+        return Recording(now.state.pipeline_state, alive, now.returns, now.success, sight)
 
     @jax.jit
     def run(agent: Actor, key: PRNGKeyArray) -> Recording:

@@ -73,6 +73,8 @@ class Recipe:
     """Names the run; the recipe file's own name where it gives none."""
     engine: Literal["auto", "mjx", "mujoco", "warp"] = "auto"
     """Physics engine; auto is mujoco (C MuJoCo, threaded) on a CPU and mjx on an accelerator."""
+    renderer: Literal["auto", "rays", "warp"] = "auto"
+    """Of the world's camera, where it has one; auto is rays, plain JAX on any device."""
     seed: Seed = 0
     """Of the first agent; the others count up from it."""
     num_seeds: Few = 1
@@ -96,6 +98,9 @@ class Recipe:
     """Transitions replay holds, rounded up to whole unrolls; 0: the newest unroll alone, for on-policy."""
     min_replay: NonNegative = 50_000
     """Transitions collected before the first update."""
+    images: Literal["stored", "drawn"] = "stored"
+    """Whether replay keeps a camera's images, as bytes, or what they are drawn from, to draw them again when
+    they are sampled: far less memory, for the time of drawing."""
     evaluation_episodes: Many = 256
     """Episodes of an evaluation."""
     evaluation_interval: NonNegative = 0

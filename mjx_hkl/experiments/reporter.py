@@ -73,3 +73,11 @@ def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
         f"replay: {transitions:,} transitions{each}, {devices.format_bytes(replay)} in all;"
         f" whole training state: {devices.format_bytes(whole)}"
     )
+    images = step.images_bytes
+    if images:
+        stored, drawn = (
+            devices.format_bytes(recipe.num_seeds * images[kind]) for kind in ("stored", "drawn")
+        )
+        reporter.say(
+            f"images in replay: {stored} stored, {drawn} drawn again when sampled; now: {recipe.images}"
+        )

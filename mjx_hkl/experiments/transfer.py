@@ -9,6 +9,7 @@ from flax import nnx
 
 from mjx_hkl.algorithms import learner
 from mjx_hkl.config import difference
+from mjx_hkl.environments.world import VISION
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent, parameter_name, read_agent
 from mjx_hkl.experiments.agents import agent_folder
@@ -162,7 +163,7 @@ def _told(what: str, old: Any, new: Any) -> str:
 
 
 _BODY = "proprioception"
-_WITHOUT_UNIT = {_BODY, "instruction", LATENT, PREVIOUS_LATENT, ACTION}
+_WITHOUT_UNIT = {_BODY, "instruction", VISION, LATENT, PREVIOUS_LATENT, ACTION}
 _GROUPS = "hide from both what differs (information), or leave this module out"
 _SAME_FIELDS = "give both recipes the same fields of the module"
 _HINTS = {

@@ -29,6 +29,10 @@ class Information:
     """The low level of the default policy, where it has its own; by default what the low level of a
     hierarchical policy sees, which hides the task."""
 
+    def is_seen(self, group: str) -> bool:
+        """Whether some module sees it."""
+        return any(group in seen for seen in dataclasses.astuple(self))
+
     def check(self, groups: Iterable[str]) -> None:
         """Raises UserError where a module is given a group the world does not have."""
         for module, seen in dataclasses.asdict(self).items():
@@ -81,6 +85,10 @@ class ModelConfig:
     critic: Annotated[CriticFields, CRITICS] = MLPCriticFields()
     encoders: Encoders = dataclasses.field(default_factory=dict)
     state_values: bool = False  # the critic is V(z, x) instead of Q(a, z, x); the algorithm says
+
+    def takes(self, group: str) -> bool:
+        """Whether some module sees the group, or a shared encoder is made for it."""
+        return self.information.is_seen(group) or (group in self.encoders and self.encoders[group].shared)
 
     def __post_init__(self):
         policy = "a flat policy" if self.policy.is_flat else "a policy with a latent"

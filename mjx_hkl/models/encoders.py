@@ -10,9 +10,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
-from mjx_hkl.config import PositiveFloat, Sizes
+from mjx_hkl.config import Positive, PositiveFloat, Sizes
 from mjx_hkl.errors import UserError
 from mjx_hkl.kinds import Kinds
+from mjx_hkl.models.images import ConvEncoder, ResNetEncoder
 from mjx_hkl.models.modules import LATENT, PREVIOUS_LATENT, Module, Observation, Place
 from mjx_hkl.models.networks import MLP
 from mjx_hkl.models.statistics import Statistic
@@ -61,9 +62,49 @@ class NormalizedFields(EncoderFields):
         return NormalizedEncoder(spec.size, self.bound)
 
 
+@dataclasses.dataclass(frozen=True)
+class ConvFields(EncoderFields):
+    """Few convolutions, for small images and a CPU: fastest where strides equal kernels."""
+
+    channels: Sizes = (16, 32)
+    """Of each convolution."""
+    kernel: Sizes = (4, 2)
+    """Height and width of each convolution's kernel."""
+    stride: Sizes = (4, 2)
+    """Of each convolution."""
+    embedding: Positive = 64
+    """Features that the modules see."""
+
+    def __post_init__(self):
+        if not len(self.channels) == len(self.kernel) == len(self.stride) > 0:
+            raise ValueError("channels, kernel and stride need one number each for every convolution")
+
+    def build(self, spec: ArraySpec, rngs: nnx.Rngs) -> Module:
+        """See `EncoderFields.build`."""
+        return ConvEncoder(spec, self.channels, self.kernel, self.stride, self.embedding, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetFields(EncoderFields):
+    """IMPALA's residual network (Espeholt et al. 2018), with the embedding of Appendix G.2."""
+
+    channels: Sizes = (16, 32, 32)
+    """Of each section, which halves height and width."""
+    embedding: Positive = 256
+    """Features that the modules see."""
+
+    def __post_init__(self):
+        if not self.channels:
+            raise ValueError("channels needs at least one section")
+
+    def build(self, spec: ArraySpec, rngs: nnx.Rngs) -> Module:
+        """See `EncoderFields.build`."""
+        return ResNetEncoder(spec, self.channels, self.embedding, rngs=rngs)
+
+
 ENCODERS = Kinds(
     "[encoders]",
-    {"mlp": MLPEncoderFields, "normalized": NormalizedFields},
+    {"mlp": MLPEncoderFields, "normalized": NormalizedFields, "conv": ConvFields, "resnet": ResNetFields},
     default="mlp",
     base=EncoderFields,
 )
@@ -145,9 +186,10 @@ class Inputs(nnx.Module):
         )
         for name in place.groups:
             if name not in self.encoders and not place.observation[name].is_vector:
+                kind = ' with kind = "conv" or "resnet"' if place.observation[name].is_image else ""
                 raise UserError(
                     f"observation group {name!r} is {place.observation[name]}, no vector of numbers: give it"
-                    f" an encoder, [encoders.{name}], or leave it out of [information]"
+                    f" an encoder, [encoders.{name}]{kind}, or leave it out of [information]"
                 )
         given = [(name, size) for name, size in more if size]
         self.sees = (*place.groups, *(name for name, _ in given))

@@ -1,5 +1,6 @@
 """The environment half of a train step: the policy acts in every world, and its steps become windows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -53,6 +54,7 @@ def unroll(
     keeps_noise: bool = False,
     exploration: Exploration = _AS_THE_POLICY,
     behaviour_samples: int = 0,
+    forgets: tuple[str, ...] = (),
 ) -> tuple[Actor, Window, Metrics]:
     """`length` steps of every world under the stochastic policy.
 
@@ -68,11 +70,15 @@ def unroll(
       keeps_noise: whether windows keep the noise that latents were drawn from.
       exploration: how the noise of actions differs from the policy's own.
       behaviour_samples: further latents that μ(a|x) is a mean over.
+      forgets: observation groups that windows do without.
 
     Returns:
       The actor after the last step, a window of each world (batch first), and sums over the episodes
       that ended: `episodes`, `episode_return`, `episode_length`, `success`; `faults` counts all.
     """
+
+    def kept_of(observation: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: group for name, group in observation.items() if name not in forgets}
 
     def act(carry: tuple[Actor, dict, dict, dict], key: PRNGKeyArray):
         actor, _, cut_observation, sums = carry
@@ -84,15 +90,15 @@ def unroll(
             next_carry, acted = agent.step(actor.carry, observation, actor.is_first, noise)
             acted = exploration.scaled(acted, noise.action)
         env, timestep = environment.step(actor.env, acted.action, env_key)
-        ended = timestep.is_last > 0
+        following, ended = kept_of(timestep.next_observation), timestep.is_last > 0
         truncated = ended & (timestep.discount > 0)
         cut_observation = jax.tree.map(
             lambda new, old: jnp.where(over(truncated, new), new, old),
-            timestep.next_observation,
+            following,
             cut_observation,
         )
         step = Window(
-            observation=observation,
+            observation=kept_of(observation),
             carry=(),  # of the window's start alone, below
             is_first=(),  # pyright: ignore[reportArgumentType] - likewise
             action=acted.action,
@@ -104,9 +110,9 @@ def unroll(
             noise=_of_latents(agent, noise) if keeps_noise else (),
         )
         sums = jax.tree.map(jnp.add, sums, _of_episodes(timestep))
-        return (Actor(env, next_carry, ended, kept), timestep.next_observation, cut_observation, sums), step
+        return (Actor(env, next_carry, ended, kept), following, cut_observation, sums), step
 
-    start, observation = actor, actor.env.observation
+    start, observation = actor, kept_of(actor.env.observation)
     zero = jnp.zeros(environment.num_envs)
     carry = (actor, observation, observation, dict.fromkeys(_EPISODE_SUMS, zero))
     carry, steps = jax.lax.scan(act, carry, jax.random.split(key, length))

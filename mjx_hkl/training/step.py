@@ -14,6 +14,7 @@ from mjx_hkl.algorithms.learner import Learner
 from mjx_hkl.algorithms.replay import Ring
 from mjx_hkl.algorithms.window import Window, time_major
 from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import ModelConfig
 from mjx_hkl.training import acting, views
@@ -57,6 +58,7 @@ class TrainStep:
     min_replay: int  # transitions collected before the first update
     total_env_steps: int  # of the whole run
     frozen: tuple[str, ...] = ()  # modules that stay as they are
+    draws_images: bool = False  # again when windows are sampled, instead of keeping them in replay
 
     def init(self, key: PRNGKeyArray) -> TrainState:
         """A state before its first train step, replay empty.
@@ -81,6 +83,8 @@ class TrainStep:
         actor, windows, episodes = self.act(state.learner.agent, state.actor, act_key)
         ring = replay.insert(state.replay, windows, state.iteration)
         acted_on = jax.tree.map(lambda x: x[:, : self.algorithm.unroll_length], windows.observation)
+        if self.redraws:  # compiled only where an encoder measures images
+            acted_on = views.with_images(self.environment.env, acted_on)
         informed = learner.observe(state.learner, acted_on, self.frozen)
         new_learner, losses, updates = self.learn(informed, ring, learn_key, state.iteration)
         new_state = TrainState(new_learner, actor, ring, key, state.iteration + 1)
@@ -92,7 +96,7 @@ class TrainStep:
         keeps_noise = config.latents == "stored_noise"
         length, samples = config.unroll_length, config.behaviour_samples
         given = self.environment, agent, actor, key, length, keeps_noise
-        return acting.unroll(*given, self.exploration, samples)
+        return acting.unroll(*given, self.exploration, samples, self.forgets)
 
     def learn(
         self, state: Learner, ring: Ring, key: PRNGKeyArray, iteration: Int[Array, ""]
@@ -110,6 +114,11 @@ class TrainStep:
             if config.relabelled:
                 relabel_key, loss_key = jax.random.split(loss_key)
                 windows = views.under_other_instructions(world, windows, relabel_key, config.relabelled)
+            if self.redraws:
+                windows = windows.replace(observation=views.with_images(world, windows.observation))
+            if config.image_shift:
+                shift_key, loss_key = jax.random.split(loss_key)
+                windows = views.shifted(windows, shift_key, config.image_shift)
             window = time_major(windows)
             return learner.update(state, window, loss_key, count, config, self.total_updates, self.frozen)
 
@@ -132,6 +141,31 @@ class TrainStep:
             iteration >= self.warmup, learn, lambda state: (state, nothing, jnp.float32(0)), state
         )
         return state, by_name(sums), updates
+
+    @property
+    def forgets(self) -> tuple[str, ...]:
+        """Observation groups that replay does without: a camera's image, its state, or both."""
+        if self.environment.env.drawing is None:
+            return ()
+        if not self.model.takes(VISION):
+            return VISION, VISION_STATE
+        return (VISION,) if self.draws_images else (VISION_STATE,)
+
+    @property
+    def redraws(self) -> bool:
+        """Whether images are drawn again."""
+        return VISION in self.forgets and self.model.takes(VISION)
+
+    @property
+    def images_bytes(self) -> dict[str, int]:
+        """What a camera takes of one seed's replay, with `images` "stored" and "drawn"; {} without one."""
+        env, config = self.environment, self.algorithm
+        if env.env.drawing is None or not self.model.takes(VISION):
+            return {}
+        slots = replay.num_slots(self.replay_capacity, env.num_envs, config.unroll_length)
+        observations = env.num_envs * slots * (config.unroll_length + 2)
+        image, state = (env.env.observation_specs[name] for name in (VISION, VISION_STATE))
+        return {"stored": observations * image.bytes, "drawn": observations * state.bytes}
 
     @property
     def exploration(self) -> Exploration:

@@ -1,4 +1,7 @@
-"""What windows from replay could have been as well: seen through a symmetry, or under another instruction."""
+"""What windows from replay could have been as well: seen through a symmetry, or under another instruction.
+
+And their images: shifted, or drawn again where replay does not keep them.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +9,9 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import Window, over
 from mjx_hkl.environments import World
+from mjx_hkl.environments.world import VISION
 from mjx_hkl.models.modules import Observation
+from mjx_hkl.specs import ArraySpec
 
 
 @jax.named_scope("replay")
@@ -51,6 +56,36 @@ def under_other_instructions(world: World, windows: Window, key: PRNGKeyArray, s
     chosen = jax.random.uniform(chosen_key, (batch,)) < share
     chosen &= ~jax.vmap(_equal)(other.observation, windows.observation)
     return jax.tree.map(lambda new, old: jnp.where(over(chosen, new), new, old), other, windows)
+
+
+@jax.named_scope("replay")
+def with_images(world: World, observation: Observation) -> dict[str, Array]:
+    """Observation groups with the images that are drawn from `vision_state`."""
+    assert world.drawing is not None, "make_environment refuses a world without any"
+    return {**observation, VISION: world.drawing(observation)}
+
+
+@jax.named_scope("replay")
+def shifted(windows: Window, key: PRNGKeyArray, pixels: int) -> Window:
+    """Windows, batch first, their images shifted at random by up to so many pixels each way (DrQ).
+
+    What comes in at an edge repeats it (Yarats et al. 2021, arXiv:2107.09645). All images of a window are
+    shifted alike: what moves from one to the next is then the world, and values along a window, which
+    targets join, are of one view.
+    """
+
+    def of_window(key: PRNGKeyArray, group: Array) -> Array:
+        by = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
+        padded = jnp.pad(group, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), "edge")
+        return jax.lax.dynamic_slice(padded, (0, *by, 0), group.shape)
+
+    keys = jax.random.split(key, windows.reward.shape[0])
+    images = {
+        name: jax.vmap(of_window)(keys, group)
+        for name, group in windows.observation.items()
+        if ArraySpec(group.shape[2:], group.dtype.name).is_image
+    }
+    return windows.replace(observation={**windows.observation, **images})
 
 
 def _equal(a: Observation, b: Observation) -> Bool[Array, ""]:
