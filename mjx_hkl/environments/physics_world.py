@@ -217,7 +217,7 @@ class PhysicsWorld(Env):
             return None
         marks = jax.eval_shape(lambda key: self.marks(self._start(key)), jax.random.key(0))
         count = marks_count(marks)
-        return Camera(config, renderer, parts.model, self.body, self.boxes, parts.ground, count)
+        return Camera(config, renderer, parts.model, self.body, self.boxes, count)
 
     def _seen(self, world: WorldState) -> tuple[Array, Array, Marks | None]:
         return world.physics.qpos, world.physics.mocap_pos, self.marks(world)

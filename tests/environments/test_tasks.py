@@ -11,7 +11,8 @@ from worlds import SEEDS, jitted, load, observe, reset, targets_of
 from mjx_hkl import resources
 from mjx_hkl.environments import VectorEnvironment
 
-EVERY = [name for name in resources.names("envs", ".toml") if not name.startswith("grid-")]
+NAMES = [name for name in resources.names("envs", ".toml") if not name.startswith("grid-")]
+EVERY = [name for name in NAMES if not name.endswith("-vision")]  # which are the same with a camera
 WITH_BOXES = [name for name in EVERY if "box" in name]
 
 

@@ -1,7 +1,10 @@
-"""What the camera sees, against MuJoCo's own renderer and its rays."""
+"""What an agent sees, against MuJoCo's own renderer and its own rays."""
 
 import dataclasses
-import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,162 +12,132 @@ import mujoco
 import numpy as np
 import pytest
 from loading import physics_environment
+from worlds import load
 
+from mjx_hkl import resources
 from mjx_hkl.environments import PhysicsWorld, load_environment
 from mjx_hkl.environments.cameras import CameraConfig
-from mjx_hkl.environments.scene import Marks
 from mjx_hkl.errors import UserError
 
-BODIES = ("ball", "ant", "quadruped")
-NAMES = [
-    f"{body}-{task}-vision" for body in BODIES for task in ("go-to-target", "move-box-hard", "gather-boxes")
-]
-POSES = 4
+SIZE = 64
+WORLDS = [
+    f"{body}-{task}"
+    for body in ("ball", "ant", "quadruped")
+    for task in ("go-to-near-target", "move-box-hard", "gather-boxes", "move-box-and-go-to-target")
+] + ["ant-gap", "quadruped-gap"]
 
 
-@functools.cache
-def load(name):
-    return PhysicsWorld(physics_environment(name), "mujoco")
+def seeing(name, **camera):
+    config = load(name).config
+    return PhysicsWorld(dataclasses.replace(config, camera=CameraConfig(**camera)), "mujoco")
 
 
-def poses(name):
-    """Starts with their joints at random, and legged bodies tilted; with their marks."""
-    world, rng = load(name), np.random.default_rng(0)
-    model = world.engine.model
-    states = jax.jit(jax.vmap(world._start))(jax.random.split(jax.random.key(0), POSES))
-    marks = jax.vmap(world.marks)(states)
-    for i in range(POSES):
-        qpos = np.array(states.physics.qpos[i])
-        for j in range(model.njnt):
-            if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE and model.jnt_limited[j]:
-                qpos[model.jnt_qposadr[j]] = rng.uniform(*model.jnt_range[j])
-            if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE:
-                at = model.jnt_qposadr[j] + 3
-                qpos[at : at + 4] += rng.uniform(-0.1, 0.1, 4)
-                qpos[at : at + 4] /= np.linalg.norm(qpos[at : at + 4])
-        yield qpos, np.array(states.physics.mocap_pos[i]), jax.tree.map(lambda x: x[i], marks)  # noqa: B023
+def drawing_of(world):
+    assert world.drawing is not None
+    return jax.jit(world.drawing)
 
 
-def surfaces(world, qpos, mocap_pos, marks):
-    found = _surfaces_of(world)(
-        jnp.asarray(qpos, jnp.float32), jnp.asarray(mocap_pos, jnp.float32), marks or hidden(world)
+def traced(world, state):
+    picture = world._camera.picture(state)
+    return picture.depth, picture.shape
+
+
+def states_of(world, count, steps=15):
+    """After some random actions: joints are bent, and bodies have moved and turned."""
+    keys = jax.random.split(jax.random.key(0), count)
+    states = jax.jit(jax.vmap(world.reset))(keys)
+    step = jax.jit(jax.vmap(world.step))
+    for key in jax.random.split(jax.random.key(1), steps):
+        states = step(states, jax.random.uniform(key, (count, world.action_size), minval=-1, maxval=1))
+    return states
+
+
+def mujocos(world, states, folder):
+    """Depth and geom of each pixel by MuJoCo's renderer, marks as pictures draw them."""
+    model, camera, inner = world.engine.model, world.config.camera, states.pipeline_state
+    mujoco.mj_saveModel(model, str(folder / "model.mjb"))
+    marks = jax.vmap(world.marks)(inner)
+    count = len(states.reward)
+    np.savez(
+        folder / "states.npz",
+        qpos=inner.physics.qpos,
+        mocap_pos=inner.physics.mocap_pos,
+        positions=np.zeros((count, 0, 3)) if marks is None else marks.position,
+        radii=np.zeros((count, 0)) if marks is None else marks.radius,
+        height=camera.height,
+        width=camera.width,
     )
-    return np.asarray(found.depth), np.asarray(found.number)
-
-
-def hidden(world):
-    count = world._camera._num_marks
-    return Marks(jnp.zeros((count, 3)), jnp.zeros(count), jnp.zeros(count))
-
-
-@functools.cache
-def _surfaces_of(world):
-    return jax.jit(world._camera.rays.surfaces)
-
-
-def place(world, qpos, mocap_pos):
-    data = mujoco.MjData(world.engine.model)
-    data.qpos[:], data.mocap_pos[:] = qpos, mocap_pos
-    mujoco.mj_forward(world.engine.model, data)
-    return data
-
-
-@pytest.mark.parametrize("name", [*NAMES, "ant-gap"])
-def test_depth_is_that_of_mujocos_rays(name):
-    world = load(name) if name != "ant-gap" else _gap_world()
-    for qpos, mocap_pos, _ in _gap_poses(world) if name == "ant-gap" else poses(name):
-        data, model = place(world, qpos, mocap_pos), world.engine.model
-        depth, _ = surfaces(world, qpos, mocap_pos, hidden(world))
-        camera = model.camera("egocentric").id
-        axes, eye = data.cam_xmat[camera].reshape(3, 3), data.cam_xpos[camera]
-        rays = np.stack(world._camera.rays._rays, axis=-1) @ axes.T
-        expected = np.array(
-            [mujoco.mj_ray(model, data, eye, ray, None, 1, -1, np.zeros(1, np.int32)) for ray in rays]
+    for backend in ("egl", "osmesa"):
+        command = [sys.executable, str(Path(__file__).parent / "mujoco_pictures.py")]
+        command += [str(folder / name) for name in ("model.mjb", "states.npz", "out.npz")]
+        done = subprocess.run(
+            command, env={**os.environ, "MUJOCO_GL": backend}, capture_output=True, text=True
         )
-        sky = expected < 0
-        assert np.mean(sky == (depth > 1e8)) > 0.99
-        both = ~sky & (depth < 1e8)
-        close = np.abs(depth[both] - expected[both]) < 1e-3 * expected[both]
-        assert close.mean() > 0.99
+        if done.returncode == 0:
+            out = np.load(folder / "out.npz")
+            return out["depth"], out["geom"]
+    return pytest.skip(f"no OpenGL: {done.stderr.splitlines()[-1]}")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_segmentation_and_depth_are_those_of_mujocos_renderer(name):
-    world = load(name)
-    model = world.engine.model
-    model.vis.quality.offsamples = 0
-    model.vis.quality.numslices, model.vis.quality.numstacks = 128, 64
-    try:
-        renderer = mujoco.Renderer(model, 64, 64)
-    except Exception as error:  # what a missing OpenGL raises differs between backends
-        pytest.skip(f"no OpenGL: {error}")
-    names = world._camera.rays.names
-    with renderer:
-        for qpos, mocap_pos, marks in poses(name):
-            data = place(world, qpos, mocap_pos)
-            renderer.enable_segmentation_rendering()
-            _show(renderer, data, marks)
-            seen = renderer.render()[..., 0].ravel()
-            renderer.disable_segmentation_rendering()
-            renderer.enable_depth_rendering()
-            _show(renderer, data, marks)
-            expected_depth = renderer.render().ravel()
-            renderer.disable_depth_rendering()
-            depth, number = surfaces(world, qpos, mocap_pos, marks)
-            expected = np.array([_name(model, i) for i in seen])
-            ours = np.where(depth > model.vis.map.zfar * model.stat.extent, "sky", np.array(names)[number])
-            close = np.abs(depth - expected_depth) < 0.01 * expected_depth
-            # Where limbs join, the surfaces of two are the same: either may be the nearer one.
-            joint = close & _is_limb(expected) & _is_limb(ours)
-            assert np.mean((expected == ours) | joint) >= 0.99
-            same = (expected == ours) & (ours != "sky")
-            assert np.mean(close[same]) >= 0.99
+@pytest.mark.parametrize("name", WORLDS)
+def test_pictures_show_what_mujocos_renderer_shows(name, tmp_path):
+    world = seeing(name, width=SIZE, height=SIZE)
+    states = states_of(world, 8)
+    depth, geom = mujocos(world, states, tmp_path)
+    ours = jax.jit(jax.vmap(lambda state: traced(world, state)))(states.obs["vision_state"])
+    ours_depth, shape = (np.asarray(x).reshape(geom.shape) for x in ours)
+    assert (shape == geom).mean() >= 0.99
+    solid = (shape == geom) & (geom >= 0)
+    errors = np.abs(ours_depth - depth)[solid] / depth[solid]
+    assert np.median(errors) < 0.001
+    assert np.quantile(errors, 0.99) < 0.01
 
 
-def _show(renderer, data, marks):
-    renderer.update_scene(data, camera="egocentric")
-    if marks is None:
-        return
-    for i, (position, radius, _) in enumerate(zip(*marks, strict=True)):
-        scene = renderer.scene
-        geom = scene.geoms[scene.ngeom]
-        size = np.array([max(float(radius), 1e-6), 1e-4, 0.0])
-        kind = mujoco.mjtGeom.mjGEOM_CYLINDER
-        mujoco.mjv_initGeom(
-            geom, kind, size, np.asarray(position, float), np.eye(3).ravel(), np.ones(4, np.float32)
-        )
-        geom.segid, geom.objid, geom.objtype = scene.ngeom, 1000 + i, mujoco.mjtObj.mjOBJ_UNKNOWN
-        scene.ngeom += 1
+@pytest.mark.parametrize("name", [n for n in resources.names("envs", ".toml") if n.endswith("-vision")])
+def test_worlds_that_are_seen_are_those_that_are_told_with_a_camera(name):
+    seen, told = load_environment(name), load_environment(name.removesuffix("-vision"))
+    assert seen.camera is not None
+    assert dataclasses.replace(seen, camera=None) == told
 
 
-def _name(model, geom):
-    return "sky" if geom < 0 else f"mark{geom - 1000}" if geom >= 1000 else model.geom(geom).name
+def test_colours_and_light_are_drawn_at_an_episodes_start_and_stay():
+    given = {"width": 16, "height": 16}
+    plain = seeing("ball-go-to-near-target", **given)
+    varied = seeing("ball-go-to-near-target", **given, random_colours=0.9, random_light=0.9)
+    keys = jax.random.split(jax.random.key(0), 2)
+    sky = [np.asarray(jax.jit(jax.vmap(w.reset))(keys).obs["vision"][:, 12:]) for w in (plain, varied)]
+    assert not np.array_equal(sky[0], sky[1])
+    size = varied.observation_specs["vision_state"].size - plain.observation_specs["vision_state"].size
+    states = states_of(varied, 2, steps=0), states_of(varied, 2, steps=5)
+    drawn = [np.asarray(s.obs["vision_state"][:, -size:]) for s in states]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0][0], drawn[0][1])
 
 
-def _is_limb(names):
-    return np.array([not n.startswith(("sky", "floor", "mark", "box")) for n in names])
-
-
-@functools.cache
-def _gap_world():
-    return PhysicsWorld(dataclasses.replace(physics_environment("ant-gap"), camera=CameraConfig()), "mujoco")
-
-
-def _gap_poses(world):
-    states = jax.vmap(world._start)(jax.random.split(jax.random.key(0), POSES))
-    for i in range(POSES):
-        yield np.array(states.physics.qpos[i]), np.array(states.physics.mocap_pos[i]), None
+def test_the_target_that_is_asked_for_is_black_and_the_others_are_not():
+    world = seeing("ball-go-to-near-target", width=64, height=64)
+    states = states_of(world, 64, steps=0)
+    pictures = jax.jit(jax.vmap(lambda state: traced(world, state)[1]))(states.obs["vision_state"])
+    shapes, first = np.asarray(pictures).reshape(64, 64, 64), world.engine.model.ngeom
+    selected = np.asarray(states.pipeline_state.task.selected)
+    images = np.asarray(states.obs["vision"])
+    assert (shapes >= first).any()
+    for shape, image, asked in zip(shapes, images, selected, strict=True):
+        assert (image[shape == first + asked] == 0).all()
+        for other in {0, 1, 2} - {asked}:
+            assert (image[shape == first + other].max(-1, initial=255) > 60).all()
 
 
 def test_pictures_are_drawn_again_from_their_state():
-    world = load("ball-go-to-near-target-vision")
+    world = seeing("ball-go-to-near-target-vision")
     state = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), 3))
     state = jax.jit(jax.vmap(world.step))(state, jnp.ones((3, 2)))
-    np.testing.assert_array_equal(jax.jit(world.drawing)(state.obs), state.obs["vision"])
+    np.testing.assert_array_equal(drawing_of(world)(state.obs), state.obs["vision"])
 
 
 def test_frames_are_stacked_oldest_first_and_a_start_fills_them():
     config = physics_environment("ball-go-to-near-target-vision")
+    assert config.camera is not None
     camera = dataclasses.replace(
         config.camera, frames=3, checkered=True, random_colours=0.5, random_light=1.0
     )
@@ -177,27 +150,13 @@ def test_frames_are_stacked_oldest_first_and_a_start_fills_them():
         state = jax.jit(world.step)(state, jnp.ones(2))
     np.testing.assert_array_equal(state.obs["vision"][..., :3], first[..., :3])
     assert (state.obs["vision"][..., 6:] != first[..., :3]).any()
-    np.testing.assert_array_equal(jax.jit(world.drawing)(state.obs), state.obs["vision"])
-
-
-def test_the_selected_target_is_the_black_one():
-    world = load("ball-go-to-near-target-vision")
-    qpos, mocap_pos, marks = next(iter(poses("ball-go-to-near-target-vision")))
-    ahead = jnp.asarray(qpos[:2]) + 1.5 * jnp.array([jnp.cos(qpos[3]), jnp.sin(qpos[3])])
-    for selected in (0, 1):
-        one = marks._replace(
-            position=marks.position.at[:, :2].set(50.0).at[0, :2].set(ahead),
-            selected=jax.nn.one_hot(selected, 3),
-        )
-        arguments = (jnp.asarray(qpos, jnp.float32), jnp.asarray(mocap_pos, jnp.float32), one)
-        picture = jax.jit(world._camera.rays.picture)(*arguments, world._camera.rays.look())
-        black = (np.asarray(picture) == 0).all(-1)
-        assert black.any() == (selected == 0)
+    np.testing.assert_array_equal(drawing_of(world)(state.obs), state.obs["vision"])
 
 
 @pytest.mark.parametrize(("change", "words"), [({"name": "third_eye"}, "has no camera 'third_eye'")])
 def test_a_camera_that_a_body_lacks_is_said_in_a_line(change, words):
     config = physics_environment("ball-go-to-target-vision")
+    assert config.camera is not None
     config = dataclasses.replace(config, camera=dataclasses.replace(config.camera, **change))
     with pytest.raises(UserError, match=words):
         PhysicsWorld(config, "mujoco")
