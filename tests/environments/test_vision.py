@@ -93,6 +93,30 @@ def test_pictures_show_what_mujocos_renderer_shows(name, tmp_path):
     assert np.quantile(errors, 0.99) < 0.01
 
 
+@pytest.mark.parametrize("name", ["ball-move-box-hard", "ant-gather-boxes", "quadruped-gap"])
+def test_depths_are_those_of_mujocos_rays(name):
+    """Which know no targets, so these are not compared."""
+    world = seeing(name, width=24, height=24)
+    states = states_of(world, 2)
+    model, inner = world.engine.model, states.pipeline_state
+    data, no_light = mujoco.MjData(model), [jnp.zeros(())] * 3
+    rays = world._camera.view.rays(no_light)
+    ours = jax.jit(jax.vmap(lambda state: traced(world, state)))(states.obs["vision_state"])
+    for i, (depth, shape) in enumerate(zip(*(np.asarray(x) for x in ours), strict=True)):
+        data.qpos[:], data.mocap_pos[:] = inner.physics.qpos[i], inner.physics.mocap_pos[i]
+        mujoco.mj_forward(model, data)
+        camera, hit = model.camera("egocentric").id, np.zeros(1, np.int32)
+        axes, eye = data.cam_xmat[camera].reshape(3, 3), data.cam_xpos[camera]
+        directions = np.stack([rays.x, rays.y, -np.ones_like(rays.x)], axis=-1) @ axes.T
+        expected = np.array(
+            [mujoco.mj_ray(model, data, eye, ray, None, 1, -1, hit) for ray in directions], np.float32
+        )
+        is_geom = (shape >= 0) & (shape < model.ngeom)
+        close = np.abs(depth - expected) < 1e-3 * expected
+        assert close[is_geom].mean() > 0.99
+        assert is_geom.mean() > 0.3
+
+
 @pytest.mark.parametrize("name", [n for n in resources.names("envs", ".toml") if n.endswith("-vision")])
 def test_worlds_that_are_seen_are_those_that_are_told_with_a_camera(name):
     seen, told = load_environment(name), load_environment(name.removesuffix("-vision"))

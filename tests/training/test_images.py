@@ -1,6 +1,7 @@
 """Images in replay: stored or drawn again, shifted, encoded once, and seen by nobody who must not."""
 
 import dataclasses
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +111,7 @@ def test_a_shared_encoder_is_run_once_for_all_who_see(recipe, world, monkeypatch
     state = jax.eval_shape(step.init, jax.random.key(0))
 
     def loss(state, key):
-        windows = time_major(replay.sample(state.replay, key, 4, 1))
+        windows = time_major(replay.sample(state.replay, key, 4, jnp.ones((), jnp.int32)))
         return step.algorithm.loss(state.learner.agent, state.learner.target, windows, key, {})
 
     monkeypatch.setattr(ConvEncoder, "__call__", counted)
@@ -209,7 +210,7 @@ def test_what_cannot_be_is_told_in_a_line(recipe, world, changes, told):
     world = Seeing(world._world)
     world.relabelling = lambda *_: None
     with pytest.raises(UserError) as error:
-        make_environment(change(recipe, **changes), world=world)
+        make_environment(change(recipe, **changes), world=cast(Any, world))
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 
