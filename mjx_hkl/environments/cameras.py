@@ -303,9 +303,11 @@ def _find(name: str, model: mujoco.MjModel) -> int:
     if name not in known:
         have = ", ".join(map(repr, known)) or "none"
         raise UserError(f"[camera]: the body has no camera {name!r}; it has {have}")
-    if model.cam_bodyid[known[name]] != model.body("torso").id:
-        raise UserError(f"[camera]: camera {name!r} must be on the body's torso")
-    return known[name]
+    camera = known[name]
+    is_fixed = model.cam_mode[camera] == mujoco.mjtCamLight.mjCAMLIGHT_FIXED
+    if not is_fixed or model.cam_bodyid[camera] != model.body("torso").id:
+        raise UserError(f"[camera]: camera {name!r} must be fixed to the body's torso")
+    return camera
 
 
 def _require_renderer(name: str) -> None:

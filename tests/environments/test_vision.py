@@ -15,7 +15,7 @@ from loading import physics_environment
 from worlds import load
 
 from mjx_hkl import resources
-from mjx_hkl.environments import PhysicsWorld, load_environment
+from mjx_hkl.environments import PhysicsWorld, load_environment, make_world
 from mjx_hkl.environments.cameras import CameraConfig
 from mjx_hkl.errors import UserError
 
@@ -184,6 +184,28 @@ def test_a_camera_that_a_body_lacks_is_said_in_a_line(change, words):
     config = dataclasses.replace(config, camera=dataclasses.replace(config.camera, **change))
     with pytest.raises(UserError, match=words):
         PhysicsWorld(config, "mujoco")
+
+
+def test_a_camera_that_is_not_fixed_to_the_torso_is_said_in_a_line(tmp_path):
+    text = resources.find("body", "ball", "envs/bodies", ".xml").read_text()
+    for place in ('mode="trackcom" pos="0.15 0 0.9"', 'mode="targetbody" target="shell" pos="0.15 0 0.9"'):
+        (tmp_path / "follower.xml").write_text(text.replace('pos="0.15 0 0.9"', place))
+        file = tmp_path / "followed.toml"
+        file.write_text('extends = "ball-go-to-target"\nbody = "follower.xml"\n[camera]\nwidth = 8\n')
+        with pytest.raises(UserError, match="must be fixed to the body's torso"):
+            make_world(str(file))
+
+
+def test_what_no_ray_is_cast_at_is_said_in_a_line(tmp_path):
+    text = resources.find("body", "ball", "envs/bodies", ".xml").read_text()
+    mesh = '<asset><mesh name="m" vertex="0 0 0  .1 0 0  0 .1 0  0 0 .1"/></asset><worldbody>'
+    neck, hat = '<geom name="neck"', '<geom name="hat" type="mesh" mesh="m"/>'
+    text = text.replace("<worldbody>", mesh).replace(neck, hat + neck)
+    (tmp_path / "hatted.xml").write_text(text)
+    file = tmp_path / "hat.toml"
+    file.write_text('extends = "ball-go-to-target"\nbody = "hatted.xml"\n[camera]\nwidth = 8\n')
+    with pytest.raises(UserError, match="geom 'hat' is a mesh, which no ray is cast at here"):
+        make_world(str(file))
 
 
 def test_the_warp_renderer_is_refused_in_a_line():
