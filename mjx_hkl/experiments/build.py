@@ -60,7 +60,7 @@ def resolve(recipe: Recipe, world: World | None = None) -> Recipe:
     seeable = {
         name: spec
         for name, spec in world.observation_specs.items()
-        if world.drawing is None or name != VISION_STATE
+        if name != VISION_STATE or world.drawing is None
     }
     everything = tuple(seeable)
     acted_on = tuple(group for group in everything if not group.startswith(_PRIVILEGED))

@@ -12,6 +12,7 @@ from brax.envs.base import State
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.errors import UserError
 
 
@@ -144,7 +145,8 @@ def record(environment: VectorEnvironment, agent: Actor, seed: int, deterministi
     begin, step = _episodes(environment, deterministic)
 
     def entry(now: _Progress, alive: Array) -> Recording:
-        sight = None if environment.env.drawing is None else now.state.obs["vision"][..., -3:]
+        seen = cast(dict, now.state.obs)
+        sight = seen[VISION][..., -3:] if VISION_STATE in seen else None
         return Recording(now.state.pipeline_state, alive, now.returns, now.success, sight)
 
     @jax.jit

@@ -145,7 +145,7 @@ class TrainStep:
     @property
     def forgets(self) -> tuple[str, ...]:
         """Observation groups that replay does without: a camera's image, its state, or both."""
-        if self.environment.env.drawing is None:
+        if VISION_STATE not in self.environment.env.observation_specs or not self.environment.env.drawing:
             return ()
         if not self.model.takes(VISION):
             return VISION, VISION_STATE
@@ -160,7 +160,7 @@ class TrainStep:
     def images_bytes(self) -> dict[str, int]:
         """What a camera takes of one seed's replay, with `images` "stored" and "drawn"; {} without one."""
         env, config = self.environment, self.algorithm
-        if env.env.drawing is None or not self.model.takes(VISION):
+        if VISION_STATE not in env.env.observation_specs or not self.model.takes(VISION):
             return {}
         slots = replay.num_slots(self.replay_capacity, env.num_envs, config.unroll_length)
         observations = env.num_envs * slots * (config.unroll_length + 2)
