@@ -81,7 +81,7 @@ def test_the_accelerators_script_tries_again_what_failed_and_keeps_the_rest(tmp_
     assert "startup" not in left.split("no time left for")[1]
 
 
-@pytest.mark.parametrize("script", ["memory.py", "startup.py", "peers.py"])
+@pytest.mark.parametrize("script", ["memory.py", "startup.py", "peers.py", "vision.py"])
 def test_a_mistake_is_told_in_one_line(script):
     done = run(script, "ball-go-to-tarmac")
     assert done.returncode == 2
@@ -113,6 +113,13 @@ def test_a_peers_seconds_are_without_those_it_compiles_in():
     found = peer_trainers.without_compiling([(i, end, 0.5) for i, end in enumerate(ends)])
     assert [point[1] for point in found] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 25.0]
     assert peer_trainers.without_compiling([(1, 30.0, 0.5)]) == [(1, 30.0, 0.5)]
+
+
+def test_frames_are_not_counted_of_a_world_without_a_camera():
+    done = run("vision.py", "ball-go-to-target")
+    assert done.returncode == 2
+    assert "ball-go-to-target has no camera" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_fast_td3_projects_returns_as_rlax_does():

@@ -105,8 +105,8 @@ class Camera:
         self._movable: list[tuple[int, _Solid]] = []  # on a mocap body
         self._in_boxes: list[tuple[int, int]] = []
         self._sort(torso, {model.body(f"box{i}").id: i for i in range(boxes.count)})
-        self._hang(torso)
         self._keep_seen(torso)
+        self._hang(torso)
         self._palette = np.concatenate([_colours(model), np.tile(_OTHER, (num_marks, 1))])
 
     def look(self, key: PRNGKeyArray) -> Float[Array, " n"]:
@@ -266,30 +266,47 @@ class Camera:
                 raise UserError(f"[camera]: geom {name!r} moves, and is no part of the body, arena or boxes")
 
     def _keep_seen(self, torso: int) -> None:
-        """Leaves out the parts of the body that no ray meets at any of many joint positions.
+        """Leaves out the parts of the body that never come into the picture.
 
-        A torso under its own camera, or hind legs, would cost as much as what is seen. The look is a little
-        wider than the camera's.
+        A torso under its own camera, or hind legs, would cost as much as what is seen. For a part that is
+        fixed to the torso rays decide; for a part that moves, the sphere around it at many joint positions.
         """
-        model, rng = self._model, np.random.default_rng(0)
+        model, view = self._model, self.view
+        rows, columns = view.slopes()
+        directions = np.stack([columns, rows, -np.ones_like(rows)], axis=-1) @ self._turn.T
+        up, side = rows.max(), columns.max()
+        centres = self._centres(torso)
+
+        def is_met(geom: int) -> bool:
+            kind, size = model.geom_type[geom], model.geom_size[geom]
+            pose = model.geom_pos[geom], _matrix(model.geom_quat[geom]).ravel()
+            return any(mujoco.mju_rayGeom(*pose, size, self._place, ray, kind) >= 0 for ray in directions)
+
+        def is_near(geom: int) -> bool:
+            x, y, z = ((centres[:, geom] - self._place) @ self._turn).T
+            beyond_side = (np.abs(x) + side * z) / np.hypot(1, side)
+            beyond_edge = (np.abs(y) + up * z) / np.hypot(1, up)
+            beyond = np.maximum(np.maximum(beyond_side, beyond_edge), z + view.near)
+            return bool((beyond < _MARGIN * model.geom_rbound[geom]).any())
+
+        def is_seen(geom: int) -> bool:
+            return is_met(geom) if model.geom_bodyid[geom] == torso else is_near(geom)
+
+        self._own = [solid for solid in self._own if is_seen(solid.geom)]
+
+    def _centres(self, torso: int) -> Float[np.ndarray, "looks geoms 3"]:
+        """The centres of all geoms in the torso frame at random joint positions."""
+        model, data, rng = self._model, mujoco.MjData(self._model), np.random.default_rng(0)
         low, high = np.where(model.jnt_limited[:, None] > 0, model.jnt_range, [[-np.pi, np.pi]]).T
         turns = model.jnt_bodyid != torso
         turns &= np.isin(model.jnt_type, (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE))
-        qpos = np.tile(model.qpos0, (_LOOKS, 1))
-        qpos[:, model.jnt_qposadr[turns]] = rng.uniform(low[turns], high[turns], (_LOOKS, turns.sum()))
-        wider = self.view._replace(
-            width=32, height=32, field_of_view=min(1.1 * self.view.field_of_view, 178.0)
-        )
-        seen_by = wider.rays([jnp.zeros(())] * 3)
-
-        def looks(qpos: Float[Array, " nq"]) -> Array:
-            hits = [hit for _, hit in self._own_hits(qpos, seen_by)]
-            return jnp.stack([jnp.any(hit.is_met & (hit.depth > wider.near)) for hit in hits])
-
-        if self._own:
-            seen = jax.jit(jax.vmap(looks))(jnp.asarray(qpos, jnp.float32)).any(0)
-            self._own = [solid for solid, is_seen in zip(self._own, seen, strict=True) if is_seen]
-            self._hang(torso)
+        found = []
+        for _ in range(_LOOKS):
+            data.qpos[:] = model.qpos0
+            data.qpos[model.jnt_qposadr[turns]] = rng.uniform(low[turns], high[turns])
+            mujoco.mj_kinematics(model, data)
+            found.append((data.geom_xpos - data.xpos[torso]) @ data.xmat[torso].reshape(3, 3))
+        return np.stack(found)
 
     def _hang(self, torso: int) -> None:
         """Finds the way from the torso to the body's parts."""
@@ -366,6 +383,7 @@ def _checkered(colour: Array, x: Array, y: Array) -> list[Array]:
 
 
 _LOOKS = 256
+_MARGIN = 1.1  # of the radius of a sphere around a part: joints give way at their limits
 _DEFAULT_RGBA = np.array([0.5, 0.5, 0.5, 1.0], np.float32)
 _SKY, _OTHER = (0.55, 0.7, 0.85), np.array([0.85, 0.25, 0.2])
 _LIGHT, _AMBIENT = np.array([0.3, 0.2, 1.0], np.float32), 0.5

@@ -70,12 +70,17 @@ class View(NamedTuple):
     near: float
     far: float
 
-    def rays(self, light: Vector) -> Rays:
-        """Through the middle of each pixel, from the upper left one, row by row."""
+    def slopes(self) -> tuple[Float[np.ndarray, " pixels"], Float[np.ndarray, " pixels"]]:
+        """Of the rays (x, y, -1) through the middles of all pixels, y and x, by rows from the upper left."""
         half = np.tan(np.radians(self.field_of_view) / 2)
         rows = half * (1 - (2 * np.arange(self.height) + 1) / self.height)
         columns = half * ((2 * np.arange(self.width) + 1) - self.width) / self.height
-        y, x = (a.ravel() for a in np.meshgrid(rows, columns, indexing="ij"))
+        y, x = np.meshgrid(rows, columns, indexing="ij")
+        return y.ravel(), x.ravel()
+
+    def rays(self, light: Vector) -> Rays:
+        """Through all pixels, as `slopes` has them."""
+        y, x = self.slopes()
         square = jnp.asarray(x * x + y * y + 1, jnp.float32)
         x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
         return Rays(x, y, square, light, x * light[0] + y * light[1] - light[2])
