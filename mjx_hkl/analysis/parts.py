@@ -10,6 +10,7 @@ PARTS = (
     "act",
     "physics",
     "task",
+    "vision",
     "reset",
     "replay",
     "latents",
@@ -20,8 +21,8 @@ PARTS = (
     "optimizer",
 )
 """Scopes of the train step: the unroll's (`window` is its bookkeeping; `task` scene, rewards, observations;
-`reset` fresh starts), replay, and the update's, gradients included (`targets`: the sums of Retrace, V-trace
-or n steps)."""
+`vision` a camera's pictures; `reset` fresh starts), replay, and the update's, gradients included (`targets`:
+the sums of Retrace, V-trace or n steps)."""
 
 OTHER = "other"
 
