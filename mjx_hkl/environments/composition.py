@@ -12,10 +12,10 @@ from mjx_hkl.config import Fraction, from_table, to_table
 from mjx_hkl.environments.arenas import ARENAS, Arena, walls_of
 from mjx_hkl.environments.bodies import Body, ProprioceptionConfig, load_body
 from mjx_hkl.environments.boxes import BoxesConfig, add_boxes
-from mjx_hkl.environments.cameras import CameraConfig
 from mjx_hkl.environments.grid import GridConfig
 from mjx_hkl.environments.numbers import Steps
 from mjx_hkl.environments.physics import PhysicsConfig, no_log_file, set_options
+from mjx_hkl.environments.renderers import CameraConfig
 from mjx_hkl.environments.scene import Stage
 from mjx_hkl.environments.tasks import TASKS, Task
 from mjx_hkl.errors import UserError
@@ -46,12 +46,14 @@ class Composition:
 
     Attributes:
       model: of body, arena and boxes.
+      spec: what it was compiled from.
       body: reads the body's part of it.
       stage: what the task is told of the rest.
       ground: names of the arena's geoms.
     """
 
     model: mujoco.MjModel
+    spec: mujoco.MjSpec
     body: Body
     stage: Stage
     ground: tuple[str, ...]
@@ -126,7 +128,7 @@ def compose(config: EnvironmentConfig) -> Composition:
         for other in boxes[:i]:
             _add_pair(spec, spec.geom(name), spec.geom(other), spec.geom(name))
     model = _compile(spec, config.body)
-    return Composition(model, body, Stage(arena, config.boxes, body.radius), tuple(ground))
+    return Composition(model, spec, body, Stage(arena, config.boxes, body.radius), tuple(ground))
 
 
 def _build_boxes(

@@ -23,6 +23,7 @@ from mjx_hkl.environments.checks import (
 from mjx_hkl.environments.composition import Composition, EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
+from mjx_hkl.environments.renderers import Setting
 from mjx_hkl.environments.scene import Marks, Scene
 from mjx_hkl.environments.world import ActionKind, Draw, Drawing, Relabelling, Symmetry, sizes_of, specs_of
 from mjx_hkl.errors import UserError
@@ -161,8 +162,15 @@ class PhysicsWorld(Env):
 
     @property
     def not_shared(self) -> str:
-        """Why several devices cannot share its copies; empty where they can."""
-        return self.engine.not_shared
+        """Why several devices cannot share its copies, and what can; empty where they can."""
+        renderer = self._camera.renderer if self._camera else None
+        if self.engine.not_shared:
+            reason, option = f"engine {self.engine.name} {self.engine.not_shared}", "--engine mjx"
+        elif renderer and renderer.not_shared:
+            reason, option = f"renderer {renderer.name} {renderer.not_shared}", "--renderer rays"
+        else:
+            return ""
+        return f"{reason} and cannot be shared by devices: use {option}"
 
     @property
     def symmetry(self) -> Symmetry | None:
@@ -217,7 +225,7 @@ class PhysicsWorld(Env):
             return None
         marks = jax.eval_shape(lambda key: self.marks(self._start(key)), jax.random.key(0))
         count = marks_count(marks)
-        return Camera(config, renderer, parts.model, self.body, self.boxes, count)
+        return Camera(renderer, Setting(config, parts.spec, parts.model, self.body, self.boxes, count))
 
     def _seen(self, world: WorldState) -> tuple[Array, Array, Marks | None]:
         return world.physics.qpos, world.physics.mocap_pos, self.marks(world)

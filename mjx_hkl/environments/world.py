@@ -97,7 +97,7 @@ class World(Protocol):
 
     @property
     def not_shared(self) -> str:
-        """Why several devices cannot share its copies; empty where they can."""
+        """Why several devices cannot share its copies, and what can; empty where they can."""
         ...
 
     @property

@@ -198,8 +198,5 @@ def make_loop(recipe: Recipe, world: World | None = None, on: Sequence[Any] = ()
     world = schedule.train_step.environment.env
     num_devices = recipe.num_devices or devices.default_num_devices()
     if num_devices > 1 and world.not_shared:
-        raise UserError(
-            f"engine {world.backend} {world.not_shared} and cannot be shared by devices: use"
-            " --engine mjx, or one device"
-        )
+        raise UserError(f"{world.not_shared}, or one device")
     return Loop(schedule, range(recipe.seed, recipe.seed + recipe.num_seeds), num_devices, on)

@@ -1,10 +1,12 @@
 """What an agent sees, against MuJoCo's own renderer and its own rays."""
 
 import dataclasses
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +29,9 @@ WORLDS = [
 ] + ["ant-gap", "quadruped-gap"]
 
 
-def seeing(name, **camera):
+def seeing(name: str, renderer: str = "auto", **camera: Any) -> PhysicsWorld:
     config = load(name).config
-    return PhysicsWorld(dataclasses.replace(config, camera=CameraConfig(**camera)), "mujoco")
+    return PhysicsWorld(dataclasses.replace(config, camera=CameraConfig(**camera)), "mujoco", renderer)
 
 
 def drawing_of(world):
@@ -37,9 +39,9 @@ def drawing_of(world):
     return jax.jit(world.drawing)
 
 
-def traced(world, state):
-    picture = world._camera.picture(state)
-    return picture.depth, picture.shape
+def traced(world, states):
+    camera = world._camera
+    return jax.device_get(jax.jit(jax.vmap(lambda state: camera.renderer.trace(camera.seen(state))))(states))
 
 
 def states_of(world, count, steps=15):
@@ -84,8 +86,7 @@ def test_pictures_show_what_mujocos_renderer_shows(name, tmp_path):
     world = seeing(name, width=SIZE, height=SIZE)
     states = states_of(world, 8)
     depth, geom = mujocos(world, states, tmp_path)
-    ours = jax.jit(jax.vmap(lambda state: traced(world, state)))(states.obs["vision_state"])
-    ours_depth, shape = (np.asarray(x).reshape(geom.shape) for x in ours)
+    _, ours_depth, shape = traced(world, states.obs["vision_state"])
     assert (shape == geom).mean() >= 0.99
     solid = (shape == geom) & (geom >= 0)
     errors = np.abs(ours_depth - depth)[solid] / depth[solid]
@@ -100,9 +101,9 @@ def test_depths_are_those_of_mujocos_rays(name):
     states = states_of(world, 2)
     model, inner = world.engine.model, states.pipeline_state
     data, no_light = mujoco.MjData(model), [jnp.zeros(())] * 3
-    rays = world._camera.view.rays(no_light)
-    ours = jax.jit(jax.vmap(lambda state: traced(world, state)))(states.obs["vision_state"])
-    for i, (depth, shape) in enumerate(zip(*(np.asarray(x) for x in ours), strict=True)):
+    rays = world._camera.renderer.view.rays(no_light)
+    _, depths, shapes = traced(world, states.obs["vision_state"])
+    for i, (depth, shape) in enumerate(zip(depths.reshape(2, -1), shapes.reshape(2, -1), strict=True)):
         data.qpos[:], data.mocap_pos[:] = inner.physics.qpos[i], inner.physics.mocap_pos[i]
         mujoco.mj_forward(model, data)
         camera, hit = model.camera("egocentric").id, np.zeros(1, np.int32)
@@ -125,7 +126,7 @@ def test_worlds_that_are_seen_are_those_that_are_told_with_a_camera(name):
 
 
 def test_colours_and_light_are_drawn_at_an_episodes_start_and_stay():
-    given = {"width": 16, "height": 16}
+    given: dict[str, Any] = {"width": 16, "height": 16}
     plain = seeing("ball-go-to-near-target", **given)
     varied = seeing("ball-go-to-near-target", **given, random_colours=0.9, random_light=0.9)
     keys = jax.random.split(jax.random.key(0), 2)
@@ -141,8 +142,7 @@ def test_colours_and_light_are_drawn_at_an_episodes_start_and_stay():
 def test_the_target_that_is_asked_for_is_black_and_the_others_are_not():
     world = seeing("ball-go-to-near-target", width=64, height=64)
     states = states_of(world, 64, steps=0)
-    pictures = jax.jit(jax.vmap(lambda state: traced(world, state)[1]))(states.obs["vision_state"])
-    shapes, first = np.asarray(pictures).reshape(64, 64, 64), world.engine.model.ngeom
+    shapes, first = traced(world, states.obs["vision_state"]).geom, world.engine.model.ngeom
     selected = np.asarray(states.pipeline_state.task.selected)
     images = np.asarray(states.obs["vision"])
     assert (shapes >= first).any()
@@ -208,9 +208,90 @@ def test_what_no_ray_is_cast_at_is_said_in_a_line(tmp_path):
         make_world(str(file))
 
 
-def test_the_warp_renderer_is_refused_in_a_line():
-    with pytest.raises(UserError, match="renderer 'warp'"):
-        PhysicsWorld(physics_environment("ball-go-to-target-vision"), "mujoco", "warp")
+needs_warp = pytest.mark.skipif(
+    importlib.util.find_spec("warp") is None, reason="Warp, an optional extra, is not installed"
+)
+
+
+@needs_warp
+@pytest.mark.parametrize(
+    ("name", "camera"),
+    [
+        ("ball-go-to-near-target", {}),
+        ("ball-move-box-hard", {"random_colours": 0.7, "random_light": 0.8, "width": 48}),
+        ("ant-gather-boxes", {"checkered": False, "fovy": 60.0}),
+        ("quadruped-gap", {}),
+        ("ball-move-box-and-go-to-target", {"drawn": ("arena", "boxes", "targets"), "ringed": False}),
+    ],
+)
+def test_warp_draws_the_pictures_that_rays_draw(name, camera):
+    """Colours too, to one level of 255, but for pixels on edges."""
+    ours, theirs = seeing(name, **camera), seeing(name, "warp", **camera)
+    states = states_of(ours, 8).obs["vision_state"]
+    image, depth, shape = traced(ours, states)
+    their_image, their_depth, their_shape = traced(theirs, states)
+    assert (shape == their_shape).mean() >= 0.999
+    solid = (shape == their_shape) & (shape >= 0)
+    assert np.quantile(np.abs(depth - their_depth)[solid] / depth[solid], 0.99) < 0.001
+    assert (np.abs(image.astype(int) - their_image.astype(int)).max(-1) <= 1).mean() >= 0.998
+    np.testing.assert_array_equal(drawing_of(theirs)({"vision_state": states}), their_image)
+
+
+@needs_warp
+def test_warp_shows_what_mujocos_renderer_shows(tmp_path):
+    world = seeing("ant-move-box-hard", "warp", width=SIZE, height=SIZE)
+    states = states_of(world, 8)
+    depth, geom = mujocos(world, states, tmp_path)
+    _, warp_depth, shape = traced(world, states.obs["vision_state"])
+    assert (shape == geom).mean() >= 0.99
+    solid = (shape == geom) & (geom >= 0)
+    assert np.quantile(np.abs(warp_depth - depth)[solid] / depth[solid], 0.99) < 0.01
+
+
+@needs_warp
+def test_warps_worlds_are_not_shared_by_devices():
+    config = dataclasses.replace(load("ball-go-to-near-target").config, camera=CameraConfig(width=8))
+    assert PhysicsWorld(config, "mjx").not_shared == ""
+    assert "draw all worlds" in PhysicsWorld(config, "mjx", "warp").not_shared
+
+
+def test_the_warp_renderer_says_when_it_is_missing(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"renderer 'warp' is not installed; pip install 'mujoco-mjx\[warp\]'"
+    ):
+        seeing("ball-go-to-target", "warp")
+
+
+def test_a_renderer_that_is_none_is_said_in_a_line():
+    with pytest.raises(UserError, match="renderer 'opengl'"):
+        seeing("ball-go-to-target", "opengl")
+
+
+def test_what_is_drawn_can_be_chosen():
+    """Without its part a picture has sky where that was, and nothing else changes."""
+    name = "ball-move-box-hard"
+    whole, without = seeing(name), seeing(name, drawn=("arena", "body", "targets"))
+    states = states_of(whole, 8, steps=0).obs["vision_state"]
+    before, after = traced(whole, states), traced(without, states)
+    boxes = [whole.engine.model.geom(f"box{i}").id for i in range(whole.boxes.count)]
+    was_box = np.isin(before.geom, boxes)
+    assert was_box.any()
+    assert not np.isin(after.geom, boxes).any()
+    np.testing.assert_array_equal(before.image[~was_box], after.image[~was_box])
+
+
+def test_colours_of_targets_and_sky_are_those_of_the_table():
+    world = seeing(
+        "ball-go-to-near-target", ringed=False, target_colour=(0.0, 0.0, 1.0), sky_colour=(1.0, 1.0, 0.0)
+    )
+    state = states_of(world, 16, steps=0).obs["vision_state"]
+    image, _, shape = traced(world, state)
+    first = world.engine.model.ngeom
+    assert (image[shape == -1] == [255, 255, 0]).all()
+    blue = image[shape >= first]
+    assert (blue[:, :2] == 0).all()
+    assert (blue[:, 2] > 100).any()
 
 
 def test_a_size_of_zero_is_said_in_a_line(tmp_path):

@@ -1,7 +1,7 @@
 """MJX's Warp implementation: for NVIDIA GPUs, and for CPUs to test it; an optional extra."""
 
 import functools
-import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from mujoco import mjx
 
 from mjx_hkl.environments.engines.mjx import data_of
 from mjx_hkl.environments.physics import PhysicsState, full_precision
-from mjx_hkl.errors import UserError
+from mjx_hkl.environments.warp import for_whole_batches, require_warp
 
 _GEOM = mujoco.mjtGeom
 # The most contacts two geoms can have, by their types in MuJoCo's order; other pairs have one.
@@ -32,49 +32,23 @@ class WarpEngine:
     not_shared = "would step all worlds on every device"
 
     def __init__(self, model: mujoco.MjModel, substeps: int):
-        if importlib.util.find_spec("warp") is None:
-            raise UserError("engine 'warp' is not installed; pip install 'mujoco-mjx[warp]'")
-        if jax.default_backend() not in ("cpu", "gpu"):
-            raise UserError(f"engine 'warp' runs on NVIDIA GPUs and CPUs, not on {jax.default_backend()}")
-        import warp
-
-        warp.config.log_level = warp.LOG_ERROR  # the rest would go to stdout
+        require_warp("engine")
         self.model = model
         self.substeps = substeps
         # A few solver iterations are what we ask for, not something to print about in each step.
         self._mjx_model = mjx.put_model(model, impl="warp").tree_replace({"opt._impl.warn_overflow": 0})
         self._contacts, self._rows = _room(model)
+        self._step = for_whole_batches(self._steps_of)
 
     def step(
         self, state: PhysicsState, control: Float[Array, " nu"]
     ) -> tuple[PhysicsState, Float[Array, "substeps nq"]]:
         """See `Engine.step`."""
-        one = jax.tree.map(lambda x: x[None], (state, control))
-        return jax.tree.map(lambda x: x[0], self._step_of(1)(*one))
+        return self._step(state, control)
 
-    @functools.cache  # noqa: B019 - an engine lives as long as its environment
-    def _step_of(self, num_worlds: int) -> Any:
-        """The step of a batch; vmapped, that of a larger one: Warp's buffers are for a whole batch."""
-        with jax.ensure_compile_time_eval():  # it is kept: no part of the trace it is first asked for in
-            contacts = num_worlds * self._contacts
-            data = mjx.make_data(self.model, impl="warp", naconmax=contacts, njmax=self._rows)
-        one = functools.partial(_scan_substeps, self._mjx_model, data, self.substeps)
-
-        @jax.custom_batching.custom_vmap
-        def step(state: PhysicsState, control: Array) -> tuple[PhysicsState, Array]:
-            return jax.vmap(one)(state, control)
-
-        @step.def_vmap
-        def _(axis_size: int, in_batched: Any, *arguments: Any) -> Any:
-            def flatten(x: Array, batched: bool) -> Array:
-                x = x if batched else jax.numpy.broadcast_to(x, (axis_size, *x.shape))
-                return x.reshape(axis_size * num_worlds, *x.shape[2:])
-
-            out = self._step_of(axis_size * num_worlds)(*jax.tree.map(flatten, arguments, tuple(in_batched)))
-            unflattened = jax.tree.map(lambda x: x.reshape(axis_size, num_worlds, *x.shape[1:]), out)
-            return unflattened, jax.tree.map(lambda _: True, out)
-
-        return step
+    def _steps_of(self, num_worlds: int) -> Callable[..., Any]:
+        data = mjx.make_data(self.model, impl="warp", naconmax=num_worlds * self._contacts, njmax=self._rows)
+        return jax.vmap(functools.partial(_scan_substeps, self._mjx_model, data, self.substeps))
 
 
 def _scan_substeps(
