@@ -58,8 +58,8 @@ class VTrace(Algorithm):
         latent = latents.latent
         with jax.named_scope("policy_loss"):
             action: Any = policy_actions(agent, observation, window, latents)
-            kl_high, kl_low = divergence(
-                agent, target.default_policy, target_observation, window, latents, action
+            kl_high, kl_low, _ = divergence(
+                agent, target.default_policy, target_observation, window, latents, action, key
             )
         kl = kl_high + kl_low
         entropy = action.entropy()
@@ -87,7 +87,7 @@ class VTrace(Algorithm):
             observation_t = jax.tree.map(lambda x: x[:steps], observation)
             errors, value = agent.critic.errors(corrected.target, observation_t, stop(latent[:steps]))
 
-        mean = functools.partial(window_mean, window=window)
+        mean = functools.partial(window_mean, window=window, burn_in=self.burn_in)
         policy_gradient = mean(log_prob_t * corrected.advantage)
         policy_loss = -policy_gradient + kl_cost * mean(kl) - entropy_cost * mean(entropy)
         policy_loss, change = self.with_trust_region(
@@ -95,7 +95,16 @@ class VTrace(Algorithm):
         )
         critic_loss = 0.5 * mean(errors.sum(0))
         total, metrics = total_loss(
-            agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
+            agent,
+            observation,
+            window,
+            latents,
+            action,
+            policy_loss,
+            critic_loss,
+            self.distillation_cost,
+            key,
+            self.burn_in,
         )
         metrics |= change | {
             "kl_high": mean(kl_high),

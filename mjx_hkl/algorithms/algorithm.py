@@ -28,9 +28,11 @@ class Algorithm:
     Attributes:
       state_values: whether the critic is V(z, x) instead of Q(a, z, x).
       action_kinds: distributions of actions that it can learn.
+      acts_in_latents: whether the latent is the action that is stored, and the critic is Q(z, x).
     """
 
     state_values: ClassVar[bool] = False
+    acts_in_latents: ClassVar[bool] = False
     action_kinds: ClassVar[tuple[str, ...]] = ("gaussian", "categorical")
 
     discount: Fraction = 0.99
@@ -79,6 +81,9 @@ class Algorithm:
     learning do not see it. 0: it is the last."""
     unroll_length: Many = 10
     """K: steps of a window."""
+    burn_in: NonNegative = 0
+    """Steps at a window's start that are not learned from: they bring memories up to date, which replay keeps
+    as they were when the window was new (Kapturowski et al. 2019)."""
     batch_size: NonNegative = 512
     """Windows per update; 0: as many as environments, which with replay_capacity 0 is on-policy."""
     replay_ratio: Annotated[float, Gt(0), Le(10_000)] = 16.0
@@ -113,6 +118,10 @@ class Algorithm:
         for target, cost in (("target_kl", "kl_cost"), ("target_entropy", "entropy_cost")):
             if getattr(self, target) is not None and getattr(self, cost) == 0:
                 raise ValueError(f"{cost} must be above 0 with {target}: the learned cost starts there")
+        if self.burn_in >= self.unroll_length:
+            raise ValueError(
+                f"burn_in {self.burn_in} leaves nothing of an unroll_length of {self.unroll_length}"
+            )
         if self.behaviour_samples and self.latents == "stored_noise":
             raise ValueError(
                 "behaviour_samples needs latents 'redrawn': with stored noise ratios are at one latent"
@@ -205,7 +214,7 @@ class Algorithm:
             return policy_loss, {}
         with jax.named_scope("policy_loss"):
             change = policy_change(agent, target, observation, target_observation, window, latents)
-            mean = window_mean(change, window)
+            mean = window_mean(change, window, self.burn_in)
         return policy_loss + self.trust_region * mean, {"policy_change": mean}
 
     def with_duals(

@@ -1,6 +1,7 @@
 """What every algorithm shares: on-policy latents of a window, the KL of two levels, target networks."""
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from mjx_hkl.algorithms.window import LatentNoise, Window, in_order
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.math.recursion import UNROLL
 from mjx_hkl.models.agent import DEFAULT_LOW_LEVEL, HIGH_LEVEL, LOW_LEVEL, PRIOR, Agent, DefaultPolicy, Policy
+from mjx_hkl.models.default_base import Given
 from mjx_hkl.models.modules import Distribution, Observation, restarted
 from mjx_hkl.models.steps import Carry, Latents
 
@@ -141,8 +143,7 @@ def log_marginal(
     """Log π(a_t | x_t) of the window's actions, by `Agent.log_marginal` with so many further latents."""
     low_level, (steps, batch) = agent.policy.low_level, window.reward.shape
     noise = jax.random.normal(key, (steps + 2, samples, batch, agent.policy.latent_size))
-    last = window.action[-1:]  # in the place of the actions that the last two observations do not have
-    action = jnp.concatenate([window.action, last, last])
+    action = _at_all(window.action)
 
     def act(memory: Any, observation: Observation, latents: Latents, *given: Array) -> tuple[Any, Array]:
         after, _ = agent.default_policy.low_level.policy_action(
@@ -153,6 +154,20 @@ def log_marginal(
     return _along(low_level, act, LOW_LEVEL, window, observation, latents, noise, action)[:steps]
 
 
+class Divergence(NamedTuple):
+    """What a policy costs for differing from its default policy, at all observations of a window.
+
+    Attributes:
+      high: KL(π^H ‖ π0^H) of the latents, or log π^H − log g (eq. 16).
+      low: KL(π^L ‖ π0^L) of the actions, or a bound on it (eq. 15).
+      parts: what `low` consists of, as metrics.
+    """
+
+    high: Float[Array, "time batch"]
+    low: Float[Array, "time batch"]
+    parts: dict[str, Float[Array, "time batch"]]
+
+
 def divergence(
     agent: Agent,
     default_policy: DefaultPolicy,
@@ -160,19 +175,50 @@ def divergence(
     window: Window,
     latents: Latents,
     action: Distribution,
-) -> tuple[Float[Array, "time batch"], Float[Array, "time batch"]]:
-    """KL of the two levels (eq. 7, 8): π^H to π0^H at steps that draw a latent, π^L to π0^L at every step."""
+    key: PRNGKeyArray,
+) -> Divergence:
+    """The KL of the two levels (eq. 7, 8): high at steps that draw a latent, low at every step.
+
+    Args:
+      agent: whose policy it is.
+      default_policy: π0, with its target parameters or its own.
+      observation: of the window, shared encoders' groups encoded.
+      window: time-major.
+      latents: of the window.
+      action: π^L(a_t | z_t, x_t).
+      key: of the actions and latents that bounds are estimates with; else not used.
+    """
     high_level, low_level = default_policy.high_level, default_policy.low_level
-    prior = _along(high_level, high_level.step, PRIOR, window, latents.latent_tm1)
-    kl_high = latents.drawn[..., 0] * latents.distribution.kl_divergence(prior)
+    noise_key, action_key = jax.random.split(jax.random.fold_in(key, 3))  # 0 to 2 are those of the loss
+    sampled = ()
+    if high_level.infers or low_level.adds_kl:
+        sampled = action.draw(action.noise(action_key, _event_shape(action)))
+    if high_level.infers:
+        guessed = high_level(latents.latent_tm1, observation, sampled)
+        high = -latents.distribution.entropy() - guessed.log_prob(latents.latent)
+    else:
+        prior = _along(high_level, high_level.step, PRIOR, window, latents.latent_tm1)
+        high = latents.distribution.kl_divergence(prior)
+    high = latents.drawn[..., 0] * high
     if not low_level.adds_kl:
-        return kl_high, jnp.zeros_like(kl_high)
+        return Divergence(high, jnp.zeros_like(high), {})
 
-    def act(memory: Any, observation: Observation, latent: Array) -> tuple[Any, Distribution]:
-        return low_level.step(memory, agent.policy.low_level, observation, latent)
+    def cost(memory: Any, observation: Observation, latent: Array, policy: Any, *given: Array) -> Any:
+        return low_level.cost(memory, agent.policy.low_level, observation, latent, policy, Given(*given))
 
-    default_action = _along(low_level, act, DEFAULT_LOW_LEVEL, window, observation, latents.latent)
-    return kl_high, action.kl_divergence(default_action)
+    noise = jax.random.normal(noise_key, (*high.shape, 2 * low_level.noise_size))
+    given = action, _at_all(window.action), sampled, noise
+    low = _along(low_level, cost, DEFAULT_LOW_LEVEL, window, observation, latents.latent, *given)
+    return Divergence(high, low.kl, low.parts)
+
+
+def _event_shape(action: Any) -> tuple[int, ...]:
+    return jax.tree.leaves(action)[0].shape
+
+
+def _at_all(action: Array) -> Array:
+    """A window's actions, with the last in the place of those that its last two observations do not have."""
+    return jnp.concatenate([action, action[-1:], action[-1:]])
 
 
 def policy_change(
@@ -218,10 +264,13 @@ def _along(module: Any, function: Any, name: str, window: Window, *inputs: Any) 
     return in_order(step, window.carry.memory[name], window, *inputs)
 
 
-def window_mean(x: Float[Array, "_ batch"], window: Window) -> Float[Array, ""]:
-    """Mean of values at observations, or at steps, over the steps that may be learned from."""
-    steps = window.reward.shape[0]
-    return (x[:steps] * window.valid).sum() / jnp.maximum(window.valid.sum(), 1.0)
+def window_mean(x: Float[Array, "_ batch"], window: Window, burn_in: int = 0) -> Float[Array, ""]:
+    """Mean of values at observations, or at steps, over the steps that may be learned from.
+
+    The first `burn_in` steps of each window may not: they are there to bring memories up to date.
+    """
+    valid = window.valid[burn_in:]
+    return (x[burn_in : window.reward.shape[0]] * valid).sum() / jnp.maximum(valid.sum(), 1.0)
 
 
 def total_loss(
@@ -233,6 +282,8 @@ def total_loss(
     policy_loss: Float[Array, ""],
     critic_loss: Float[Array, ""],
     distillation_cost: float,
+    key: PRNGKeyArray,
+    burn_in: int,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The losses of policy and critic with that of distillation, which moves the default policy alone.
 
@@ -241,16 +292,17 @@ def total_loss(
     """
     stop = jax.lax.stop_gradient
     with jax.named_scope("default_policy_loss"):
-        kl_high, kl_low = divergence(
-            stop(agent), agent.default_policy, stop(observation), window, *stop((latents, action))
+        cost = divergence(
+            stop(agent), agent.default_policy, stop(observation), window, *stop((latents, action)), key
         )
-    default_policy_loss = window_mean(kl_high + kl_low, window)
+    mean = functools.partial(window_mean, window=window, burn_in=burn_in)
+    default_policy_loss = mean(cost.high + cost.low)
     scale = latents.distribution.scale
-    metrics = {
+    metrics = {name: mean(part) for name, part in cost.parts.items()} | {
         "policy_loss": policy_loss,
         "critic_loss": critic_loss,
         "default_policy_loss": default_policy_loss,
-        "entropy": window_mean(action.entropy(), window),
-        "latent_scale": window_mean(scale.mean(-1), window) if scale.shape[-1] else jnp.zeros(()),
+        "entropy": mean(action.entropy()),
+        "latent_scale": mean(scale.mean(-1)) if scale.shape[-1] else jnp.zeros(()),
     }
     return policy_loss + critic_loss + distillation_cost * default_policy_loss, metrics

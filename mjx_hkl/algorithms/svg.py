@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.algorithm import Algorithm, Loss
 from mjx_hkl.algorithms.hierarchy import (
@@ -26,6 +26,8 @@ from mjx_hkl.math.retrace import retrace, traces
 from mjx_hkl.math.returns import n_step_returns
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.encoders import encode
+from mjx_hkl.models.modules import Observation
+from mjx_hkl.models.steps import Latents
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +62,10 @@ class SVG(Algorithm):
         )
 
         latents = redraw_latents(agent, observation, window, latent_key)
-        latent = latents.latent
         with jax.named_scope("policy_loss"):
-            action: Any = policy_actions(agent, observation, window, latents)
-            kl_high, kl_low = divergence(
-                agent, target.default_policy, target_observation, window, latents, action
+            action, latent = self.acted(agent, observation, window, latents)
+            kl_high, kl_low, _ = divergence(
+                agent, target.default_policy, target_observation, window, latents, action, key
             )
             # E_π Q_ψ'(a, z, x), eq. 18: gradients flow through a, and through z into a, not through Q's z.
             noise = jax.random.normal(action_key, (self.action_samples, *action.mean.shape))
@@ -98,14 +99,23 @@ class SVG(Algorithm):
         with jax.named_scope("critic_loss"):
             errors, q = agent.critic.errors(q_target, observation_t, stop(latent[:steps]), window.action)
 
-        mean = functools.partial(window_mean, window=window)
+        mean = functools.partial(window_mean, window=window, burn_in=self.burn_in)
         policy_loss = -mean(q_policy - kl_cost * kl + entropy_cost * entropy)
         policy_loss, change = self.with_trust_region(
             policy_loss, agent, target, observation, target_observation, window, latents
         )
         critic_loss = mean(errors.sum(0))
         total, metrics = total_loss(
-            agent, observation, window, latents, action, policy_loss, critic_loss, self.distillation_cost
+            agent,
+            observation,
+            window,
+            latents,
+            action,
+            policy_loss,
+            critic_loss,
+            self.distillation_cost,
+            key,
+            self.burn_in,
         )
         metrics |= change | {
             "kl_high": mean(kl_high),
@@ -116,3 +126,9 @@ class SVG(Algorithm):
             "action_scale": mean(action.scale.mean(-1)),
         }
         return self.with_duals((total, metrics), own, mean(kl), mean(entropy))
+
+    def acted(
+        self, agent: Agent, observation: Observation, window: Window, latents: Latents
+    ) -> tuple[Any, Float[Array, "time+2 batch latent"]]:
+        """The distribution of what windows hold as actions, and the latent that the critic sees beside it."""
+        return policy_actions(agent, observation, window, latents), latents.latent

@@ -11,6 +11,7 @@ from mjx_hkl.environments import VectorEnvironment, World, make_world
 from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
+from mjx_hkl.models.agent import LOW_LEVEL
 from mjx_hkl.models.config import Encoders, Information
 from mjx_hkl.models.encoders import EVERY_VECTOR
 from mjx_hkl.specs import ArraySpec
@@ -129,6 +130,11 @@ def make_environment(
                 f"algorithm.{name} is for gaussian actions, but those of {recipe.environment} are"
                 f" {world.action_kind}; leave it out"
             )
+    if recipe.algorithm.acts_in_latents and LOW_LEVEL not in recipe.transfer.frozen_modules:
+        raise UserError(
+            f"algorithm.kind {ALGORITHMS.name_of(recipe.algorithm)!r} leaves {LOW_LEVEL} as it is: take one"
+            f" from another agent, --transfer.agent AGENT --transfer.frozen {LOW_LEVEL}"
+        )
     if world.episode_length < recipe.algorithm.unroll_length:
         raise UserError(
             f"algorithm.unroll_length {recipe.algorithm.unroll_length} exceeds the environment's"

@@ -155,6 +155,7 @@ class Recipe:
             self.critic,
             self.encoders,
             state_values=self.algorithm.state_values,
+            acts_in_latents=self.algorithm.acts_in_latents,
         )
 
 

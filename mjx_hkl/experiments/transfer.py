@@ -106,8 +106,11 @@ def _folders(given: str) -> list[Path]:
 
 
 def transferable(agent: Agent) -> dict[str, Module]:
-    """Modules that have parameters, and those that stand for one that has."""
+    """Modules that have parameters, those that stand for one that has, and parts that can be taken alone."""
     modules = agent.modules()
+    modules |= {
+        f"{name}.{part}": getattr(module, part) for name, module in modules.items() for part in module.parts
+    }
     return {name: module for name, module in modules.items() if jax.tree.leaves(module) or module.stands_for}
 
 
@@ -126,7 +129,7 @@ def _signature(known: KnownAgent, module: Module) -> dict[str, Any]:
         "input size": ", ".join(sizes),
         "shared encoder": ", ".join(name for name in seen if name in known.agent.encoders) or "none",
         "unit of distance": _unit(world) if set(seen) - _WITHOUT_UNIT else "any",
-        "latent size": known.agent.policy.latent_size,
+        "latent size": getattr(module, "latent_size", known.agent.policy.latent_size),
         "shape": _shapes(module),
         **_fits(module),
     }

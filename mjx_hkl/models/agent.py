@@ -99,11 +99,16 @@ class Agent(nnx.Module):
         high_level = policy.high_level.build(of(seen.high_level))
         low_level = policy.low_level.build(of(seen.low_level))
         self.policy = Policy(high_level, low_level, policy, place.sees_latent)
-        prior = config.default_policy.high_level.build(place)
+        prior = config.default_policy.high_level.build(of(seen.default))
         self.default_policy = DefaultPolicy(
             prior, config.default_policy.low_level.build(of(seen.default), low_level)
         )
-        self.critic = config.critic.build(of(seen.critic), config.state_values)
+        judged = of(seen.critic)
+        if config.acts_in_latents:  # z in the place of a
+            judged = dataclasses.replace(
+                judged, action_size=policy.latent_size, action_kind="gaussian", latent_size=0
+            )
+        self.critic = config.critic.build(judged, config.state_values)
         self.encoders = nnx.Dict(encoders)
         for module in (self.critic, *encoders.values()):
             if module.remembers:
@@ -134,12 +139,15 @@ class Agent(nnx.Module):
         start_key, latent_key, action_key = jax.random.split(key, 3)
         latent = (*batch, self.policy.latent_size)
         action = self.policy.low_level.head.distribution.noise(action_key, (*batch, self.action_size))
-        return Noise(jax.random.normal(start_key, latent), jax.random.normal(latent_key, latent), action)
+        default = jax.random.normal(jax.random.fold_in(key, 4), (*batch, self._default_noise))
+        start, latent = jax.random.normal(start_key, latent), jax.random.normal(latent_key, latent)
+        return Noise(start, latent, action, default)
 
     def no_noise(self, batch: tuple[int, ...]) -> Noise:
         """The noise that gives the most likely latent and action."""
         latent = jnp.zeros((*batch, self.policy.latent_size))
-        return Noise(latent, latent, jnp.zeros((*batch, self.action_size)))
+        default = jnp.zeros((*batch, self._default_noise))
+        return Noise(latent, latent, jnp.zeros((*batch, self.action_size)), default)
 
     def step(
         self, carry: Carry, observation: Observation, is_first: Bool[Array, "*batch"], noise: Noise
@@ -155,15 +163,17 @@ class Agent(nnx.Module):
         seen = encode(self.encoders, observation)
         carry, latents = self.policy.draw(self.restart(carry, is_first, noise.start), seen, noise.latent)
         default, low_level, memory = self.default_policy, self.policy.low_level, dict(carry.memory)
-        memory[PRIOR], prior = default.high_level.step(memory[PRIOR], latents.latent_tm1)
-        if default.low_level.remembers:
-            memory[DEFAULT_LOW_LEVEL], _ = default.low_level.step(
-                memory[DEFAULT_LOW_LEVEL], low_level, seen, latents.latent
-            )
         memory[LOW_LEVEL], distribution = default.low_level.policy_action(
             low_level, memory[LOW_LEVEL], seen, latents.latent
         )
-        step = Step(latents, prior, distribution, distribution.draw(noise.action))
+        action = distribution.draw(noise.action)
+        told = (seen, action) if default.high_level.infers else ()
+        memory[PRIOR], prior = default.high_level.step(memory[PRIOR], latents.latent_tm1, *told)
+        if default.low_level.remembers:
+            memory[DEFAULT_LOW_LEVEL] = default.low_level.remembered(
+                memory[DEFAULT_LOW_LEVEL], low_level, seen, latents.latent, action, noise.default
+            )
+        step = Step(latents, prior, distribution, action)
         return carry.replace(memory=memory), step
 
     def log_marginal(
@@ -213,6 +223,10 @@ class Agent(nnx.Module):
         """All modules by name, as recipes and exports name them."""
         shared = {f"encoders.{name}": encoder for name, encoder in self.encoders.items()}
         return {**self._own(), **shared}
+
+    @property
+    def _default_noise(self) -> int:
+        return self.default_policy.low_level.noise_size
 
     def _own(self) -> dict[str, Any]:
         return {**self._acting(), "critic": self.critic}

@@ -85,6 +85,7 @@ class ModelConfig:
     critic: Annotated[CriticFields, CRITICS] = MLPCriticFields()
     encoders: Encoders = dataclasses.field(default_factory=dict)
     state_values: bool = False  # the critic is V(z, x) instead of Q(a, z, x); the algorithm says
+    acts_in_latents: bool = False  # it is Q(z, x); likewise
 
     def takes(self, group: str) -> bool:
         """Whether some module sees the group, or a shared encoder is made for it."""

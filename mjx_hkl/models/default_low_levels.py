@@ -9,25 +9,12 @@ from jaxtyping import Array, Float
 from mjx_hkl.config import Sizes
 from mjx_hkl.errors import UserError
 from mjx_hkl.kinds import Kinds
+from mjx_hkl.models.default_base import DefaultLowLevel, DefaultLowLevelFields
 from mjx_hkl.models.high_levels import ScaleRange, require_range
 from mjx_hkl.models.low_levels import MLPLowLevel
-from mjx_hkl.models.modules import Distribution, Module, Observation, Place
+from mjx_hkl.models.marginal_defaults import LSTM, FeedForward, LatentVariable
+from mjx_hkl.models.modules import Distribution, Observation, Place
 from mjx_hkl.models.networks import action_head
-
-
-@dataclasses.dataclass(frozen=True)
-class DefaultLowLevelFields:
-    """What every kind says.
-
-    Attributes:
-      flat: whether it is beneath a flat policy (True) or one with a latent (False); None: either.
-    """
-
-    flat: ClassVar[bool | None] = None
-
-    def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
-        """The module; `low_level` is the policy's."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,27 +109,13 @@ DEFAULT_LOW_LEVELS = Kinds(
         "distral": Distral,
         "distral_two_column": DistralTwoColumn,
         "distral_shared": DistralShared,
+        "feed_forward": FeedForward,
+        "lstm": LSTM,
+        "latent_variable": LatentVariable,
     },
     default="shared",
     base=DefaultLowLevelFields,
 )
-
-
-class DefaultLowLevel(Module):
-    """π0^L. This class itself is that of an agent without one: it adds no KL.
-
-    Attributes:
-      adds_kl: whether it is another distribution than the policy's. If so, it is called with the policy's low
-        level, observation and z_t, and gives the distribution of a_t.
-    """
-
-    adds_kl: ClassVar[bool] = False
-
-    def policy_action(
-        self, low_level: Any, memory: Any, observation: Observation, latent: Float[Array, "*batch latent"]
-    ) -> tuple[Any, Distribution]:
-        """The low level's memory after a step, and the policy's π^L(a_t | z_t, x_t)."""
-        return low_level.step(memory, observation, latent)
 
 
 class SharedLowLevel(DefaultLowLevel):

@@ -72,7 +72,7 @@ class MLPLowLevel(Module):
         self.sees = self.inputs.sees
         self.torso = MLP(self.inputs.size, sizes, layer_norm, gated, rngs=place.rngs)
         self.head = action_head(self.torso.size, place, scale, head_gain)
-        self.scale = scale
+        self.scale, self.latent_size = scale, place.latent_size
 
     def __call__(self, observation: Observation, latent: Float[Array, "*batch latent"]) -> Distribution:
         """The distribution of a_t, before clipping."""

@@ -55,11 +55,16 @@ class Module(nnx.Module):
       sees: the names of its inputs, in the order they are joined: observation groups, and
         `LATENT`, `PREVIOUS_LATENT`, `ACTION`.
       bound_to_body: whether it fits one body alone, whatever it sees.
+      infers: of what stands in the place of a prior, whether it is called with z_{t−1}, the observation and
+        the action, and gives g(z_t | τ) (eq. 16).
+      parts: names of modules in it that another agent may take without the rest.
       stands_for: the name of the module that is used in its place, where it has no parameters of its own.
     """
 
     remembers: ClassVar[bool] = False
     bound_to_body: ClassVar[bool] = False
+    infers: ClassVar[bool] = False
+    parts: ClassVar[tuple[str, ...]] = ()
     stands_for: ClassVar[str] = ""
     sees: tuple[str, ...] = ()
 

@@ -11,6 +11,7 @@ from mjx_hkl.kinds import Kinds
 from mjx_hkl.math.autoregressive import ar1
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.high_levels import ScaleRange, require_range
+from mjx_hkl.models.inference import InferenceNetwork
 from mjx_hkl.models.modules import PREVIOUS_LATENT, Module, Place
 from mjx_hkl.models.networks import MLP, GaussianHead
 
@@ -23,10 +24,12 @@ class PriorFields:
       sees_latent: whether z_t depends on z_{t−1}, or on latents before it. The high level then sees z_{t−1}
         too, and latents are drawn in order.
       flat: whether it is of a flat policy (True) or of one with a latent (False); None: of either.
+      is_posterior: whether its module is told observation and action too, and so gives g(z_t | τ) (eq. 16).
     """
 
     sees_latent: ClassVar[bool] = True
     flat: ClassVar[bool | None] = False
+    is_posterior: ClassVar[bool] = False
 
     def build(self, place: Place) -> Module:
         """A module of z_{t−1} to the Gaussian of z_t."""
@@ -81,9 +84,31 @@ class ARLearned(PriorFields):
         return LearnedPrior(place, self)
 
 
+@dataclasses.dataclass(frozen=True)
+class Posterior(PriorFields):
+    """No prior: a learned g(z_t | s_t, a_t). Latents are the policy's own, and g bounds its entropy (eq. 16).
+
+    What a latent costs is log π^H(z|x) − log g(z|τ): nothing, where it can be told from what is done.
+    """
+
+    sees_latent: ClassVar[bool] = False
+    is_posterior: ClassVar[bool] = True
+    sizes: Sizes = (200, 100)
+    """Hidden layer sizes."""
+    scale: ScaleRange = (0.05, 1.0)
+    """Least and greatest standard deviation."""
+
+    def __post_init__(self):
+        require_range(*self.scale)
+
+    def build(self, place: Place) -> Module:
+        """See `PriorFields.build`."""
+        return InferenceNetwork(place, self.sizes, self.scale, sees_latent=False)
+
+
 PRIORS = Kinds(
     "[default_policy.high_level]",
-    {"isotropic": Isotropic, "ar1": AR1, "ar_learned": ARLearned, "none": NoPrior},
+    {"isotropic": Isotropic, "ar1": AR1, "ar_learned": ARLearned, "posterior": Posterior, "none": NoPrior},
     default="isotropic",
     base=PriorFields,
 )

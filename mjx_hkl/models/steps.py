@@ -31,11 +31,13 @@ class Noise(NamedTuple):
       start: z before an episode's first step, N(0, 1).
       latent: ε of z = f^H(x, ε) (B.1).
       action: of the action's distribution, see its `draw`.
+      default: what a default low level needs to remember the step.
     """
 
     start: Float[Array, "*batch latent"]
     latent: Float[Array, "*batch latent"]
     action: Float[Array, "*batch action"]
+    default: Float[Array, "*batch default"]
 
 
 class Latents(NamedTuple):
@@ -52,7 +54,7 @@ class Step(NamedTuple):
 
     Attributes:
       latents: z_t and how it came about.
-      prior: π0^H(z_t | z_{t−1}).
+      prior: π0^H(z_t | z_{t−1}), or g(z_t | τ).
       distribution: π^L of a_t, before clipping.
       action: a_t.
     """

@@ -55,6 +55,7 @@ def unroll(
     exploration: Exploration = _AS_THE_POLICY,
     behaviour_samples: int = 0,
     forgets: tuple[str, ...] = (),
+    keeps_latents: bool = False,
 ) -> tuple[Actor, Window, Metrics]:
     """`length` steps of every world under the stochastic policy.
 
@@ -71,6 +72,7 @@ def unroll(
       exploration: how the noise of actions differs from the policy's own.
       behaviour_samples: further latents that μ(a|x) is a mean over.
       forgets: observation groups that windows do without.
+      keeps_latents: whether windows hold latents as actions, with their density.
 
     Returns:
       The actor after the last step, a window of each world (batch first), and sums over the episodes
@@ -101,8 +103,10 @@ def unroll(
             observation=kept_of(observation),
             carry=(),  # of the window's start alone, below
             is_first=(),  # pyright: ignore[reportArgumentType] - likewise
-            action=acted.action,
-            behaviour_log_prob=_log_prob(agent, actor, acted, noise, noise_key, behaviour_samples),
+            action=acted.latents.latent if keeps_latents else acted.action,
+            behaviour_log_prob=acted.latents.distribution.log_prob(acted.latents.latent)
+            if keeps_latents
+            else _log_prob(agent, actor, acted, noise, noise_key, behaviour_samples),
             reward=timestep.reward,
             discount=timestep.discount > 0,
             is_last=ended,

@@ -96,7 +96,7 @@ class TrainStep:
         keeps_noise = config.latents == "stored_noise"
         length, samples = config.unroll_length, config.behaviour_samples
         given = self.environment, agent, actor, key, length, keeps_noise
-        return acting.unroll(*given, self.exploration, samples, self.forgets)
+        return acting.unroll(*given, self.exploration, samples, self.forgets, config.acts_in_latents)
 
     def learn(
         self, state: Learner, ring: Ring, key: PRNGKeyArray, iteration: Int[Array, ""]

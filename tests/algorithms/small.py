@@ -27,9 +27,10 @@ def make_agent(
     state_values=False,
     encoders=None,
     latent_size=LATENT,
+    flat=None,
 ):
     """An agent away from the small initial heads, so that everything depends on everything."""
-    flat = low_level in FLAT
+    flat = low_level in FLAT if flat is None else flat
     hidden, everything = ("proprioception",), tuple(SPECS)
     prior_sizes = {"sizes": [8]} if prior == "ar_learned" else {}
     has_sizes = low_level not in ("shared", "none", "distral_shared")

@@ -23,7 +23,7 @@ from mjx_hkl.algorithms import hierarchy
 from mjx_hkl.algorithms.svg import SVG
 from mjx_hkl.models.agent import PRIOR
 
-STEPS, BATCH = 5, 6
+STEPS, BATCH, KEY = 5, 6, jax.random.key(9)
 redraw_latents, divergence = jax.jit(hierarchy.redraw_latents), jax.jit(hierarchy.divergence)
 loss = jax.jit(SVG.loss, static_argnums=0)
 gradients = jax.jit(jax.grad(SVG.loss, argnums=1, has_aux=True), static_argnums=0)
@@ -62,7 +62,7 @@ def test_a_latent_is_kept_for_its_period_and_its_kl_counted_once(prior):
     whole = whole.replace(carry=whole.carry.replace(age=jnp.arange(BATCH) % 3))
     latents = redraw_latents(agent, whole.observation, whole, jax.random.key(0))
     action = action_of(agent, whole.observation, latents.latent)
-    kl_high, _ = divergence(agent, agent.default_policy, whole.observation, whole, latents, action)
+    kl_high, *_ = divergence(agent, agent.default_policy, whole.observation, whole, latents, action, KEY)
     before = whole.carry.latent
     for t in range(STEPS + 1):
         draws = (np.arange(BATCH) + t) % 3 == 0
@@ -169,7 +169,7 @@ def _divergence(agent, seed=0):
     window = make_window(seed, latent_size=agent.policy.latent_size)
     latents = redraw_latents(agent, window.observation, window, jax.random.key(seed))
     action = action_of(agent, window.observation, latents.latent)
-    kl = divergence(agent, agent.default_policy, window.observation, window, latents, action)
+    kl = divergence(agent, agent.default_policy, window.observation, window, latents, action, KEY)[:2]
     return window.observation, latents, action, kl
 
 

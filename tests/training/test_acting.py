@@ -250,7 +250,9 @@ def test_correlated_noise_is_standard_normal_at_each_step_and_correlated_in_an_e
     exploration, seen = Exploration(correlation=CORRELATION), []
     kept = exploration.start((worlds, 1))
     for t in range(steps):
-        fresh = Noise(jnp.zeros(0), jnp.zeros(0), jax.random.normal(jax.random.key(t), (worlds, 1)))
+        fresh = Noise(
+            jnp.zeros(0), jnp.zeros(0), jax.random.normal(jax.random.key(t), (worlds, 1)), jnp.zeros(0)
+        )
         kept, noise = exploration.correlated(kept, fresh, jnp.full(worlds, t in begins))
         seen.append(np.asarray(noise.action)[:, 0])
         assert stats.kstest(seen[-1], "norm").pvalue > 1e-3
