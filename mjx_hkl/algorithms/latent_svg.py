@@ -18,8 +18,8 @@ from mjx_hkl.models.steps import Latents
 class LatentSVG(SVG):
     """The latent is the action: it is stored with its density, and the critic is Q(z, x).
 
-    A frozen π^L(a|s, z) is then a part of the world. The gradient of Q moves π^H through z itself, as far as Q
-    reaches; with `svg` it goes through a, which the critic sees beside z.
+    A frozen π^L(a|s, z) is then a part of the world. The gradient of Q moves π^H through z itself; with `svg`
+    it goes through a, which the critic sees beside z.
     """
 
     acts_in_latents: ClassVar[bool] = True
@@ -38,16 +38,14 @@ class LatentSVG(SVG):
         """
         policy, default = agent.policy, agent.default_policy
         if not policy.latent_size:
-            raise UserError("algorithm.kind latent_svg acts in latents, and a flat policy has none: use svg")
+            raise UserError("latent_svg acts in latents, and a flat policy has none: use svg")
         if policy.remembers or default.high_level.infers:
             raise UserError(
-                "algorithm.kind latent_svg needs latents that each step draws afresh: a default_policy.high_level"
-                " of kind isotropic, latent_period 1, and a high level that does not remember"
+                "latent_svg needs latents that each step draws afresh: default_policy.high_level"
+                " isotropic, latent_period 1, and a high level that does not remember"
             )
         if default.low_level.adds_kl:
-            raise UserError(
-                "algorithm.kind latent_svg needs default_policy.low_level shared: the low level is the world's"
-            )
+            raise UserError("latent_svg needs default_policy.low_level shared: it leaves the low level alone")
         return super().parameters(agent, key)
 
     def acted(

@@ -81,7 +81,7 @@ def linear_gaussian():
         for j in range(STEPS):
             latents[i, j] = sum(Q**2 * C ** (i - k) * C ** (j - k) for k in range(min(i, j) + 1))
     covariance = W**2 * latents + R**2 * np.eye(STEPS)
-    exact = stats.multivariate_normal.logpdf(actions, np.zeros(STEPS), covariance)
+    exact = stats.multivariate_normal(np.zeros(STEPS), covariance).logpdf(actions)  # pyright: ignore
     # Information that the actions from step t on give of y_t, backwards: exp(−½ λ y² + ν y).
     gain, offset, scale = (np.zeros(STEPS) for _ in range(3))
     precision, linear = 0.0, 0.0
