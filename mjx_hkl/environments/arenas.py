@@ -103,7 +103,7 @@ class Plain:
 
     @property
     def view(self) -> View:
-        """The body, from behind its start and from above."""
+        """The body, wherever it goes."""
         return View(distance=5.0, elevation=-20.0, follows=True)
 
     def build(self, spec: mujoco.MjSpec) -> list[str]:
@@ -211,5 +211,5 @@ def _add_grid(spec: mujoco.MjSpec) -> None:
 
 _GREY = [0.5, 0.5, 0.5, 1]  # MuJoCo's default, under which the material shows
 _THICKNESS = 1.0  # metres; who falls beside a platform meets its face, not its underside
-_OURS = {"area": Area, "plain": Plain, "corridor": Corridor}
+_OURS = {"area": Area, "corridor": Corridor, "plain": Plain}
 ARENAS = Kinds("[arena]", _OURS, requires=("build", "height", "is_out"))

@@ -189,7 +189,7 @@ def test_one_control_step_is_that_of_c_mujoco(world):
 
 
 def test_it_stands_where_it_spawns(world):
-    """A body without torque stays off the floor, near its spawn height; a humanoid, which must fall, at first."""
+    """A body without torque stays off the floor, near its spawn height; a humanoid does so at first."""
     state = jax.jit(world.reset)(jax.random.key(0))
     step = jax.jit(world.step)
     for _ in range(10 if world.config.body == "humanoid" else 40):
