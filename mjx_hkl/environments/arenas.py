@@ -81,16 +81,7 @@ class Area:
 
     def build(self, spec: mujoco.MjSpec) -> list[str]:
         """See `Arena.build`; with walls, slides x and y of the body are limited to the square."""
-        _add_grid(spec)
-        spec.worldbody.add_geom(
-            name="floor",
-            type=mujoco.mjtGeom.mjGEOM_PLANE,
-            size=[0, 0, 1],
-            material="grid",
-            rgba=_GREY,
-            contype=0,
-            conaffinity=0,
-        )
+        _add_floor(spec)
         if self.walls:
             for joint in [j for j in spec.body("torso").joints if j.type == mujoco.mjtJoint.mjJNT_SLIDE][:2]:
                 joint.limited = mujoco.mjtLimited.mjLIMITED_TRUE
@@ -104,6 +95,29 @@ class Area:
     def is_out(self, position: Float[Array, " 3"]) -> Bool[Array, ""]:
         """See `Arena.is_out`."""
         return jnp.array(self.walls) & jnp.any(jnp.abs(position[:2]) > self.half_width + self.margin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """A flat floor without end, for tasks that place nothing on it."""
+
+    @property
+    def view(self) -> View:
+        """The body, wherever it goes."""
+        return View(distance=5.0, elevation=-20.0, follows=True)
+
+    def build(self, spec: mujoco.MjSpec) -> list[str]:
+        """See `Arena.build`."""
+        _add_floor(spec)
+        return ["floor"]
+
+    def height(self, points: Float[Array, "n 2"], physics: PhysicsState) -> Float[Array, " n"]:
+        """See `Arena.height`."""
+        return jnp.zeros(len(points))
+
+    def is_out(self, position: Float[Array, " 3"]) -> Bool[Array, ""]:
+        """See `Arena.is_out`; never."""
+        return jnp.array(False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +181,19 @@ def walls_of(arena: Arena) -> float | None:
     return getattr(arena, "walls_at", None)
 
 
+def _add_floor(spec: mujoco.MjSpec) -> None:
+    _add_grid(spec)
+    spec.worldbody.add_geom(
+        name="floor",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[0, 0, 1],
+        material="grid",
+        rgba=_GREY,
+        contype=0,
+        conaffinity=0,
+    )
+
+
 def _add_grid(spec: mujoco.MjSpec) -> None:
     spec.add_texture(
         name="grid",
@@ -184,4 +211,5 @@ def _add_grid(spec: mujoco.MjSpec) -> None:
 
 _GREY = [0.5, 0.5, 0.5, 1]  # MuJoCo's default, under which the material shows
 _THICKNESS = 1.0  # metres; who falls beside a platform meets its face, not its underside
-ARENAS = Kinds("[arena]", {"area": Area, "corridor": Corridor}, requires=("build", "height", "is_out"))
+_OURS = {"area": Area, "corridor": Corridor, "plain": Plain}
+ARENAS = Kinds("[arena]", _OURS, requires=("build", "height", "is_out"))

@@ -1,8 +1,8 @@
 """Bodies: an MJCF file with a few named parts, and what the body feels of itself.
 
 The parts: the body `torso`, carried either by a free joint or by slides x, y, z and an upright hinge
-(in that order); geoms whose name ends in `foot` are end effectors, spheres; geoms with a contype collide
-with the ground and with boxes.
+(in that order); geoms whose name ends in `foot` or `hand` are end effectors, spheres; geoms with a contype
+collide with the ground and with boxes.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from mjx_hkl.environments.rotations import quaternion_matrix, seen_from, turn_ma
 from mjx_hkl.errors import UserError
 
 _JOINT = mujoco.mjtJoint
+_END_EFFECTORS = ("foot", "hand")  # ends of their geoms' names
 GroundHeight = Callable[[Float[Array, "n 2"], PhysicsState], Float[Array, " n"]]
 
 
@@ -107,10 +108,10 @@ class Body:
         # The angle of an unlimited hinge is not felt: a wheel is the same at every angle.
         self._joint_qpos = np.array([j.qposadr[0] for j in own if model.jnt_limited[j.id]], int)
         self._joint_qvel = np.array([j.dofadr[0] for j in own], int)
-        feet = np.array([i for i in range(model.ngeom) if model.geom(i).name.endswith("foot")], int)
+        feet = np.array([i for i in range(model.ngeom) if model.geom(i).name.endswith(_END_EFFECTORS)], int)
         self._foot_radius = model.geom_size[feet, 0]
         if (model.geom_type[feet] != mujoco.mjtGeom.mjGEOM_SPHERE).any():
-            raise UserError("the body's geoms whose name ends in 'foot' must be spheres")
+            raise UserError("the body's geoms whose name ends in 'foot' or 'hand' must be spheres")
         _require_felt(own)
         _require_dynamics(model)
         self.feet = Limbs(model, feet, torso.id)

@@ -13,7 +13,7 @@ from mjx_hkl.environments.arenas import ARENAS, Arena, walls_of
 from mjx_hkl.environments.bodies import Body, ProprioceptionConfig, load_body
 from mjx_hkl.environments.boxes import BoxesConfig, add_boxes
 from mjx_hkl.environments.grid import GridConfig
-from mjx_hkl.environments.numbers import Steps
+from mjx_hkl.environments.numbers import Distance, Steps
 from mjx_hkl.environments.physics import PhysicsConfig, no_log_file, set_options
 from mjx_hkl.environments.renderers import CameraConfig
 from mjx_hkl.environments.scene import Stage
@@ -36,6 +36,7 @@ class EnvironmentConfig:
     low_level_information: tuple[str, ...] = ("proprioception",)  # where a recipe does not say (Table 1)
     episode_length: Steps = 400  # control steps until truncation
     upright: Fraction = 0.0  # the episode ends where the torso's up-axis falls to this cosine; 0: never
+    min_height: Distance = 0.0  # metres; the episode ends where the torso's origin is lower; 0: never
     physics: PhysicsConfig = PhysicsConfig()
     proprioception: ProprioceptionConfig = ProprioceptionConfig()
 
@@ -128,7 +129,8 @@ def compose(config: EnvironmentConfig) -> Composition:
         for other in boxes[:i]:
             _add_pair(spec, spec.geom(name), spec.geom(other), spec.geom(name))
     model = _compile(spec, config.body)
-    return Composition(model, spec, body, Stage(arena, config.boxes, body.radius), tuple(ground))
+    stage = Stage(arena, config.boxes, body.radius, config.episode_length)
+    return Composition(model, spec, body, stage, tuple(ground))
 
 
 def _build_boxes(

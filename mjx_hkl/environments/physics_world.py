@@ -257,11 +257,13 @@ class PhysicsWorld(Env):
         require_starts(name, parts.model, qpos, mocap_pos, parts.ground, limit)
 
     def _is_lost(self, scene: Scene) -> Array:
-        """On its side, or out of the arena, the body or a box that could tip or slide there."""
+        """On its side, low, or out of the arena, the body or a box that could tip or slide there."""
         arena = self.stage.arena
         lost = arena.is_out(scene.frame.position) | jnp.any(jax.vmap(arena.is_out)(scene.boxes.position))
         if self.config.upright:
             lost |= scene.frame.rotation[2, 2] < self.config.upright
+        if self.config.min_height:
+            lost |= scene.frame.position[2] < self.config.min_height
         return lost
 
     def _is_fault(self, physics: PhysicsState) -> Array:

@@ -20,11 +20,13 @@ class Stage:
       arena: the ground.
       boxes: their number and sizes; None where there are none.
       body_radius: from the torso's centre to the outermost part that collides, metres.
+      episode_length: control steps until truncation.
     """
 
     arena: Arena
     boxes: BoxesConfig | None
     body_radius: float
+    episode_length: int
 
     def arena_with(self, *attributes: str) -> Any:
         """The arena, where it has what a task needs of it.

@@ -15,8 +15,9 @@ from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState
 from mjx_hkl.errors import UserError
 
-# A ball between two boxes, feet on platforms, legs on the floor beside a box: every kind of pair we have.
-TOUCHING = ("ball-move-box-hard", "ant-gap", "quadruped-move-box-easy")
+# A ball between two boxes, feet on platforms, legs on the floor beside a box, a humanoid on its back: every
+# kind of pair we have.
+TOUCHING = ("ball-move-box-hard", "ant-gap", "quadruped-move-box-easy", "humanoid-walk")
 STEPS = 12  # control steps, 0.3 s
 
 
@@ -37,6 +38,8 @@ def states_in_contact(world, seed=0):
         for i in range(world.config.boxes.count):
             address = model.jnt_qposadr[model.body_jntadr[model.body(f"box{i}").id]]
             data.qpos[address : address + 3] = [data.qpos[0] + 0.449 + 0.499 * i, data.qpos[1], 0.02 * i]
+    if world.config.body == "humanoid":
+        data.qpos[2:7] = [0.095, np.sqrt(0.5), 0.0, -np.sqrt(0.5), 0.0]
     data.qpos[2] -= 0.002  # pressed into the ground: at a distance of 0 rounding decides what touches
     found, contacts = [], 0
     for _ in range(STEPS):

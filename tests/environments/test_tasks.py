@@ -22,7 +22,9 @@ def test_all_tasks_are_there_for_all_bodies_they_make_sense_for():
     expected = {f"{body}-{task}" for body in ("ball", "ant", "quadruped") for task in tasks.split()}
     nearer = {f"{body}-go-to-near-target" for body in ("ball", "ant", "quadruped")}  # for two CPU cores
     nearer |= {"ant-go-to-mid-target", "quadruped-go-to-mid-target", "ant-near-gap"}
-    assert set(EVERY) == expected | {"ant-gap", "quadruped-gap"} | nearer
+    humanoid = {"humanoid-go-to-target", "humanoid-go-to-near-target"}
+    walk = {"ant-walk", "quadruped-walk", "humanoid-walk"}  # a Ball cannot go sideways
+    assert set(EVERY) == expected | {"ant-gap", "quadruped-gap"} | nearer | humanoid | walk
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -34,7 +36,8 @@ def test_pairs_have_a_movable_body_and_nothing_else_collides(name):
     movable = model.body_weldid[model.geom_bodyid] > 0
     movable &= model.body_mocapid[model.geom_bodyid] < 0
     assert (movable[model.pair_geom1] | movable[model.pair_geom2]).all()
-    feet, ground = (1, 1) if world.config.body == "ball" else (5, 2 if "gap" in name else 1)
+    feet = {"ball": 1, "ant": 5, "quadruped": 5, "humanoid": 15}[world.config.body]
+    ground = 2 if "gap" in name else 1
     boxes = world.config.boxes.count if world.config.boxes else 0
     assert model.npair == feet * (ground + boxes) + boxes * (boxes - 1) // 2
     assert set(world.config.low_level_information) <= set(world.observation_size)
@@ -103,7 +106,8 @@ def test_what_a_high_level_takes_along_is_the_same_on_every_body(task):
     """§7.2: targets, boxes and instruction, but for how high above the ground a body's coordinates begin."""
     shared = reset(f"ball-{task}", 3).pipeline_state.task
     seen, height = {}, {}
-    for body in ("ball", "ant", "quadruped"):
+    bodies = ("ball", "ant", "quadruped") + ("humanoid",) * (task == "go-to-target")
+    for body in bodies:
         world = load(f"{body}-{task}")
         physics = reset(f"{body}-{task}", 3).pipeline_state.physics
         qpos = world.body.place(physics.qpos, jnp.array([0.3, -0.4]), jnp.asarray(0.7))
@@ -113,7 +117,7 @@ def test_what_a_high_level_takes_along_is_the_same_on_every_body(task):
         physics = physics.replace(qpos=qpos)
         seen[body] = observe(f"{body}-{task}", physics, shared)
         height[body] = world.body.frame(physics).position[2]
-    for body in ("ant", "quadruped"):
+    for body in bodies[1:]:
         for group in seen["ball"].keys() - {"proprioception"}:
             lower = (height[body] - height["ball"]) / world.config.task.distance_unit
             apart = seen["ball"][group] - seen[body][group]

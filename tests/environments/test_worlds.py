@@ -1,4 +1,6 @@
+import importlib.util
 import tomllib
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,12 @@ from mjx_hkl.environments.bodies import Body
 from mjx_hkl.environments.physics import PhysicsState
 from mjx_hkl.environments.placement import place_apart
 
-BODIES = ("ball", "ant", "quadruped")
+BODIES = ("ball", "ant", "quadruped", "humanoid")
+MASSES = {"ball": 22.0, "ant": 12.4, "quadruped": 12.4, "humanoid": 40.8}  # kg
+GEARS = {"ball": [30, -50], "ant": 8 * [75], "quadruped": 12 * [75]}
+LEG, ARM = [40, 40, 120, 80, 20, 20], [20, 20, 40]  # hips x, z, y, knee, ankles; shoulders, elbow
+GEARS["humanoid"] = 3 * [40] + 2 * LEG + 2 * ARM
+PAIRS = {"ball": 1, "ant": 5, "quadruped": 5, "humanoid": 15}
 
 
 @pytest.fixture(scope="module", params=BODIES)
@@ -32,17 +39,88 @@ def physics_state(data):
 
 
 def test_masses_gears_and_pairs_are_the_documented_ones(world):
-    model = world.engine.model
-    ball = world.config.body == "ball"
-    assert model.body_subtreemass[1] == pytest.approx(22.0 if ball else 12.4, abs=0.05)
-    assert model.nu == {"ball": 2, "ant": 8, "quadruped": 12}[world.config.body]
-    np.testing.assert_array_equal(model.actuator_gear[:, 0], [30, -50] if ball else [75] * model.nu)
+    model, body = world.engine.model, world.config.body
+    assert model.body_subtreemass[1] == pytest.approx(MASSES[body], abs=0.05)
+    np.testing.assert_array_equal(model.actuator_gear[:, 0], GEARS[body])
     # only explicit pairs collide, and each has a body that can move
     assert not model.geom_contype.any()
     assert not model.geom_conaffinity.any()
-    assert model.npair == (1 if ball else 5)
+    assert model.npair == PAIRS[body]
     movable = model.body_weldid[model.geom_bodyid] > 0
     assert (movable[model.pair_geom1] | movable[model.pair_geom2]).all()
+
+
+DYNAMICS = """body_mass body_inertia body_ipos body_iquat body_parentid jnt_type jnt_axis jnt_pos jnt_range
+jnt_limited jnt_stiffness jnt_solimp dof_damping dof_armature dof_frictionloss actuator_gear actuator_trnid
+actuator_ctrlrange"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mujoco_playground") is None, reason="Playground is not installed"
+)
+def test_the_humanoid_is_dm_controls():
+    """Number by number; Playground brings dm_control's file."""
+    found = importlib.util.find_spec("mujoco_playground")
+    assert found is not None
+    assert found.origin is not None
+    theirs_path = Path(found.origin).parent / "_src/dm_control_suite/xmls/humanoid.xml"
+    theirs = mujoco.MjModel.from_xml_path(str(theirs_path))
+    ours = mujoco.MjModel.from_xml_path("envs/bodies/humanoid.xml")
+    assert (ours.nq, ours.nv, ours.nu) == (28, 27, 21)
+    for name in DYNAMICS.split():
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), atol=1e-12, err_msg=name)
+    np.testing.assert_array_equal(ours.body_pos[2:], theirs.body_pos[2:])  # the torso's is where it spawns
+    np.testing.assert_array_equal(ours.body_quat, theirs.body_quat)
+    cameras = {"ours": ours, "theirs": theirs}
+    for name, model in cameras.items():  # on the head there, on the torso here, which is one with it
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        camera = model.camera("egocentric").id
+        place = data.cam_xpos[camera] - data.body("torso").xpos
+        cameras[name] = [place, data.cam_xmat[camera], model.cam_fovy[camera]]
+    for a, b in zip(*cameras.values(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    # each end of a sole, where a plane meets a capsule, has a sphere
+    data = mujoco.MjData(ours)
+    mujoco.mj_forward(ours, data)
+    soles = [i for i in range(ours.ngeom) if ours.geom(i).name.endswith("sole")]
+    half = data.geom_xmat[soles].reshape(-1, 3, 3)[:, :, 2] * ours.geom_size[soles, 1:2]
+    ends = np.concatenate([data.geom_xpos[soles] + half, data.geom_xpos[soles] - half])
+    feet = [i for i in range(ours.ngeom) if ours.geom(i).name.endswith("foot")]
+    apart = np.linalg.norm(ends[:, None] - data.geom_xpos[feet], axis=-1)
+    assert len(soles) * 2 == len(feet) == 8
+    np.testing.assert_allclose(apart.min(axis=0), 0.0, atol=1e-12)
+    np.testing.assert_array_equal(ours.geom_size[feet, 0], ours.geom_size[soles[0], 0])
+
+
+@pytest.mark.parametrize("body", ["ant", "quadruped", "humanoid"])
+def test_left_is_the_mirror_image_of_right(body):
+    """Places, sizes and masses; a joint turns as its mirror image does, forwards or backwards, as far."""
+    model = mujoco.MjModel.from_xml_path(f"envs/bodies/{body}.xml")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    mirror = np.array([1.0, -1.0, 1.0])
+    geoms = [i for i in range(model.ngeom) if "right" in model.geom(i).name]
+    joints = [i for i in range(model.njnt) if "right" in model.joint(i).name]
+    assert 2 * len(joints) == {"ant": 8, "quadruped": 12, "humanoid": 18}[body]
+    for i in geoms:
+        j = model.geom(model.geom(i).name.replace("right", "left")).id
+        np.testing.assert_allclose(data.geom_xpos[j], data.geom_xpos[i] * mirror, atol=1e-9)
+        np.testing.assert_array_equal(model.geom_size[j], model.geom_size[i])
+    for i in joints:
+        name = model.joint(i).name
+        other = name.replace("right", "left")
+        j = model.joint(other).id
+        np.testing.assert_allclose(data.xanchor[j], data.xanchor[i] * mirror, atol=1e-9)
+        sign = data.xaxis[j] @ (-mirror * data.xaxis[i])  # an axis is a pseudovector
+        assert abs(sign) == pytest.approx(1.0)
+        expected = np.sort(sign * model.jnt_range[i])
+        if other == "left_hip_y":  # dm_control's own, ten degrees more
+            expected[0] -= np.radians(10)
+        np.testing.assert_allclose(model.jnt_range[j], expected, atol=1e-9)
+        assert model.jnt_stiffness[j] == model.jnt_stiffness[i]
+        assert model.dof_damping[model.jnt_dofadr[j]] == model.dof_damping[model.jnt_dofadr[i]]
+        assert model.actuator(other).gear[0] == model.actuator(name).gear[0]
 
 
 def test_frame_and_proprioception_are_those_of_mujocos_sensors(world):
@@ -77,7 +155,7 @@ def test_frame_and_proprioception_are_those_of_mujocos_sensors(world):
         np.testing.assert_allclose(frame.angular_velocity, gyro, atol=1e-5)
         felt = (frame.acceleration - model.opt.gravity) @ frame.rotation
         np.testing.assert_allclose(felt, accelerometer, atol=1e-3)
-        feet = [i for i in range(model.ngeom) if model.geom(i).name.endswith("foot")]
+        feet = [i for i in range(model.ngeom) if model.geom(i).name.endswith(("foot", "hand"))]
         felt = body.proprioception(state, frame, state.qpos, world.stage.arena.height)
         units = config.proprioception
         most = units.max_acceleration
@@ -111,14 +189,16 @@ def test_one_control_step_is_that_of_c_mujoco(world):
 
 
 def test_it_stands_where_it_spawns(world):
-    """A body without torque stays off the floor, near its spawn height."""
+    """A body without torque stays off the floor, near its spawn height; a humanoid does so at first."""
     state = jax.jit(world.reset)(jax.random.key(0))
     step = jax.jit(world.step)
-    for _ in range(40):
+    for _ in range(10 if world.config.body == "humanoid" else 40):
         state = step(state, jnp.zeros(world.action_size))
+        assert not state.done
     height = world.body.frame(state.pipeline_state.physics).position[2]
     # without torque the Quadruped's two hinges a leg give way until its belly (0.25) is on the floor
-    low, high = {"ball": (0.19, 0.21), "ant": (0.46, 0.58), "quadruped": (0.24, 0.58)}[world.config.body]
+    ranges = {"ball": (0.19, 0.21), "ant": (0.46, 0.58), "quadruped": (0.24, 0.58), "humanoid": (1.2, 1.3)}
+    low, high = ranges[world.config.body]
     assert low < float(height) < high
     assert not state.metrics["fault"]
 
@@ -222,6 +302,23 @@ def test_a_fallen_body_ends_its_episode_without_success():
     assert not after.metrics["fault"]
 
 
+@pytest.mark.parametrize(("height", "over"), [(0.9, True), (1.1, False)])
+def test_a_humanoid_that_sinks_ends_its_episode(height, over):
+    """In the air, its legs drawn up."""
+    world = make_world("humanoid-go-to-target")
+    state = jax.jit(world.reset)(jax.random.key(0))
+    physics = state.pipeline_state.physics
+    qpos = physics.qpos.at[2].set(height)
+    for name, angle in (("hip_y", -1.5), ("knee", -1.5)):
+        for side in ("left", "right"):
+            qpos = qpos.at[world.engine.model.joint(f"{side}_{name}").qposadr[0]].set(angle)
+    lower = physics.replace(qpos=qpos)
+    state = state.replace(pipeline_state=state.pipeline_state.replace(physics=lower))
+    after = jax.jit(world.step)(state, jnp.zeros(21))
+    assert not after.metrics["fault"]
+    assert bool(after.done) == over
+
+
 @pytest.mark.parametrize("broken", [np.nan, np.inf, 1e5])
 def test_a_simulator_fault_is_reset_masked_and_never_seen(broken):
     environment = VectorEnvironment(_ball(), 3, 400)
@@ -295,8 +392,9 @@ PAPER = {  # Appendix E.2.1: side of the area in metres, number of boxes, number
 }
 
 
-@pytest.mark.parametrize("task", PAPER)
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize(
+    ("body", "task"), [*product(("ball", "ant", "quadruped"), PAPER), ("humanoid", "go-to-target")]
+)
 def test_worlds_have_the_papers_numbers(body, task):
     """Counted in what a reset gives, not read from the configuration."""
     side, boxes, targets, rewards = PAPER[task]

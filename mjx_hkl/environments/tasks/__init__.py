@@ -9,11 +9,13 @@ from mjx_hkl.environments.tasks.manipulation import (
     MoveBoxAndGoToTarget,
     MoveBoxOrGoToTarget,
 )
+from mjx_hkl.environments.tasks.walk import Walk
 from mjx_hkl.kinds import Kinds
 
 _OURS = {
     "go_to_target": GoToTarget,
     "gap": Gap,
+    "walk": Walk,
     "move_box": MoveBox,
     "gather_boxes": GatherBoxes,
     "move_box_or_go_to_target": MoveBoxOrGoToTarget,
