@@ -66,7 +66,7 @@ class Display:
         rate = sum(row["environment_steps_per_second"] or 0 for row in rows)
         text = (
             f"{done:,} steps  {rate:,.0f}/s  success {_mean(rows, 'success_rate', '{:.1%}')}"
-            f"  return {_mean(rows, 'episode_return', '{:.1f}')}  kl {_mean(rows, 'kl_high', '{:.2f}')}"
+            f"  return {_mean(rows, 'episode_return', '{:.1f}')}  kl {_mean([_kl(row) for row in rows], 'kl', '{:.2f}')}"
         )
         if any(row.get("evaluation_success_rate") is not None for row in rows):
             text += f"  mean policy {_mean(rows, 'evaluation_success_rate', '{:.1%}')}"
@@ -74,6 +74,12 @@ class Display:
         if not self._console.is_terminal:
             seconds = (self._total - done) * len(rows) / max(rate, 1e-9)
             self.say(f"{done / self._total:4.0%}  {text}  ETA {seconds:.0f} s")
+
+
+def _kl(row: Row) -> Row:
+    """Of both levels."""
+    known = [value for name in ("kl_high", "kl_low") if (value := row.get(name)) is not None]
+    return {"kl": sum(known) if known else None}
 
 
 def _mean(rows: Sequence[Row], name: str, form: str) -> str:
