@@ -50,6 +50,6 @@ class LatentSVG(SVG):
 
     def acted(
         self, agent: Agent, observation: Observation, window: Window, latents: Latents
-    ) -> tuple[Distribution, Float[Array, "time+2 batch latent"]]:
+    ) -> tuple[Distribution, Float[Array, "time batch latent"]]:
         """See `SVG.acted`."""
         return latents.distribution, jnp.zeros((*latents.latent.shape[:-1], 0))

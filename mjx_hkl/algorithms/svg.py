@@ -129,6 +129,6 @@ class SVG(Algorithm):
 
     def acted(
         self, agent: Agent, observation: Observation, window: Window, latents: Latents
-    ) -> tuple[Any, Float[Array, "time+2 batch latent"]]:
+    ) -> tuple[Any, Float[Array, "time batch latent"]]:
         """The distribution of what windows hold as actions, and the latent that the critic sees beside it."""
         return policy_actions(agent, observation, window, latents), latents.latent

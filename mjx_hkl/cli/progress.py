@@ -66,7 +66,8 @@ class Display:
         rate = sum(row["environment_steps_per_second"] or 0 for row in rows)
         text = (
             f"{done:,} steps  {rate:,.0f}/s  success {_mean(rows, 'success_rate', '{:.1%}')}"
-            f"  return {_mean(rows, 'episode_return', '{:.1f}')}  kl {_mean([_kl(row) for row in rows], 'kl', '{:.2f}')}"
+            f"  return {_mean(rows, 'episode_return', '{:.1f}')}"
+            f"  kl {_mean([_kl(row) for row in rows], 'kl', '{:.2f}')}"
         )
         if any(row.get("evaluation_success_rate") is not None for row in rows):
             text += f"  mean policy {_mean(rows, 'evaluation_success_rate', '{:.1%}')}"

@@ -16,6 +16,10 @@ from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import module_at
 from mjx_hkl.models.encoders import NormalizedFields
 
+FLAT_WITH_LSTM = {
+    "policy": {"high_level": "none"},
+    "default_policy": {"high_level": "none", "low_level": "lstm"},
+}
 EXPLORES = {"exploration_scale": [0.5, 2.0], "exploration_correlation": 0.9}
 
 
@@ -85,6 +89,7 @@ print(
             "seeds": compare(small("grid-1-step", num_seeds=8)),
             "transfer": transfer(small("grid-1-step")),
             "physics": compare(change(small("ball-go-to-target", engine="mjx"), algorithm=EXPLORES)),
+            "remembers": compare(change(small("grid-1-step"), **FLAT_WITH_LSTM)),
             "normalized": compare(small("grid-1-step", encoders={"coordinates": NormalizedFields()})),
         }
     )

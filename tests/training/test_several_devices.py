@@ -42,7 +42,8 @@ def compared():
 
 
 @pytest.mark.parametrize(
-    ("what", "of_the_way"), [("worlds", 1e-3), ("seeds", 1e-3), ("physics", 5e-3), ("normalized", 1e-3)]
+    ("what", "of_the_way"),
+    [("worlds", 1e-3), ("seeds", 1e-3), ("physics", 5e-3), ("normalized", 1e-3), ("remembers", 1e-3)],
 )
 def test_eight_devices_compute_what_one_does(compared, what, of_the_way):
     """Up to the order of float additions, which a contact makes visible in the physics."""
