@@ -26,7 +26,7 @@ WORLDS = [
     f"{body}-{task}"
     for body in ("ball", "ant", "quadruped")
     for task in ("go-to-near-target", "move-box-hard", "gather-boxes", "move-box-and-go-to-target")
-] + ["ant-gap", "quadruped-gap"]
+] + ["ant-gap", "quadruped-gap", "humanoid-walk"]
 
 
 def seeing(name: str, renderer: str = "auto", **camera: Any) -> PhysicsWorld:

@@ -83,6 +83,7 @@ def test_a_train_step_has_no_loop_of_unknown_length(name):
         "ant-gap",
         "quadruped-move-box-and-go-to-target",
         "ball-gather-boxes",
+        "humanoid-walk",
         "grid-4-step",
     ],
 )

@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mjx_hkl.environments.numbers import Amount
-from mjx_hkl.environments.rotations import seen_from, turn_matrix
 from mjx_hkl.environments.scene import Marks, Scene, Stage
 from mjx_hkl.environments.tasks.base import Outcome, Start
 
-_DIRECTIONS = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], np.float32)
-"""Forward, back, left, right, in the heading frame."""
+_TURNS = np.array([0.0, np.pi, np.pi / 2, -np.pi / 2], np.float32)
+"""Forward, back, left, right: turns from the heading, radians."""
 
 
 @flax.struct.dataclass
@@ -56,9 +55,7 @@ class Walk:
         It falls off as dm_control's `rewards.tolerance` does: a Gaussian that is 0.1 at the margin. There is
         no success; the direction changes after the step that ends the first half.
         """
-        frame = scene.frame
-        velocity = seen_from(turn_matrix(frame.heading)[:2, :2], frame.velocity[:2])
-        error = velocity - self.speed * jnp.asarray(_DIRECTIONS)[state.direction]
+        error = scene.frame.velocity[:2] - self._velocity(state, scene)
         closeness = 0.1 ** (jnp.sum(error**2) / self.margin**2)
         steps_left = state.steps_left - 1
         direction = jnp.where(steps_left == 0, state.next_direction, state.direction)
@@ -67,7 +64,10 @@ class Walk:
 
     def marks(self, state: WalkState, scene: Scene) -> Marks:
         """Where the body should be in a second."""
-        frame = scene.frame
-        way = self.speed * jnp.asarray(_DIRECTIONS)[state.direction]
-        place = frame.position[:2] + turn_matrix(frame.heading)[:2, :2] @ way
+        place = scene.frame.position[:2] + self._velocity(state, scene)
         return Marks(jnp.append(place, 0.01)[None], jnp.full(1, 0.1), jnp.ones(1))
+
+    def _velocity(self, state: WalkState, scene: Scene) -> Float[Array, " 2"]:
+        """Asked for over the ground, in the world, m/s."""
+        way = scene.frame.heading + jnp.asarray(_TURNS)[state.direction]
+        return self.speed * jnp.stack([jnp.cos(way), jnp.sin(way)])
