@@ -122,7 +122,8 @@ def fails(capsys, *arguments):
         (["train", RECIPE, "--policy.high-level", "none"], "does not suit a flat policy; one of none"),
         (
             ["train", RECIPE, *SHORT, "--default-policy.low-level", "distral"],
-            "'distral' does not suit a policy with a latent; one of shared, separate does",
+            "'distral' does not suit a policy with a latent; one of shared, separate, feed_forward, lstm,"
+            " latent_variable does",
         ),
         (["train", RECIPE, *SHORT, "--algorithm.optimizer", "adamv"], "did you mean adam"),
         (["train", GRID, *SHORT, "--num-devices", "64"], "num_devices 64 exceeds the 1 of this machine"),
