@@ -189,8 +189,8 @@ def divergence(
       key: of the actions and latents that bounds are estimates with; else not used.
     """
     high_level, low_level = default_policy.high_level, default_policy.low_level
-    noise_key, action_key = jax.random.split(jax.random.fold_in(key, 3))  # 0 to 2 are those of the loss
-    sampled = ()
+    action_key, noise_key = jax.random.split(jax.random.fold_in(key, 3))  # 0 to 2 are those of the loss
+    sampled: Any = ()
     if high_level.infers or low_level.adds_kl:
         sampled = action.draw(action.noise(action_key, _event_shape(action)))
     if high_level.infers:
@@ -202,13 +202,17 @@ def divergence(
     high = latents.drawn[..., 0] * high
     if not low_level.adds_kl:
         return Divergence(high, jnp.zeros_like(high), {})
+    noise, of_taken = jax.random.normal(noise_key, (2, *high.shape, low_level.noise_size))
+    low_level_of_policy, given = agent.policy.low_level, Given(sampled, noise)
 
-    def cost(memory: Any, observation: Observation, latent: Array, policy: Any, *given: Array) -> Any:
-        return low_level.cost(memory, agent.policy.low_level, observation, latent, policy, Given(*given))
+    def remember(memory: Any, observation: Observation, *step: Array) -> tuple[Any, Any]:
+        return low_level.remembered(memory, low_level_of_policy, observation, *step), memory
 
-    noise = jax.random.normal(noise_key, (*high.shape, 2 * low_level.noise_size))
-    given = action, _at_all(window.action), sampled, noise
-    low = _along(low_level, cost, DEFAULT_LOW_LEVEL, window, observation, latents.latent, *given)
+    memory = ()
+    if low_level.remembers:  # in order; all the rest is done at once
+        step = latents.latent, _at_all(window.action), of_taken
+        memory = _along(low_level, remember, DEFAULT_LOW_LEVEL, window, observation, *step)
+    low = low_level.cost(memory, low_level_of_policy, observation, latents.latent, action, given)
     return Divergence(high, low.kl, low.parts)
 
 

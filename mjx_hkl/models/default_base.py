@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from mjx_hkl.models.modules import Distribution, Module, Observation, Place
 
@@ -24,16 +24,14 @@ class DefaultLowLevelFields:
 
 
 class Given(NamedTuple):
-    """What is known of a step beside what the policy sees.
+    """What a bound is estimated with.
 
     Attributes:
-      taken: the action that was taken, which is history.
-      action: one that the policy takes now, a sample through which gradients flow.
-      noise: standard normal, `noise_size` numbers for the action taken and as many for the other.
+      action: one that the policy takes, a sample through which gradients flow.
+      noise: standard normal, `noise_size` numbers.
     """
 
-    taken: Float[Array, "*batch action"]
-    action: Float[Array, "*batch action"]
+    action: Shaped[Array, "..."]
     noise: Float[Array, "*batch noise"]
 
 
@@ -73,7 +71,7 @@ class DefaultLowLevel(Module):
         low_level: Any,
         observation: Observation,
         latent: Float[Array, "*batch latent"],
-        taken: Float[Array, "*batch action"],
+        taken: Shaped[Array, "..."],
         noise: Float[Array, "*batch noise"],
     ) -> Any:
         """The memory after a step in which an action was taken; `noise` is standard normal."""
@@ -87,8 +85,8 @@ class DefaultLowLevel(Module):
         latent: Float[Array, "*batch latent"],
         policy: Distribution,
         given: Given,
-    ) -> tuple[Any, Cost]:
-        """The memory after a step, and the KL of the policy to it.
+    ) -> Cost:
+        """The KL of the policy to it, in steps whose memories before are known: so at once along a window.
 
         Args:
           memory: before the step.
@@ -96,7 +94,7 @@ class DefaultLowLevel(Module):
           observation: groups by name.
           latent: z_t.
           policy: π(a_t | x_t, z_t).
-          given: what else is known of the step.
+          given: what an estimate needs.
         """
-        memory, own = self.step(memory, low_level, observation, latent)
-        return memory, Cost(policy.kl_divergence(own), {})
+        _, own = self.step(memory, low_level, observation, latent)
+        return Cost(policy.kl_divergence(own), {})

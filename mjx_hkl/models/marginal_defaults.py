@@ -188,19 +188,17 @@ class LatentVariableLowLevel(DefaultLowLevel):
         latent: Float[Array, "*batch latent"],
         policy: Distribution,
         given: Given,
-    ) -> tuple[Array, Cost]:
+    ) -> Cost:
         """See `DefaultLowLevel.cost`: −H[π(a_t|x_t)] − E_f[log π0(a_t|s_t,y_t)] + KL(f ‖ π0(y_t|y_{t−1})).
 
         One sample of a_t and of y_t stands for the expectations.
         """
-        of_taken, of_action = jnp.split(given.noise, 2, axis=-1)
         inferred = self.posterior(memory, observation, given.action)
-        decoded = self.decoder(observation, inferred.draw(of_action))
+        decoded = self.decoder(observation, inferred.draw(given.noise))
         reconstruction = -decoded.log_prob(given.action)
         kl = inferred.kl_divergence(self.prior(memory))
-        after = self.remembered(memory, low_level, observation, latent, given.taken, of_taken)
         parts = {"reconstruction": reconstruction, "kl_inferred": kl}
-        return after, Cost(reconstruction + kl - policy.entropy(), parts)
+        return Cost(reconstruction + kl - policy.entropy(), parts)
 
     def fits(self) -> dict[str, Any]:
         """See `Module.fits`."""
