@@ -95,7 +95,7 @@ def test_the_humanoid_is_dm_controls():
 
 @pytest.mark.parametrize("body", ["ant", "quadruped", "humanoid"])
 def test_left_is_the_mirror_image_of_right(body):
-    """Places, sizes and masses; a joint turns as its mirror image does, forwards or backwards, as far."""
+    """Places and sizes; a joint turns as its mirror image does, forwards or backwards, as far."""
     model = mujoco.MjModel.from_xml_path(f"envs/bodies/{body}.xml")
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
