@@ -59,13 +59,24 @@ def main(arguments: list[str]) -> int:
         display.say("go on with the same command")
         return 0
     evaluated = all(recipe.evaluation_interval for recipe in variants.values())
-    metric = "evaluation_success_rate" if evaluated else "success_rate"
+    metrics = ["success_rate", "episode_return"]
+    if evaluated:
+        metrics = ["evaluation_success_rate", "evaluation_return"]
     try:
-        plot([out], out / f"{metric}.png", metric, smooth=None, as_json=False)
+        for metric in metrics[: 1 + _some_never_succeed(out, metrics[0])]:
+            plot([out], out / f"{metric}.png", metric, smooth=None, as_json=False)
         display.say(f"others with: mjx-hkl plot {out}")
     except UserError as error:  # all is trained, and nothing to draw in runs shorter than an episode
         display.say(f"no picture: {error}")
     return 0
+
+
+def _some_never_succeed(out: Path, metric: str) -> bool:
+    """Whether a variant's success is 0 all along, as in worlds where nothing can succeed."""
+    from mjx_hkl.analysis.curves import read_curves
+
+    found = read_curves([out], metric, smooth=1)
+    return any(all(not seed.value.any() for seed in seeds) for seeds in found.values())
 
 
 _OF_RECIPE = ("num_seeds", "num_envs", "num_devices", "engine")

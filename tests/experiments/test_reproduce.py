@@ -46,6 +46,7 @@ def test_all_variants_are_trained_once_and_compared(experiment, tmp_path, capsys
     assert "period: already there" in shown
     assert "| plain | 2 |" in shown
     assert (out / "success_rate.png").is_file()
+    assert (out / "episode_return.png").is_file()  # for in so few steps nothing succeeds
     assert len((out / "plain" / "metrics.jsonl").read_text().splitlines()) == 2 * 4
 
 
