@@ -145,6 +145,11 @@ class Algorithm:
             )
         if self.behaviour_samples and not agent.policy.latent_size:
             raise UserError("algorithm.behaviour_samples: a flat policy has no latents; leave it 0")
+        if self.exploration_scale != (1.0, 1.0) and agent.default_policy.low_level.noise_size:
+            raise UserError(
+                "algorithm.exploration_scale: this default policy remembers the policy's own actions, and not"
+                " scaled ones; leave it out"
+            )
         starts = {}
         if self.target_kl is not None:
             starts["log_kl_cost"] = jnp.log(jnp.float32(self.kl_cost))

@@ -106,7 +106,7 @@ class Agent(nnx.Module):
         judged = of(seen.critic)
         if config.acts_in_latents:  # z in the place of a
             judged = dataclasses.replace(
-                judged, action_size=policy.latent_size, action_kind="gaussian", latent_size=0
+                judged, action_size=policy.latent_size, action_kind="latent", latent_size=0
             )
         self.critic = config.critic.build(judged, config.state_values)
         self.encoders = nnx.Dict(encoders)

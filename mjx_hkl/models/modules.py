@@ -28,7 +28,7 @@ class Place:
       groups: the observation groups that the module sees, in the order they are joined.
       encoders: an encoder's fields for each group that the module encodes by itself.
       action_size: numbers of an action, or choices of a discrete one.
-      action_kind: "gaussian" or "categorical".
+      action_kind: "gaussian" or "categorical"; "latent" for a critic of latents, which no world clips.
       latent_size: of z; 0 for a flat policy.
       sees_latent: whether a high level sees z_{t−1}, because the prior depends on z_{t−1} (§3.1).
       rngs: for initial parameters.

@@ -382,6 +382,12 @@ def test_a_burn_in_that_leaves_nothing_is_said_in_a_line():
         from_table(Algorithm, {"burn_in": 10, "unroll_length": 10}, "recipe")
 
 
+def test_scaled_actions_that_a_default_policy_would_not_remember_are_said_in_a_line():
+    agent = make_agent("isotropic", "latent_variable", flat=True)
+    with pytest.raises(UserError, match="exploration_scale: this default policy remembers"):
+        SVG(exploration_scale=(0.5, 2.0)).parameters(agent, jax.random.key(0))
+
+
 def test_a_latent_variable_model_of_discrete_actions_is_said_in_a_line():
     table = {
         "information": {"high_level": ["x"], "low_level": ["x"], "critic": ["x"], "default": ["x"]},

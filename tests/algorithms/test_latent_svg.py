@@ -35,7 +35,7 @@ def acting_in_latents(size=LATENT):
             "default": ["proprioception"],
         },
         "policy": {"high_level": {"sizes": [8], "latent_size": size}, "low_level": {"sizes": [8]}},
-        "critic": {"sizes": [8, 8]},
+        "critic": {"sizes": [8, 8], "clip_actions": True},
         "acts_in_latents": True,
     }
     config = from_table(ModelConfig, table, "small agent")
@@ -57,6 +57,13 @@ def test_the_critic_is_of_latents_alone():
     assert isinstance(critic, MLPCritic)
     assert critic.sees == ("targets", "action")
     assert critic.inputs.size == WORLD.env.observation_size["targets"] + 3
+
+
+def test_latents_are_not_clipped_where_actions_are():
+    critic, none = acting_in_latents(3).critic, jnp.zeros((1, 0))
+    observation = {"targets": jnp.zeros((1, WORLD.env.observation_size["targets"]))}
+    values = [critic(observation, none, jnp.full((1, 3), x)) for x in (1.0, 2.0)]
+    assert values[0] != values[1]
 
 
 def test_the_gradient_of_the_policy_is_that_of_q_through_the_latent():
