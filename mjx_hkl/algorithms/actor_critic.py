@@ -20,8 +20,6 @@ from mjx_hkl.algorithms.hierarchy import (
     divergence,
     policy_actions,
     redraw_latents,
-    total_loss,
-    window_mean,
 )
 from mjx_hkl.algorithms.window import Window, following
 from mjx_hkl.config import PositiveFloat
@@ -87,24 +85,15 @@ class VTrace(Algorithm):
             observation_t = jax.tree.map(lambda x: x[:steps], observation)
             errors, value = agent.critic.errors(corrected.target, observation_t, stop(latent[:steps]))
 
-        mean = functools.partial(window_mean, window=window, burn_in=self.burn_in)
+        mean = functools.partial(self.mean, window=window)
         policy_gradient = mean(log_prob_t * corrected.advantage)
         policy_loss = -policy_gradient + kl_cost * mean(kl) - entropy_cost * mean(entropy)
         policy_loss, change = self.with_trust_region(
             policy_loss, agent, target, observation, target_observation, window, latents
         )
         critic_loss = 0.5 * mean(errors.sum(0))
-        total, metrics = total_loss(
-            agent,
-            observation,
-            window,
-            latents,
-            action,
-            policy_loss,
-            critic_loss,
-            self.distillation_cost,
-            key,
-            self.burn_in,
+        total, metrics = self.with_distillation(
+            policy_loss, critic_loss, agent, observation, window, latents, action, key
         )
         metrics |= change | {
             "kl_high": mean(kl_high),

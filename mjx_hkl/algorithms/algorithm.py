@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mjx_hkl.algorithms.hierarchy import Target, log_marginal, policy_change, window_mean
+from mjx_hkl.algorithms.hierarchy import Target, divergence, log_marginal, policy_change, window_mean
 from mjx_hkl.algorithms.window import Window
 from mjx_hkl.config import FiniteFloat, Fraction, Many, NonNegative, NonNegativeFloat, Positive, PositiveFloat
 from mjx_hkl.errors import UserError
 from mjx_hkl.models.agent import Agent
-from mjx_hkl.models.modules import Observation
+from mjx_hkl.models.modules import Distribution, Observation
 from mjx_hkl.models.steps import Latents
 
 Loss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
@@ -219,8 +219,53 @@ class Algorithm:
             return policy_loss, {}
         with jax.named_scope("policy_loss"):
             change = policy_change(agent, target, observation, target_observation, window, latents)
-            mean = window_mean(change, window, self.burn_in)
+            mean = self.mean(change, window)
         return policy_loss + self.trust_region * mean, {"policy_change": mean}
+
+    def mean(self, x: Float[Array, "_ batch"], window: Window) -> Float[Array, ""]:
+        """Over the steps of a window that are learned from; see `window_mean`."""
+        return window_mean(x, window, self.burn_in)
+
+    def with_distillation(
+        self,
+        policy_loss: Float[Array, ""],
+        critic_loss: Float[Array, ""],
+        agent: Agent,
+        observation: Observation,
+        window: Window,
+        latents: Latents,
+        action: Distribution,
+        key: PRNGKeyArray,
+    ) -> Loss:
+        """The losses of policy and critic with that of distillation, which moves the default policy alone.
+
+        Args:
+          policy_loss: of the policy.
+          critic_loss: of the critic.
+          agent: whose default policy learns.
+          observation: of the window, shared encoders' groups encoded.
+          window: time-major.
+          latents: of the window.
+          action: the policy's.
+          key: of the loss.
+
+        Returns:
+          The sum, and the metrics every algorithm has.
+        """
+        stop = jax.lax.stop_gradient
+        with jax.named_scope("default_policy_loss"):
+            cost = divergence(
+                stop(agent), agent.default_policy, stop(observation), window, *stop((latents, action)), key
+            )
+        loss, scale = self.mean(cost.high + cost.low, window), latents.distribution.scale
+        metrics = {name: self.mean(part, window) for name, part in cost.parts.items()} | {
+            "policy_loss": policy_loss,
+            "critic_loss": critic_loss,
+            "default_policy_loss": loss,
+            "entropy": self.mean(action.entropy(), window),
+            "latent_scale": self.mean(scale.mean(-1), window) if scale.shape[-1] else jnp.zeros(()),
+        }
+        return policy_loss + critic_loss + self.distillation_cost * loss, metrics
 
     def with_duals(
         self, loss: Loss, own: Mapping[str, Any], kl: Float[Array, ""], entropy: Float[Array, ""]

@@ -1,6 +1,5 @@
 """What every algorithm shares: on-policy latents of a window, the KL of two levels, target networks."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -275,38 +274,3 @@ def window_mean(x: Float[Array, "_ batch"], window: Window, burn_in: int = 0) ->
     """
     valid = window.valid[burn_in:]
     return (x[burn_in : window.reward.shape[0]] * valid).sum() / jnp.maximum(valid.sum(), 1.0)
-
-
-def total_loss(
-    agent: Agent,
-    observation: Observation,
-    window: Window,
-    latents: Latents,
-    action: Distribution,
-    policy_loss: Float[Array, ""],
-    critic_loss: Float[Array, ""],
-    distillation_cost: float,
-    key: PRNGKeyArray,
-    burn_in: int,
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The losses of policy and critic with that of distillation, which moves the default policy alone.
-
-    Returns:
-      The sum, and the metrics every algorithm has.
-    """
-    stop = jax.lax.stop_gradient
-    with jax.named_scope("default_policy_loss"):
-        cost = divergence(
-            stop(agent), agent.default_policy, stop(observation), window, *stop((latents, action)), key
-        )
-    mean = functools.partial(window_mean, window=window, burn_in=burn_in)
-    default_policy_loss = mean(cost.high + cost.low)
-    scale = latents.distribution.scale
-    metrics = {name: mean(part) for name, part in cost.parts.items()} | {
-        "policy_loss": policy_loss,
-        "critic_loss": critic_loss,
-        "default_policy_loss": default_policy_loss,
-        "entropy": mean(action.entropy()),
-        "latent_scale": mean(scale.mean(-1)) if scale.shape[-1] else jnp.zeros(()),
-    }
-    return policy_loss + critic_loss + distillation_cost * default_policy_loss, metrics

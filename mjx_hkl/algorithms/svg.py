@@ -17,8 +17,6 @@ from mjx_hkl.algorithms.hierarchy import (
     divergence,
     policy_actions,
     redraw_latents,
-    total_loss,
-    window_mean,
 )
 from mjx_hkl.algorithms.window import Window, following
 from mjx_hkl.config import Few, Fraction
@@ -99,23 +97,14 @@ class SVG(Algorithm):
         with jax.named_scope("critic_loss"):
             errors, q = agent.critic.errors(q_target, observation_t, stop(latent[:steps]), window.action)
 
-        mean = functools.partial(window_mean, window=window, burn_in=self.burn_in)
+        mean = functools.partial(self.mean, window=window)
         policy_loss = -mean(q_policy - kl_cost * kl + entropy_cost * entropy)
         policy_loss, change = self.with_trust_region(
             policy_loss, agent, target, observation, target_observation, window, latents
         )
         critic_loss = mean(errors.sum(0))
-        total, metrics = total_loss(
-            agent,
-            observation,
-            window,
-            latents,
-            action,
-            policy_loss,
-            critic_loss,
-            self.distillation_cost,
-            key,
-            self.burn_in,
+        total, metrics = self.with_distillation(
+            policy_loss, critic_loss, agent, observation, window, latents, action, key
         )
         metrics |= change | {
             "kl_high": mean(kl_high),

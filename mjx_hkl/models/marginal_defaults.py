@@ -75,14 +75,12 @@ class LatentVariable(DefaultLowLevelFields):
     def __post_init__(self):
         require_range(*self.scale)
         require_range(*self.posterior_scale)
-        if self.prior.flat or self.prior.is_posterior:
-            raise ValueError("prior must be one over latents, like isotropic, ar1 or ar_learned")
 
     def build(self, place: Place, low_level: Any) -> DefaultLowLevel:
         """See `DefaultLowLevelFields.build`.
 
         Raises:
-          UserError: actions are discrete, or the prior remembers.
+          UserError: actions are discrete, or the prior depends on more than y_{t−1}.
         """
         if place.action_kind != "gaussian":
             raise UserError(
@@ -161,8 +159,11 @@ class LatentVariableLowLevel(DefaultLowLevel):
         self.prior: Any = fields.prior.build(own)
         self.posterior: Any = InferenceNetwork(own, fields.posterior_sizes, fields.posterior_scale)
         self.sees = self.posterior.sees
-        if self.prior.remembers:
-            raise UserError("[default_policy.low_level] prior remembers: y depends on the last one alone")
+        if self.prior.remembers or self.prior.infers:
+            raise UserError(
+                "[default_policy.low_level] prior must be one over y_t that depends on y of the step before"
+                " alone, like isotropic, ar1 or ar_learned"
+            )
 
     def start(self, batch: tuple[int, ...]) -> Array:
         """y_0."""

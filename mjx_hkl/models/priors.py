@@ -24,12 +24,10 @@ class PriorFields:
       sees_latent: whether z_t depends on z_{t−1}, or on latents before it. The high level then sees z_{t−1}
         too, and latents are drawn in order.
       flat: whether it is of a flat policy (True) or of one with a latent (False); None: of either.
-      is_posterior: whether its module is told observation and action too, and so gives g(z_t | τ) (eq. 16).
     """
 
     sees_latent: ClassVar[bool] = True
     flat: ClassVar[bool | None] = False
-    is_posterior: ClassVar[bool] = False
 
     def build(self, place: Place) -> Module:
         """A module of z_{t−1} to the Gaussian of z_t."""
@@ -92,7 +90,6 @@ class Posterior(PriorFields):
     """
 
     sees_latent: ClassVar[bool] = False
-    is_posterior: ClassVar[bool] = True
     sizes: Sizes = (200, 100)
     """Hidden layer sizes."""
     scale: ScaleRange = (0.05, 1.0)

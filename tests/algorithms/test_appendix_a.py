@@ -382,6 +382,18 @@ def test_a_burn_in_that_leaves_nothing_is_said_in_a_line():
         from_table(Algorithm, {"burn_in": 10, "unroll_length": 10}, "recipe")
 
 
+def test_a_prior_that_is_none_is_said_in_a_line():
+    seen = {"high_level": ["x"], "low_level": ["x"], "critic": ["x"], "default": ["x"]}
+    low_level = {"kind": "latent_variable", "prior": "posterior"}
+    table = {
+        "information": seen,
+        "policy": {"high_level": "none", "actions": "gaussian"},
+        "default_policy": {"high_level": "none", "low_level": low_level},
+    }
+    with pytest.raises(UserError, match="prior must be one over y_t"):
+        Agent({"x": ArraySpec((2,))}, 3, from_table(ModelConfig, table, "agent"), jax.random.key(0))
+
+
 def test_scaled_actions_that_a_default_policy_would_not_remember_are_said_in_a_line():
     agent = make_agent("isotropic", "latent_variable", flat=True)
     with pytest.raises(UserError, match="exploration_scale: this default policy remembers"):
