@@ -23,7 +23,7 @@ def test_all_tasks_are_there_for_all_bodies_they_make_sense_for():
     nearer = {f"{body}-go-to-near-target" for body in ("ball", "ant", "quadruped")}  # for two CPU cores
     nearer |= {"ant-go-to-mid-target", "quadruped-go-to-mid-target", "ant-near-gap"}
     humanoid = {"humanoid-go-to-target", "humanoid-go-to-near-target"}
-    walk = {"ant-walk", "quadruped-walk", "humanoid-walk"}  # a Ball cannot go sideways
+    walk = {"ant-walk", "quadruped-walk", "humanoid-walk", "ant-coarse-walk"}  # a Ball cannot go sideways
     assert set(EVERY) == expected | {"ant-gap", "quadruped-gap"} | nearer | humanoid | walk
 
 
