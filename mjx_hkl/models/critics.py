@@ -127,7 +127,7 @@ class MLPCritic(Critic):
         self.inputs = Inputs(place, latent_input(place), action)
         self.sees = self.inputs.sees
         self.takes_mean = fields.value_of_several == "mean"
-        self.clips = fields.clip_actions and place.action_kind == "gaussian"
+        self.clips = fields.clip_actions and place.action_kind not in ("categorical", "latent")
         shape = self.inputs.size, fields.sizes, self.outputs, fields.layer_norm, fields.gated
         self.members = nnx.List(ValueNetwork(*shape, rngs=place.rngs) for _ in range(fields.num_critics))
 
