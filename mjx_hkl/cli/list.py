@@ -34,8 +34,9 @@ def main(arguments: list[str]) -> int:
 
 def _environments() -> Table:
     from mjx_hkl.environments import make_world
+    from mjx_hkl.environments.randomization import ranges
 
-    table = Table("environment", "body", "task", "observation groups", "actions", box=None)
+    table = Table("environment", "body", "task", "observation groups", "actions", "varies", box=None)
     for name in resources.names("envs", ".toml"):
         try:
             world = make_world(name)
@@ -45,7 +46,8 @@ def _environments() -> Table:
         groups = ", ".join(f"{group} {spec}" for group, spec in world.observation_specs.items())
         about = world.description
         actions = str(world.action_size) + (" choices" if world.action_kind == "categorical" else "")
-        table.add_row(name, about["body"], about.get("task", about)["kind"], groups, actions)
+        varies = ranges(about.get("randomization"))
+        table.add_row(name, about["body"], about.get("task", about)["kind"], groups, actions, varies)
     return table
 
 

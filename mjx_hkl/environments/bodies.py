@@ -87,6 +87,8 @@ class Body:
       mass: kg.
       radius: from the torso's centre to the outermost part that collides, over the ground, metres.
       falls: whether nothing but a collision holds it up.
+      num_links: bodies of its model, the ground's among them.
+      num_velocities: of its model.
       feet: from positions to the centres of the end effectors in the torso frame, metres.
     """
 
@@ -115,6 +117,7 @@ class Body:
         _require_felt(own)
         _require_dynamics(model)
         self.feet = Limbs(model, feet, torso.id)
+        self.num_links, self.num_velocities = model.nbody, model.nv
         self.mass = float(model.body_subtreemass[torso.id])
         self.radius = _radius(model, torso.id)
         vertical = root[0 if self._free else 2]
@@ -128,6 +131,10 @@ class Body:
         if not self._free:
             return qpos.at[at : at + 2].set(position - self._spawn[:2]).at[at + 3].set(heading)
         return qpos.at[at : at + 2].set(position).at[at + 3 : at + 7].set(turn_quaternion(heading))
+
+    def pushed(self, qvel: Float[Array, " nv"], change: Float[Array, " 2"]) -> Float[Array, " nv"]:
+        """`qvel` with the torso's velocity over the ground changed by so much, m/s."""
+        return qvel.at[self._root_qvel : self._root_qvel + 2].add(change)
 
     def pose(self, qpos: Float[Array, " nq"]) -> tuple[Float[Array, " 3"], Float[Array, "3 3"]]:
         """Where the torso's origin is in the world, metres, and its axes there as columns."""

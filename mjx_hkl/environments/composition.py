@@ -15,6 +15,7 @@ from mjx_hkl.environments.boxes import BoxesConfig, add_boxes
 from mjx_hkl.environments.grid import GridConfig
 from mjx_hkl.environments.numbers import Distance, Steps
 from mjx_hkl.environments.physics import PhysicsConfig, no_log_file, set_options
+from mjx_hkl.environments.randomization import RandomizationConfig
 from mjx_hkl.environments.renderers import CameraConfig
 from mjx_hkl.environments.scene import Stage
 from mjx_hkl.environments.tasks import TASKS, Task
@@ -33,6 +34,7 @@ class EnvironmentConfig:
     task: Annotated[Task, TASKS]
     boxes: BoxesConfig | None = None
     camera: CameraConfig | None = None  # with one, the world has the groups vision and vision_state
+    randomization: RandomizationConfig | None = None  # what each episode draws of body, senses and actions
     low_level_information: tuple[str, ...] = ("proprioception",)  # where a recipe does not say (Table 1)
     episode_length: Steps = 400  # control steps until truncation
     upright: Fraction = 0.0  # the episode ends where the torso's up-axis falls to this cosine; 0: never

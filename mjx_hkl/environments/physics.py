@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
+from mjx_hkl.environments.model_factors import ModelFactors
 from mjx_hkl.environments.numbers import Amount, Repeats, Seconds
 
 # A context. TF32 would corrupt the constraint solve and the observations on recent GPUs.
@@ -41,12 +42,14 @@ class PhysicsState:
       qvel: generalized velocities, per second.
       qacc: generalized accelerations of the last physics step; the solver's warm start.
       mocap_pos: where the model's mocap bodies are, metres; constant within an episode.
+      factors: of the model's numbers in this episode; None where no episode differs from the model.
     """
 
     qpos: Float[Array, "*batch nq"]
     qvel: Float[Array, "*batch nv"]
     qacc: Float[Array, "*batch nv"]
     mocap_pos: Float[Array, "*batch nmocap 3"]
+    factors: ModelFactors | None = None
 
 
 class Engine(Protocol):

@@ -23,6 +23,7 @@ from mjx_hkl.environments.checks import (
 from mjx_hkl.environments.composition import Composition, EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
+from mjx_hkl.environments.randomization import Randomization, Variation
 from mjx_hkl.environments.renderers import Setting
 from mjx_hkl.environments.scene import Marks, Scene
 from mjx_hkl.environments.world import ActionKind, Draw, Drawing, Relabelling, Symmetry, sizes_of, specs_of
@@ -32,10 +33,11 @@ from mjx_hkl.specs import ArraySpec
 
 @flax.struct.dataclass
 class WorldState:
-    """Physics and task; the `pipeline_state` of a Brax state."""
+    """Physics, task, and what the episode has drawn; the `pipeline_state` of a Brax state."""
 
     physics: PhysicsState
     task: Any
+    variation: Variation | None = None
 
 
 _STARTS = 16  # looked at before training, where the ground is not the same everywhere
@@ -59,6 +61,8 @@ class PhysicsWorld(Env):
         self._rest = jnp.asarray(parts.model.qpos0, jnp.float32)
         self._mocap_rest = jnp.asarray(parts.model.body_pos[parts.model.body_mocapid >= 0], jnp.float32)
         self._to_control = control_of(parts.model)
+        drawn = config.randomization
+        self._randomization = drawn and Randomization(drawn, parts.model, parts.body, self.control_seconds)
         self._camera = self._make_camera(parts, renderer)
         self._specs = specs_of(self)
         self._require_sound(parts)
@@ -84,12 +88,17 @@ class PhysicsWorld(Env):
             qpos = self.boxes.place(qpos, start.boxes, _any_heading(boxes_key, (len(start.boxes),)))
         velocity = jnp.zeros(self._num_velocities)
         mocap_pos = self._mocap_rest if start.mocap_pos is None else start.mocap_pos
-        return WorldState(PhysicsState(qpos, velocity, velocity, mocap_pos), start.state)
+        factors = self._randomization and self._randomization.factors(jax.random.fold_in(rng, 4))
+        return WorldState(PhysicsState(qpos, velocity, velocity, mocap_pos, factors), start.state)
 
     def _reset(self, rng: PRNGKeyArray) -> State:
         world = self._start(rng)
         scene, zero = self.scene(world.physics, world.physics.qpos[None]), jnp.zeros(())
         observation = self._observe(world.physics, world.task, scene, self._rest)
+        if self._randomization is not None:
+            key, factors = jax.random.fold_in(rng, 5), world.physics.factors
+            variation, observation = self._randomization.start(key, observation, factors)
+            world = world.replace(variation=variation)
         if self._camera is not None:
             look = self._camera.look(jax.random.fold_in(rng, 3))
             observation |= self._camera.first(*self._seen(world), look)
@@ -103,20 +112,25 @@ class PhysicsWorld(Env):
 
     def _step(self, state: State, action: Float[Array, " nu"]) -> State:
         world = cast(WorldState, state.pipeline_state)
+        physics, variation, action = world.physics, world.variation, jnp.clip(action, -1.0, 1.0)
+        if self._randomization is not None:
+            variation, action, push = self._randomization.act(variation, action)
+            if push is not None:
+                physics = physics.replace(qvel=self.body.pushed(physics.qvel, push))
         with jax.named_scope("physics"):
-            physics, qpos_during = self.engine.step(
-                world.physics, self._to_control(jnp.clip(action, -1.0, 1.0))
-            )
+            physics, qpos_during = self.engine.step(physics, self._to_control(action))
         scene = self.scene(physics, qpos_during)
         outcome = self.task.reward(world.task, scene)
         task = world.task if outcome.state is None else outcome.state
         fault = self._is_fault(physics)
         done = (outcome.success > 0) | self._is_lost(scene) | fault
         observation = self._observe(physics, task, scene, physics.qpos)
+        if self._randomization is not None:
+            variation, observation = self._randomization.sense(variation, observation, physics.factors)
         if self._camera is not None:
             observation |= self._camera.next(*self._seen(WorldState(physics, task)), state.obs)  # pyright: ignore
         return state.replace(
-            pipeline_state=WorldState(physics, task),
+            pipeline_state=WorldState(physics, task, variation),
             # A fault's numbers must not reach a network: it would make their gradients NaN, masked or not.
             obs=jax.tree.map(lambda new, old: jnp.where(fault, old, new), observation, state.obs),
             reward=jnp.where(fault, 0.0, outcome.reward),

@@ -15,6 +15,7 @@ from mjx_hkl.environments.boxes import BoxesConfig
 from mjx_hkl.environments.composition import EnvironmentConfig, complete_description
 from mjx_hkl.environments.grid import GridConfig
 from mjx_hkl.environments.physics import PhysicsConfig
+from mjx_hkl.environments.randomization import RandomizationConfig
 from mjx_hkl.environments.tasks import TASKS
 from mjx_hkl.errors import UserError
 
@@ -230,7 +231,7 @@ def test_what_an_engine_cannot_simulate(tmp_path):
     assert "engine 'mjx' cannot simulate the world" in refusal(tmp_path, AREA, GO, xml=elliptic, engine="mjx")
 
 
-TABLES = [PhysicsConfig, ProprioceptionConfig, BoxesConfig, GridConfig, EnvironmentConfig]
+TABLES = [PhysicsConfig, ProprioceptionConfig, BoxesConfig, GridConfig, EnvironmentConfig, RandomizationConfig]
 TABLES += [*ARENAS.known.values(), *TASKS.known.values()]
 REQUIRED = {
     EnvironmentConfig: {"body": "ball", "arena": {"kind": "area"}, "task": {"kind": "go_to_target"}},

@@ -1,10 +1,14 @@
 """C MuJoCo's threaded rollout, called from inside the jitted step: for machines without an accelerator."""
 
+import copy
+import functools
 import hashlib
+import operator
 import os
 import threading
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -12,6 +16,7 @@ from jaxtyping import Array, Float
 from mujoco import rollout
 
 from mjx_hkl.environments.engines.host_call import host_call
+from mjx_hkl.environments.model_factors import ModelFactors, varied_fields
 from mjx_hkl.environments.physics import PhysicsState, no_log_file
 
 _STATE = mujoco.mjtState
@@ -45,20 +50,27 @@ class MujocoEngine:
         given = (state.qpos, state.qvel, state.qacc, control, state.mocap_pos.ravel())
         nq, nv = self.model.nq, self.model.nv
         size = self.substeps * nq + 2 * nv
-        result = host_call(self._key, self._rollout, jnp.concatenate(given), size)
+        name, models = self._key, None
+        if state.factors is not None:
+            models = _Models(self.model, state.factors)
+            name = "_".join([name, *(key for key, x in vars(state.factors).items() if x is not None)])
+            given += tuple(jax.tree.leaves(state.factors))
+        run = functools.partial(self._rollout, models)
+        result = host_call(name, run, jnp.concatenate(given), size)
         qpos, qvel, qacc = jnp.split(result, (self.substeps * nq, self.substeps * nq + nv))
         qpos = qpos.reshape(self.substeps, nq)
         return state.replace(qpos=qpos[-1], qvel=qvel, qacc=qacc), qpos
 
-    def _rollout(self, given: np.ndarray) -> np.ndarray:
+    def _rollout(self, models: "_Models | None", given: np.ndarray) -> np.ndarray:
         """Any number of leading batch axes in, the same out."""
         nq, nv = self.model.nq, self.model.nv
         flat = np.asarray(given, np.float64).reshape(-1, given.shape[-1])
+        flat, factors = np.split(flat, (flat.shape[1] - (models.width if models else 0),), axis=1)
         qpos, qvel, qacc, inputs = np.split(flat, (nq, nq + nv, nq + 2 * nv), axis=1)
         with self._lock, no_log_file():
             states: Any
             states, _ = self._pool.rollout(
-                self.model,
+                models.of(factors) if models else self.model,
                 self._data,
                 np.concatenate([np.zeros((len(flat), 1)), qpos, qvel], axis=1),  # time comes first
                 inputs[:, None],
@@ -73,6 +85,44 @@ class MujocoEngine:
         acceleration = (velocities[:, -1] - before) / self.model.opt.timestep
         result = np.concatenate([positions, velocities[:, -1], acceleration], axis=1, dtype=np.float32)
         return result.reshape(*given.shape[:-1], -1)
+
+
+class _Models:
+    """A model for each world of a batch, written to only where an episode has begun."""
+
+    def __init__(self, model: mujoco.MjModel, factors: ModelFactors):
+        """Of worlds that have such factors."""
+        leaves, self._structure = jax.tree.flatten(factors)
+        self._ends = np.cumsum([x.size for x in leaves])
+        self.width: int = self._ends[-1]
+        self._model, self._below = model, _below(model)
+        self._copies: list[mujoco.MjModel] = []
+        self._written = np.empty((0, self.width))
+
+    def of(self, factors: Float[np.ndarray, "worlds width"]) -> list[mujoco.MjModel]:
+        """Those of the factors in each row."""
+        count = len(factors)
+        while len(self._copies) < count:
+            self._copies.append(copy.copy(self._model))
+            self._written = np.append(self._written, np.full((1, self.width), np.nan), axis=0)
+        for world in np.flatnonzero((self._written[:count] != factors).any(1)):
+            self._write(self._copies[world], factors[world])
+            self._written[world] = factors[world]
+        return self._copies[:count]
+
+    def _write(self, model: mujoco.MjModel, factors: Float[np.ndarray, " width"]) -> None:
+        leaves = np.split(factors, self._ends[:-1])
+        for name, value in varied_fields(self._model, self._structure.unflatten(leaves)).items():
+            operator.attrgetter(name)(model)[:] = value
+        model.body_subtreemass[:] = self._below @ model.body_mass
+
+
+def _below(model: mujoco.MjModel) -> Float[np.ndarray, "nbody nbody"]:
+    """1 where a body (column) is another one (row), or hangs from it."""
+    below = np.eye(model.nbody)
+    for body in range(model.nbody - 1, 0, -1):
+        below[model.body_parentid[body]] += below[body]
+    return below
 
 
 def _digest(model: mujoco.MjModel) -> str:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from mujoco import mjx
 
 from mjx_hkl.environments.engines.mjx import data_of
+from mjx_hkl.environments.model_factors import varied_fields
 from mjx_hkl.environments.physics import PhysicsState, full_precision
 from mjx_hkl.environments.warp import for_whole_batches, require_warp
 
@@ -59,6 +60,8 @@ def _scan_substeps(
     MJX's whole data is carried: made anew in each physics step, its arrays would be filled and copied for
     each call.
     """
+
+    model = model.tree_replace(varied_fields(model, state.factors))
 
     def substep(data: Any, _: None) -> tuple[Any, Array]:
         data = mjx.step(model, data)
