@@ -39,4 +39,6 @@ def main(arguments: list[str]) -> int:
             f" ± {result.episode_return_std:.2f}, length {result.episode_length:.1f}"
             + (f", {result.faults} simulator faults" if result.faults else "")
         )
+        for name, total in result.return_terms.items():
+            print(f"  {name}: {total:.2f}")
     return 0

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mjx_hkl import resources
+from mjx_hkl.environments.forces import Forces
 from mjx_hkl.environments.limbs import Limbs
 from mjx_hkl.environments.numbers import Amount
 from mjx_hkl.environments.physics import PhysicsState, no_log_file
@@ -90,6 +91,8 @@ class Body:
       num_links: bodies of its model, the ground's among them.
       num_velocities: of its model.
       feet: from positions to the centres of the end effectors in the torso frame, metres.
+      foot_radius: of these, metres.
+      joint_names: of those beyond the torso; `actuator_names`, `foot_names` likewise.
     """
 
     def __init__(self, model: mujoco.MjModel, config: ProprioceptionConfig):
@@ -107,16 +110,21 @@ class Body:
         self._gravity = np.array(model.opt.gravity)
 
         own = [model.joint(i) for i in range(model.njnt) if model.jnt_bodyid[i] != torso.id]
+        self.joint_names = tuple(joint.name for joint in own)
+        self._own_qpos = np.array([joint.qposadr[0] for joint in own], int)
         # The angle of an unlimited hinge is not felt: a wheel is the same at every angle.
         self._joint_qpos = np.array([j.qposadr[0] for j in own if model.jnt_limited[j.id]], int)
         self._joint_qvel = np.array([j.dofadr[0] for j in own], int)
         feet = np.array([i for i in range(model.ngeom) if model.geom(i).name.endswith(_END_EFFECTORS)], int)
-        self._foot_radius = model.geom_size[feet, 0]
+        self.foot_radius = model.geom_size[feet, 0]
+        self.foot_names = tuple(model.geom(i).name for i in feet)
+        self.actuator_names = tuple(model.actuator(i).name for i in range(model.nu))
         if (model.geom_type[feet] != mujoco.mjtGeom.mjGEOM_SPHERE).any():
             raise UserError("the body's geoms whose name ends in 'foot' or 'hand' must be spheres")
         _require_felt(own)
         _require_dynamics(model)
         self.feet = Limbs(model, feet, torso.id)
+        self._forces = Forces(model)
         self.num_links, self.num_velocities = model.nbody, model.nv
         self.mass = float(model.body_subtreemass[torso.id])
         self.radius = _radius(model, torso.id)
@@ -151,6 +159,22 @@ class Body:
         heading = jnp.arctan2(rotation[1, 0], rotation[0, 0])
         return Frame(position, rotation, heading, qvel[:3], angular_velocity, qacc[:3])
 
+    def joint_positions(self, state: PhysicsState) -> Float[Array, " joints"]:
+        """Of the joints beyond the torso, radians or metres."""
+        return state.qpos[self._own_qpos]
+
+    def joint_velocities(self, state: PhysicsState) -> Float[Array, " joints"]:
+        """Of the joints beyond the torso, per second."""
+        return state.qvel[self._joint_qvel]
+
+    def actuator_forces(self, state: PhysicsState, action: Float[Array, " nu"]) -> Float[Array, " nu"]:
+        """Forces of the actuators, N or N·m, of an action in [-1, 1] in this state; see `Forces`."""
+        return self._forces(state, action)
+
+    def actuator_velocities(self, state: PhysicsState) -> Float[Array, " nu"]:
+        """Of the actuators, per second; see `Forces`."""
+        return self._forces.velocities(state)
+
     def proprioception(
         self, state: PhysicsState, frame: Frame, posture: Float[Array, " nq"], height: GroundHeight
     ) -> Float[Array, " n"]:
@@ -170,11 +194,11 @@ class Body:
             seen_from(frame.rotation, frame.velocity) / config.velocity_unit,  # velocimeter
             jnp.clip(accelerometer / config.acceleration_unit, -most, most),
         ]
-        if self._foot_radius.size:
+        if self.foot_radius.size:
             feet = self.feet(posture)
             in_world = frame.position + turned(frame.rotation, feet)
             ground = height(in_world[:, :2], state)
-            touch = (in_world[:, 2] - ground < self._foot_radius).astype(jnp.float32)
+            touch = (in_world[:, 2] - ground < self.foot_radius).astype(jnp.float32)
             parts += [feet.ravel(), touch]
         return jnp.concatenate(parts)
 

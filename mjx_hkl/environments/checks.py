@@ -19,7 +19,7 @@ def require_groups(senses: Mapping[str, Any], asked: Any) -> None:
     if not isinstance(asked, Mapping):
         raise UserError(f"[task]: observe must give a dict of named groups, not {type(asked).__name__}")
     for name, group in asked.items():
-        if not isinstance(name, str) or not name or name.startswith("_") or not name.isidentifier():
+        if not _is_a_name(name):
             raise UserError(f"[task]: an observation group must have a name like 'targets', not {name!r}")
         if name in senses:
             raise UserError(
@@ -42,7 +42,7 @@ def require_start(start: Any, num_boxes: int, num_mocap: int) -> None:
 
 def require_outcome(outcome: Any, state: Any) -> None:
     """Raises UserError where reward or success is not one number, or the task's state changes shape."""
-    if any(not hasattr(outcome, name) for name in ("reward", "success", "state")):
+    if any(not hasattr(outcome, name) for name in ("reward", "success", "state", "failure", "terms")):
         raise UserError(f"[task]: reward must give an Outcome, not {type(outcome).__name__}")
     _require_shape("reward gives a reward", outcome.reward, ())
     _require_shape("reward gives a success", outcome.success, ())
@@ -50,6 +50,11 @@ def require_outcome(outcome: Any, state: Any) -> None:
         raise UserError(
             f"[task]: reward gives a state {_shapes(outcome.state)}, not {_shapes(state)} as reset does"
         )
+    _require_shape("reward gives a failure", outcome.failure, (), optional=True)
+    if not isinstance(outcome.terms, Mapping) or not all(map(_is_a_name, outcome.terms)):
+        raise UserError("[task]: reward gives terms that are no dict of numbers by names like 'upright'")
+    for name, term in outcome.terms.items():
+        _require_shape(f"reward gives a term {name!r}", term, ())
 
 
 def require_symmetry(symmetry: Callable[..., Any], specs: Mapping[str, ArraySpec]) -> None:
@@ -127,6 +132,10 @@ def _require_shape(what: str, value: Any, shape: tuple[int, ...], optional: bool
         raise UserError(f"[task]: {what} that is no array of numbers")
     if np.shape(value) != shape:
         raise UserError(f"[task]: {what} of shape {np.shape(value)}, not {shape}")
+
+
+def _is_a_name(x: Any) -> bool:
+    return isinstance(x, str) and x.isidentifier() and not x.startswith("_")
 
 
 def _is_array(x: Any) -> bool:

@@ -131,7 +131,16 @@ def compose(config: EnvironmentConfig) -> Composition:
         for other in boxes[:i]:
             _add_pair(spec, spec.geom(name), spec.geom(other), spec.geom(name))
     model = _compile(spec, config.body)
-    stage = Stage(arena, config.boxes, body.radius, config.episode_length)
+    stage = Stage(
+        arena,
+        config.boxes,
+        body.radius,
+        config.episode_length,
+        config.physics.timestep * config.physics.substeps,
+        body.joint_names,
+        body.actuator_names,
+        body.foot_names,
+    )
     return Composition(model, spec, body, stage, tuple(ground))
 
 

@@ -3,10 +3,18 @@
 Bounds keep out what no machine can hold, and what float32 cannot tell from 0 or from infinity.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 from pydantic import AllowInfNan
+
+
+def rising(bounds: tuple[Any, Any]) -> tuple[Any, Any]:
+    """A validator of a least and a greatest."""
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the least comes first, and {bounds[0]} is more than {bounds[1]}")
+    return bounds
+
 
 Things = Annotated[int, Gt(0), Le(64)]
 """Targets or boxes; each keeps its distance from every other."""

@@ -26,17 +26,35 @@ from mjx_hkl.environments.physics import PhysicsState, control_of, full_precisio
 from mjx_hkl.environments.randomization import Randomization, Variation
 from mjx_hkl.environments.renderers import Setting
 from mjx_hkl.environments.scene import Marks, Scene
-from mjx_hkl.environments.world import ActionKind, Draw, Drawing, Relabelling, Symmetry, sizes_of, specs_of
+from mjx_hkl.environments.tasks.base import Outcome
+from mjx_hkl.environments.world import (
+    REWARD_TERMS,
+    ActionKind,
+    Draw,
+    Drawing,
+    Relabelling,
+    Symmetry,
+    sizes_of,
+    specs_of,
+)
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
 
 @flax.struct.dataclass
 class WorldState:
-    """Physics, task, and what the episode has drawn; the `pipeline_state` of a Brax state."""
+    """The `pipeline_state` of a Brax state.
+
+    Attributes:
+      physics: positions and velocities.
+      task: the task's own.
+      action: of the control step before, in [-1, 1]; 0 at a start.
+      variation: what the episode has drawn; None where nothing varies.
+    """
 
     physics: PhysicsState
     task: Any
+    action: Float[Array, " nu"]
     variation: Variation | None = None
 
 
@@ -57,13 +75,14 @@ class PhysicsWorld(Env):
         parts = compose(config)
         self.stage, self.body, self.task = parts.stage, parts.body, config.task
         self.boxes = Boxes(parts.model, config.boxes)
-        self._num_velocities = parts.model.nv
+        self._num_velocities, self._num_actions = parts.model.nv, parts.model.nu
         self._rest = jnp.asarray(parts.model.qpos0, jnp.float32)
         self._mocap_rest = jnp.asarray(parts.model.body_pos[parts.model.body_mocapid >= 0], jnp.float32)
         self._to_control = control_of(parts.model)
         drawn = config.randomization
         self._randomization = drawn and Randomization(drawn, parts.model, parts.body, self.control_seconds)
         self._camera = self._make_camera(parts, renderer)
+        self._terms = self._require_outcome()
         self._specs = specs_of(self)
         self._require_sound(parts)
         self.engine = make_engine(engine, parts.model, config.physics.substeps)
@@ -89,7 +108,8 @@ class PhysicsWorld(Env):
         velocity = jnp.zeros(self._num_velocities)
         mocap_pos = self._mocap_rest if start.mocap_pos is None else start.mocap_pos
         factors = self._randomization and self._randomization.factors(jax.random.fold_in(rng, 4))
-        return WorldState(PhysicsState(qpos, velocity, velocity, mocap_pos, factors), start.state)
+        physics = PhysicsState(qpos, velocity, velocity, mocap_pos, factors)
+        return WorldState(physics, start.state, jnp.zeros(self._num_actions))
 
     def _reset(self, rng: PRNGKeyArray) -> State:
         world = self._start(rng)
@@ -107,7 +127,7 @@ class PhysicsWorld(Env):
             obs=observation,
             reward=zero,
             done=zero,
-            metrics={"success": zero, "fault": zero},
+            metrics={"success": zero, "fault": zero, **dict.fromkeys(self._terms, zero)},
         )
 
     def _step(self, state: State, action: Float[Array, " nu"]) -> State:
@@ -119,24 +139,29 @@ class PhysicsWorld(Env):
                 physics = physics.replace(qvel=self.body.pushed(physics.qvel, push))
         with jax.named_scope("physics"):
             physics, qpos_during = self.engine.step(physics, self._to_control(action))
-        scene = self.scene(physics, qpos_during)
+        scene = self.scene(physics, qpos_during, action, world.action)
         outcome = self.task.reward(world.task, scene)
         task = world.task if outcome.state is None else outcome.state
         fault = self._is_fault(physics)
         done = (outcome.success > 0) | self._is_lost(scene) | fault
+        if outcome.failure is not None:
+            done |= outcome.failure > 0
+        earned = {"success": outcome.success, **_terms_of(outcome)}
         observation = self._observe(physics, task, scene, physics.qpos)
         if self._randomization is not None:
             variation, observation = self._randomization.sense(variation, observation, physics.factors)
         if self._camera is not None:
-            observation |= self._camera.next(*self._seen(WorldState(physics, task)), state.obs)  # pyright: ignore
+            now = WorldState(physics, task, action)
+            observation |= self._camera.next(*self._seen(now), state.obs)  # pyright: ignore
         return state.replace(
-            pipeline_state=WorldState(physics, task, variation),
+            pipeline_state=WorldState(physics, task, action, variation),
             # A fault's numbers must not reach a network: it would make their gradients NaN, masked or not.
             obs=jax.tree.map(lambda new, old: jnp.where(fault, old, new), observation, state.obs),
             reward=jnp.where(fault, 0.0, outcome.reward),
             done=done.astype(jnp.float32),
             metrics=state.metrics
-            | {"success": jnp.where(fault, 0.0, outcome.success), "fault": fault.astype(jnp.float32)},
+            | {name: jnp.where(fault, 0.0, x) for name, x in earned.items()}
+            | {"fault": fault.astype(jnp.float32)},
         )
 
     @property
@@ -219,9 +244,26 @@ class PhysicsWorld(Env):
             return None
         return method(state.task, self.scene(state.physics, state.physics.qpos[None]))
 
-    def scene(self, physics: PhysicsState, qpos_during: Float[Array, "substeps nq"]) -> Scene:
-        """What a task is shown of a state reached through these positions."""
-        return Scene(self.body.frame(physics), self.boxes.poses(physics.qpos), self.boxes.poses(qpos_during))
+    def scene(
+        self,
+        physics: PhysicsState,
+        qpos_during: Float[Array, "substeps nq"],
+        action: Float[Array, " nu"] | None = None,
+        last_action: Float[Array, " nu"] | None = None,
+    ) -> Scene:
+        """What a task is shown of a state reached through these positions, by this action after that one."""
+        none = jnp.zeros(self._num_actions)
+        return Scene(
+            frame=self.body.frame(physics),
+            boxes=self.boxes.poses(physics.qpos),
+            boxes_during=self.boxes.poses(qpos_during),
+            action=none if action is None else action,
+            last_action=none if last_action is None else last_action,
+            physics=physics,
+            control_seconds=self.control_seconds,
+            _body=self.body,
+            _arena=self.stage.arena,
+        )
 
     def _observe(
         self, physics: PhysicsState, task: Any, scene: Scene, posture: Float[Array, " nq"]
@@ -244,16 +286,24 @@ class PhysicsWorld(Env):
     def _seen(self, world: WorldState) -> tuple[Array, Array, Marks | None]:
         return world.physics.qpos, world.physics.mocap_pos, self.marks(world)
 
+    def _require_outcome(self) -> tuple[str, ...]:
+        """Names of the metrics of a reward's terms; raises UserError where a reward is none."""
+
+        def first(key: PRNGKeyArray) -> dict[str, Array]:
+            world = self._start(key)
+            outcome = self.task.reward(world.task, self.scene(world.physics, world.physics.qpos[None]))
+            require_outcome(outcome, world.task)
+            return _terms_of(outcome)
+
+        return tuple(jax.eval_shape(first, jax.random.key(0)))
+
     def _require_sound(self, parts: Composition) -> None:
-        """Raises UserError where a reward is none, or starts lie in the ground or outside of the arena."""
+        """Raises UserError where starts lie in the ground or outside of the arena."""
 
         def begin(key: PRNGKeyArray) -> tuple[PhysicsState, Array]:
             world = self._start(key)
-            scene = self.scene(world.physics, world.physics.qpos[None])
-            require_outcome(self.task.reward(world.task, scene), world.task)
-            return world.physics, self._is_lost(scene)
+            return world.physics, self._is_lost(self.scene(world.physics, world.physics.qpos[None]))
 
-        jax.eval_shape(begin, jax.random.key(0))
         if self.symmetry is not None:
             require_symmetry(self.symmetry, self._specs)
         if self.relabelling is not None:
@@ -284,6 +334,11 @@ class PhysicsWorld(Env):
         # NaN compares false, so it is not below the limit either.
         sane = jnp.all(jnp.abs(physics.qvel) < self.config.physics.max_velocity)
         return ~(sane & jnp.all(jnp.isfinite(physics.qpos)) & jnp.all(jnp.isfinite(physics.qacc)))
+
+
+def _terms_of(outcome: Outcome) -> dict[str, Array]:
+    """A reward's terms as metrics."""
+    return {REWARD_TERMS[0] + name: term for name, term in outcome.terms.items()}
 
 
 def _any_heading(key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:

@@ -15,23 +15,17 @@ from pydantic import AfterValidator
 from mjx_hkl.config import to_table
 from mjx_hkl.environments.bodies import Body
 from mjx_hkl.environments.model_factors import ModelFactors
-from mjx_hkl.environments.numbers import Amount, Rate
+from mjx_hkl.environments.numbers import Amount, Rate, rising
 from mjx_hkl.errors import UserError, unknown_name
 
 DRAWN = "privileged_randomization"
 """The group of what an episode has drawn; `privileged` groups are the critic's alone."""
 
 
-def _rising(bounds: tuple[Any, Any]) -> tuple[Any, Any]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the least comes first, and {bounds[0]} is more than {bounds[1]}")
-    return bounds
-
-
-Factors = Annotated[tuple[Amount, Amount], AfterValidator(_rising)]
+Factors = Annotated[tuple[Amount, Amount], AfterValidator(rising)]
 """The least and the greatest factor of a number of the model."""
 Delay = Annotated[int, Ge(0), Le(100)]
-Delays = Annotated[tuple[Delay, Delay], AfterValidator(_rising)]
+Delays = Annotated[tuple[Delay, Delay], AfterValidator(rising)]
 """The shortest and the longest delay, control steps."""
 _SAME = (1.0, 1.0)
 

@@ -4,11 +4,14 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import flax.struct
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mjx_hkl.environments.arenas import ARENAS, Arena
-from mjx_hkl.environments.bodies import Frame
+from mjx_hkl.environments.bodies import Body, Frame
 from mjx_hkl.environments.boxes import BoxesConfig, Poses
+from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.rotations import turned
 from mjx_hkl.errors import UserError
 
 
@@ -21,12 +24,20 @@ class Stage:
       boxes: their number and sizes; None where there are none.
       body_radius: from the torso's centre to the outermost part that collides, metres.
       episode_length: control steps until truncation.
+      control_seconds: simulated seconds of a control step.
+      joints: names of the body's joints beyond its torso, in the order of `Scene.joint_positions`.
+      actuators: names of its actuators, in the order of an action.
+      feet: names of its feet and hands, in the order of `Scene.feet`.
     """
 
     arena: Arena
     boxes: BoxesConfig | None
     body_radius: float
     episode_length: int
+    control_seconds: float
+    joints: tuple[str, ...]
+    actuators: tuple[str, ...]
+    feet: tuple[str, ...]
 
     def arena_with(self, *attributes: str) -> Any:
         """The arena, where it has what a task needs of it.
@@ -64,14 +75,64 @@ class Marks(NamedTuple):
 
 @flax.struct.dataclass
 class Scene:
-    """What there is to observe and to reward.
+    """What there is to observe and to reward. What no task asks for costs nothing.
 
     Attributes:
       frame: pose and motion of the torso.
       boxes: where the boxes are now.
       boxes_during: where they were after each physics step of the control step (leading axis).
+      action: of this control step, in [-1, 1]; 0 at an episode's start.
+      last_action: of the step before.
+      physics: positions and velocities of everything.
+      control_seconds: simulated seconds of a control step.
     """
 
     frame: Frame
     boxes: Poses
     boxes_during: Poses
+    action: Float[Array, " nu"]
+    last_action: Float[Array, " nu"]
+    physics: PhysicsState
+    control_seconds: float = flax.struct.field(pytree_node=False)
+    _body: Body = flax.struct.field(pytree_node=False)
+    _arena: Arena = flax.struct.field(pytree_node=False)
+
+    @property
+    def joint_positions(self) -> Float[Array, " joints"]:
+        """Of the joints beyond the torso, radians or metres."""
+        return self._body.joint_positions(self.physics)
+
+    @property
+    def joint_velocities(self) -> Float[Array, " joints"]:
+        """Of the joints beyond the torso, per second."""
+        return self._body.joint_velocities(self.physics)
+
+    @property
+    def actuator_forces(self) -> Float[Array, " nu"]:
+        """Of this step's action where the body now is, N or N·m at the actuators.
+
+        Raises:
+          UserError: an actuator's force depends on more than joints.
+        """
+        return self._body.actuator_forces(self.physics, self.action)
+
+    @property
+    def actuator_velocities(self) -> Float[Array, " nu"]:
+        """Of the joints that actuators move, times their gears, per second.
+
+        Raises:
+          UserError: an actuator acts on something else.
+        """
+        return self._body.actuator_velocities(self.physics)
+
+    @property
+    def feet(self) -> Float[Array, "feet 3"]:
+        """Centres of feet and hands in the world, metres."""
+        return self.frame.position + turned(self.frame.rotation, self._body.feet(self.physics.qpos))
+
+    @property
+    def feet_touch(self) -> Float[Array, " feet"]:
+        """1.0 for each foot and hand that touches the ground."""
+        feet = self.feet
+        ground = self._arena.height(feet[:, :2], self.physics)
+        return (feet[:, 2] - ground < self._body.foot_radius).astype(jnp.float32)

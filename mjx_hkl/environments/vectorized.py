@@ -1,6 +1,7 @@
 """Many worlds at once: time limit, fresh random starts, and the truth about how an episode ended."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import cast
 
 import flax.struct
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from brax.envs.base import State
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
-from mjx_hkl.environments.world import World
+from mjx_hkl.environments.world import REWARD_TERMS, World
 
 
 @flax.struct.dataclass
@@ -20,11 +21,13 @@ class VectorState:
       env: the Brax state of every world.
       steps: control steps since each episode's start.
       episode_return: undiscounted sum of rewards since then.
+      episode_terms: the same of the reward's terms, by the names of their metrics.
     """
 
     env: State
     steps: Int[Array, " envs"]
     episode_return: Float[Array, " envs"]
+    episode_terms: dict[str, Float[Array, " envs"]]
 
     @property
     def observation(self) -> dict[str, Shaped[Array, "envs ..."]]:
@@ -45,6 +48,7 @@ class Timestep:
       success: 1 where the task was solved.
       episode_return: where `is_last`, the return of the episode that ended.
       episode_length: likewise its length in control steps.
+      episode_terms: likewise the sums of the reward's terms, by the names of their metrics.
     """
 
     reward: Float[Array, " envs"]
@@ -55,6 +59,7 @@ class Timestep:
     success: Float[Array, " envs"]
     episode_return: Float[Array, " envs"]
     episode_length: Int[Array, " envs"]
+    episode_terms: dict[str, Float[Array, " envs"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +73,9 @@ class VectorEnvironment:
     def reset(self, key: PRNGKeyArray) -> VectorState:
         """Every world at a fresh start."""
         env_state = jax.vmap(self.env.reset)(jax.random.split(key, self.num_envs))
-        return VectorState(env_state, jnp.zeros(self.num_envs, int), jnp.zeros(self.num_envs))
+        zero = jnp.zeros(self.num_envs)
+        terms = dict.fromkeys(reward_terms(env_state.metrics), zero)
+        return VectorState(env_state, jnp.zeros(self.num_envs, int), zero, terms)
 
     def step(
         self, state: VectorState, action: Shaped[Array, "envs ..."], key: PRNGKeyArray
@@ -78,7 +85,8 @@ class VectorEnvironment:
             env_state = jax.vmap(self.env.step)(state.env, action)
         steps = state.steps + 1
         terminated = env_state.done
-        continued = VectorState(env_state, steps, state.episode_return + env_state.reward)
+        terms = {name: total + env_state.metrics[name] for name, total in state.episode_terms.items()}
+        continued = VectorState(env_state, steps, state.episode_return + env_state.reward, terms)
         is_last = jnp.maximum(terminated, (steps >= self.episode_length).astype(jnp.float32))
         timestep = Timestep(
             reward=env_state.reward,
@@ -89,9 +97,15 @@ class VectorEnvironment:
             success=env_state.metrics.get("success", jnp.zeros_like(terminated)),
             episode_return=continued.episode_return,
             episode_length=steps,
+            episode_terms=terms,
         )
         with jax.named_scope("reset"):
             return where(is_last, self.reset(key), continued), timestep
+
+
+def reward_terms(metrics: Mapping[str, Array]) -> list[str]:
+    """The names of those metrics that tell what a reward is made of."""
+    return [name for name in metrics if name.startswith(REWARD_TERMS)]
 
 
 def where(condition: Float[Array, " envs"], yes: VectorState, no: VectorState) -> VectorState:

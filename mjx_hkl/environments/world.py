@@ -34,12 +34,17 @@ Drawing = Callable[[Mapping[str, Array]], UInt8[Array, "*batch height width chan
 """Observation groups with any leading axes, `vision_state` among them, to their group `vision`."""
 
 
+REWARD_TERMS = ("reward_", "reward/")
+"""Beginnings of the names of metrics that tell what a reward is made of; ours, and MuJoCo Playground's."""
+
+
 class World(Protocol):
     """One environment: pure functions of one state, made to be vmapped.
 
     A state is Brax's: `obs` is a dict of named groups, `done` is 1 where the episode terminates, and
     `metrics` has `success` and `fault` (1 where the simulator failed: the episode ends and nothing may be
-    learned from the step). The time limit is the vectorizer's business.
+    learned from the step), and what the reward is made of, by names that begin with one of `REWARD_TERMS`. The time limit is
+    the vectorizer's business.
     """
 
     def reset(self, rng: PRNGKeyArray) -> State:

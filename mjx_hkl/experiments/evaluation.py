@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.errors import UserError
+from mjx_hkl.training.metrics import term_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Evaluation:
     faults: int
     deterministic: bool
     seed: int
+    return_terms: dict[str, float] = dataclasses.field(default_factory=dict)  # what the return is made of
 
 
 @flax.struct.dataclass
@@ -36,6 +38,7 @@ class _Progress:
     carry: Any
     alive: Float[Array, " envs"]
     returns: Float[Array, " envs"]
+    terms: dict[str, Float[Array, " envs"]]
     lengths: Float[Array, " envs"]
     success: Float[Array, " envs"]
     faults: Float[Array, " envs"]
@@ -118,6 +121,7 @@ def evaluate(
         faults=int(done.faults.sum()),
         deterministic=deterministic,
         seed=seed,
+        return_terms={term_name(name): float(total.mean()) for name, total in done.terms.items()},
     )
 
 
@@ -188,11 +192,13 @@ def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Call
     def begin(agent: Actor, key: PRNGKeyArray) -> _Progress:
         start_key, _, key = jax.random.split(key, 3)  # the starts of evaluations published before
         zero = jnp.zeros(batch)
+        start = environment.reset(start_key)
         return _Progress(
-            environment.reset(start_key).env,
+            start.env,
             agent.start(batch),
             alive=zero + 1.0,
             returns=zero,
+            terms=dict.fromkeys(start.episode_terms, zero),
             lengths=zero,
             success=zero,
             faults=zero,
@@ -211,6 +217,7 @@ def _episodes(environment: VectorEnvironment, deterministic: bool) -> tuple[Call
             carry,
             alive=now.alive * (1.0 - state.done),
             returns=now.returns + now.alive * state.reward,
+            terms={name: x + now.alive * state.metrics[name] for name, x in now.terms.items()},
             lengths=now.lengths + now.alive,
             success=jnp.maximum(now.success, now.alive * state.metrics["success"]),
             faults=now.faults + now.alive * state.metrics["fault"],

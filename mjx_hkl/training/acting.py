@@ -14,6 +14,7 @@ from mjx_hkl.models.agent import LOW_LEVEL, Agent
 from mjx_hkl.models.encoders import encode
 from mjx_hkl.models.steps import Carry, Noise, Step
 from mjx_hkl.training.exploration import Exploration
+from mjx_hkl.training.metrics import term_name
 
 Metrics = dict[str, Float[Array, ""]]
 _EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults")
@@ -76,7 +77,8 @@ def unroll(
 
     Returns:
       The actor after the last step, a window of each world (batch first), and sums over the episodes
-      that ended: `episodes`, `episode_return`, `episode_length`, `success`; `faults` counts all.
+      that ended: `episodes`, `episode_return` and those of its terms, `episode_length`, `success`; `faults`
+      counts all.
     """
 
     def kept_of(observation: Mapping[str, Array]) -> dict[str, Array]:
@@ -118,7 +120,8 @@ def unroll(
 
     start, observation = actor, kept_of(actor.env.observation)
     zero = jnp.zeros(environment.num_envs)
-    carry = (actor, observation, observation, dict.fromkeys(_EPISODE_SUMS, zero))
+    sums = dict.fromkeys([*_EPISODE_SUMS, *map(term_name, actor.env.episode_terms)], zero)
+    carry = (actor, observation, observation, sums)
     carry, steps = jax.lax.scan(act, carry, jax.random.split(key, length))
     actor, next_observation, cut_observation, sums = carry
     windows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)
@@ -161,4 +164,5 @@ def _of_episodes(timestep: Timestep) -> dict[str, Float[Array, " envs"]]:
         "episode_length": ended * timestep.episode_length,
         "success": ended * timestep.success,
         "faults": 1.0 - timestep.valid,
+        **{term_name(name): ended * total for name, total in timestep.episode_terms.items()},
     }

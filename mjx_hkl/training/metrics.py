@@ -2,7 +2,14 @@
 
 Row = dict[str, float | int | None]
 
+TERM = "episode_return_"
+"""Begins the name of what one term of the reward adds to an episode's return."""
 _EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults", "updates")
+
+
+def term_name(metric: str) -> str:
+    """What is logged of a world's metric `reward_NAME` or `reward/NAME`."""
+    return TERM + metric.removeprefix("reward")[1:]
 
 
 def means(sums: dict[str, float]) -> Row:
@@ -18,5 +25,9 @@ def means(sums: dict[str, float]) -> Row:
         "success_rate": over(sums["success"], episodes),
         "episode_length": over(sums["episode_length"], episodes),
         "faults": int(sums["faults"]),
-        **{name: over(total, updates) for name, total in sums.items() if name not in _EPISODE_SUMS},
+        **{
+            name: over(total, episodes if name.startswith(TERM) else updates)
+            for name, total in sums.items()
+            if name not in _EPISODE_SUMS
+        },
     }

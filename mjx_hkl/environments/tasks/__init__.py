@@ -9,6 +9,7 @@ from mjx_hkl.environments.tasks.manipulation import (
     MoveBoxAndGoToTarget,
     MoveBoxOrGoToTarget,
 )
+from mjx_hkl.environments.tasks.track_velocity import TrackVelocity
 from mjx_hkl.environments.tasks.walk import Walk
 from mjx_hkl.kinds import Kinds
 
@@ -16,6 +17,7 @@ _OURS = {
     "go_to_target": GoToTarget,
     "gap": Gap,
     "walk": Walk,
+    "track_velocity": TrackVelocity,
     "move_box": MoveBox,
     "gather_boxes": GatherBoxes,
     "move_box_or_go_to_target": MoveBoxOrGoToTarget,

@@ -4,6 +4,7 @@ A task is a frozen dataclass: its fields are its table in an environment file, i
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
@@ -39,11 +40,15 @@ class Outcome(NamedTuple):
       reward: of the step.
       success: 1.0 where the task is solved, which ends the episode.
       state: the task's from now on; None: unchanged.
+      failure: 1.0 where the episode ends without success, as by a fall: nothing is earned after it.
+      terms: what the reward is made of, by name; each is logged, summed over episodes.
     """
 
     reward: Float[Array, ""]
     success: Float[Array, ""]
     state: Any = None
+    failure: Float[Array, ""] | None = None
+    terms: Mapping[str, Float[Array, ""]] = MappingProxyType({})
 
 
 class Task(Protocol):
