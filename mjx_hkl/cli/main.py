@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import traceback
 
 from mjx_hkl import __version__
 from mjx_hkl.errors import UserError, unknown_name
@@ -34,12 +35,15 @@ def run(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"mjx-hkl {__version__}")
         return 0
-    name, *rest = arguments
+    shows_traceback = "--traceback" in arguments
+    name, *rest = [argument for argument in arguments if argument != "--traceback"]
     try:
         if name not in COMMANDS:
             raise unknown_name("command", name, COMMANDS)
         return importlib.import_module(f"mjx_hkl.cli.{name.replace('-', '_')}").main(rest) or 0
     except UserError as error:
+        if shows_traceback:
+            traceback.print_exception(error.__cause__ or error)
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
@@ -64,5 +68,6 @@ def _help() -> str:
             *lines,
             "",
             "mjx-hkl COMMAND --help says more; mjx-hkl train RECIPE --help lists every field.",
+            "--traceback with any command shows where in the code an error came from.",
         ]
     )

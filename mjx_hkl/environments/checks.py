@@ -57,6 +57,16 @@ def require_outcome(outcome: Any, state: Any) -> None:
         _require_shape(f"reward gives a term {name!r}", term, ())
 
 
+def require_finite(outcomes: Any) -> None:
+    """Raises UserError where what some starts earn is not finite."""
+    for name, value in {"reward": outcomes.reward, **outcomes.terms}.items():
+        if not np.isfinite(value).all():
+            raise UserError(
+                f"[task]: {name} is {np.asarray(value)[~np.isfinite(value)][0]} at an episode's start; look for a"
+                " division by 0 or a root or logarithm of a negative number"
+            )
+
+
 def require_symmetry(symmetry: Callable[..., Any], specs: Mapping[str, ArraySpec]) -> None:
     """Raises UserError where a task's symmetry does not keep the groups, or their leading axes."""
     for leading in ((), (2,)):

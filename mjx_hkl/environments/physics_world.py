@@ -13,6 +13,7 @@ from mjx_hkl.config import to_table
 from mjx_hkl.environments.boxes import Boxes
 from mjx_hkl.environments.cameras import Camera, marks_count
 from mjx_hkl.environments.checks import (
+    require_finite,
     require_groups,
     require_outcome,
     require_relabelling,
@@ -27,6 +28,7 @@ from mjx_hkl.environments.randomization import Randomization, Variation
 from mjx_hkl.environments.renderers import Setting
 from mjx_hkl.environments.scene import Marks, Scene
 from mjx_hkl.environments.tasks.base import Outcome
+from mjx_hkl.environments.users_code import is_ours, told_of
 from mjx_hkl.environments.world import (
     REWARD_TERMS,
     ActionKind,
@@ -99,8 +101,9 @@ class PhysicsWorld(Env):
 
     def _start(self, rng: PRNGKeyArray) -> WorldState:
         task_key, heading_key, boxes_key = jax.random.split(rng, 3)
-        start = self.task.reset(task_key, self.stage)
-        require_start(start, self.boxes.count, len(self._mocap_rest))
+        with told_of(self.task, "reset"):
+            start = self.task.reset(task_key, self.stage)
+            require_start(start, self.boxes.count, len(self._mocap_rest))
         heading = _any_heading(heading_key, ()) if start.heading is None else start.heading
         qpos = self.body.place(self._rest, start.position, heading)
         if start.boxes is not None:
@@ -140,9 +143,10 @@ class PhysicsWorld(Env):
         with jax.named_scope("physics"):
             physics, qpos_during = self.engine.step(physics, self._to_control(action))
         scene = self.scene(physics, qpos_during, action, world.action)
-        outcome = self.task.reward(world.task, scene)
+        with told_of(self.task, "reward"):
+            outcome = self.task.reward(world.task, scene)
         task = world.task if outcome.state is None else outcome.state
-        fault = self._is_fault(physics)
+        fault = self._is_fault(physics) | ~jnp.isfinite(outcome.reward)
         done = (outcome.success > 0) | self._is_lost(scene) | fault
         if outcome.failure is not None:
             done |= outcome.failure > 0
@@ -269,10 +273,12 @@ class PhysicsWorld(Env):
         self, physics: PhysicsState, task: Any, scene: Scene, posture: Float[Array, " nq"]
     ) -> dict[str, Shaped[Array, "..."]]:
         proprioception = self.body.proprioception(physics, scene.frame, posture, self.stage.arena.height)
-        senses, asked = {"proprioception": proprioception}, self.task.observe(task, scene)
-        require_groups(senses, asked)
-        if self._camera is not None and {"vision", "vision_state"} & asked.keys():
-            raise UserError("[task]: groups 'vision' and 'vision_state' are the camera's; give others names")
+        senses = {"proprioception": proprioception}
+        with told_of(self.task, "observe"):
+            asked = self.task.observe(task, scene)
+            require_groups(senses, asked)
+            if self._camera is not None and {"vision", "vision_state"} & asked.keys():
+                raise UserError("groups 'vision' and 'vision_state' are the camera's; give others names")
         return {**senses, **asked}
 
     def _make_camera(self, parts: Composition, renderer: str) -> Camera | None:
@@ -287,15 +293,25 @@ class PhysicsWorld(Env):
         return world.physics.qpos, world.physics.mocap_pos, self.marks(world)
 
     def _require_outcome(self) -> tuple[str, ...]:
-        """Names of the metrics of a reward's terms; raises UserError where a reward is none."""
+        """Names of the metrics of a reward's terms; raises UserError where a reward is none.
 
-        def first(key: PRNGKeyArray) -> dict[str, Array]:
+        That of a user's own task is also computed, at a few starts.
+        """
+
+        def first(key: PRNGKeyArray) -> Outcome:
             world = self._start(key)
-            outcome = self.task.reward(world.task, self.scene(world.physics, world.physics.qpos[None]))
-            require_outcome(outcome, world.task)
-            return _terms_of(outcome)
+            scene = self.scene(world.physics, world.physics.qpos[None])
+            with told_of(self.task, "reward"):
+                outcome = self.task.reward(world.task, scene)
+                require_outcome(outcome, world.task)
+            return outcome._replace(state=None, terms=dict(outcome.terms))
 
-        return tuple(jax.eval_shape(first, jax.random.key(0)))
+        found = jax.eval_shape(first, jax.random.key(0))
+        if not is_ours(type(self.task)):
+            outcomes = jax.jit(jax.vmap(first))(jax.random.split(jax.random.key(0), _STARTS))
+            with told_of(self.task, "reward"):
+                require_finite(outcomes)
+        return tuple(_terms_of(found))
 
     def _require_sound(self, parts: Composition) -> None:
         """Raises UserError where starts lie in the ground or outside of the arena."""
