@@ -1,6 +1,7 @@
 """A task with an image: where the beacon is, drawn into a small picture instead of given in metres."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from mjx_hkl.environments.tasks import Outcome, Start
 @dataclasses.dataclass(frozen=True)
 class SeenFromAbove:
     """Its fields are the [task] table of the environment file."""
+
+    can_succeed: ClassVar[bool] = False  # its episodes are told by their return
 
     reach: float = 1.0  # metres
     pixels: int = 8  # height and width of the picture

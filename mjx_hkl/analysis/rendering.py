@@ -22,12 +22,12 @@ class Frame:
     """One moment of an episode.
 
     Attributes:
-      state: of the world.
+      visible: of the world.
       text: what to write.
       sight: what the agent sees, of its last frame; None where it has no camera.
     """
 
-    state: Any
+    visible: Any
     text: str
     sight: np.ndarray | None = None
 
@@ -51,7 +51,7 @@ def render_video(player: Player, out: Path, seed: int, deterministic: bool, size
         unfinished = Path(folder) / out.name
         with mediapy.VideoWriter(unfinished, shape=(size[1], size[0]), fps=fps) as video:
             for frame in frames:
-                video.add_image(_picture(draw(frame.state), frame))
+                video.add_image(_picture(draw(frame.visible), frame))
                 count += 1
         unfinished.replace(out)
     return count
@@ -67,7 +67,7 @@ def render_picture(player: Player, out: Path, seed: int, size: tuple[int, int]) 
     player = dataclasses.replace(player, environment=environment)
     with environment.env.renderer(*size) as draw:
         frame = next(_frames(player, seed, player.has_mean, 1, 0))
-        Image.fromarray(_picture(draw(frame.state), frame)).save(out)
+        Image.fromarray(_picture(draw(frame.visible), frame)).save(out)
 
 
 def _frames(player: Player, seed: int, deterministic: bool, every: int, pause: int) -> Iterator[Frame]:
@@ -85,9 +85,9 @@ def _frames(player: Player, seed: int, deterministic: bool, every: int, pause: i
                 f"return {recording.episode_return[t, episode]:.1f}",
                 solved,
             )
-            state = jax.tree.map(lambda x: x[t, episode], recording.pipeline_state)  # noqa: B023 - used at once
+            visible = jax.tree.map(lambda x: x[t, episode], recording.visible)  # noqa: B023 - used at once
             sight = None if recording.sight is None else np.asarray(recording.sight[t, episode])
-            yield Frame(state, "   ".join(text), sight)
+            yield Frame(visible, "   ".join(text), sight)
 
 
 def _picture(picture: np.ndarray, frame: Frame) -> np.ndarray:

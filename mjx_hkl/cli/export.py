@@ -46,5 +46,5 @@ def main(arguments: list[str]) -> int:
     environment = evaluation_environment(known, command.episodes)
     result = evaluate(environment, known.agent, seed=0, deterministic=True)
     write_agent(out, known, known.recipe.seed + command.seed_index, result)
-    print(f"{out}: success {result.success_rate:.1%} over {result.episodes} episodes")
+    print(f"{out}: {result.summary()} over {result.episodes} episodes")
     return 0

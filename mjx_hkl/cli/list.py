@@ -77,13 +77,14 @@ def _agents() -> Table:
     from mjx_hkl.experiments.agent_format import read_card
     from mjx_hkl.experiments.agents import agent_folder, agent_names
 
-    table = Table("agent", "environment", "success", box=None)
+    table = Table("agent", "environment", "evaluation", box=None)
     for name in agent_names():
         try:
             card = read_card(agent_folder(name))
         except UserError as error:
             table.add_row(name, f"unreadable: {error}", "")
             continue
-        success = f"{card.evaluation.success_rate:.1%}" if card.evaluation else "-"
-        table.add_row(name, card.recipe.environment, success)
+        table.add_row(
+            name, card.recipe.environment, card.evaluation.summary() if card.evaluation else "not evaluated"
+        )
     return table

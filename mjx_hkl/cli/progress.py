@@ -47,15 +47,16 @@ class Display:
         )
         self._task = self._progress.add_task("")
         self._total = 0
+        self._can_succeed = True
 
     def say(self, text: str) -> None:
         """A line about the run."""
         self._console.print(text, markup=False)
 
     @contextmanager
-    def training(self, done: int, total: int) -> Iterator[None]:
+    def training(self, done: int, total: int, can_succeed: bool) -> Iterator[None]:
         """The bar is there while training runs, and the terminal is left as it was."""
-        self._total = total
+        self._total, self._can_succeed = total, can_succeed
         self._progress.update(self._task, total=total, completed=done, description=f"{done:,} steps")
         with self._progress:
             yield
@@ -64,13 +65,14 @@ class Display:
         """The bar moves; several seeds are shown by their mean."""
         done = int(rows[0]["environment_steps"] or 0)
         rate = sum(row["environment_steps_per_second"] or 0 for row in rows)
+        success = f"  success {_mean(rows, 'success_rate', '{:.1%}')}" if self._can_succeed else ""
         text = (
-            f"{done:,} steps  {rate:,.0f}/s  success {_mean(rows, 'success_rate', '{:.1%}')}"
-            f"  return {_mean(rows, 'episode_return', '{:.1f}')}"
+            f"{done:,} steps  {rate:,.0f}/s{success}  return {_mean(rows, 'episode_return', '{:.1f}')}"
             f"  kl {_mean([_kl(row) for row in rows], 'kl', '{:.2f}')}"
         )
-        if any(row.get("evaluation_success_rate") is not None for row in rows):
-            text += f"  mean policy {_mean(rows, 'evaluation_success_rate', '{:.1%}')}"
+        evaluated, form = ("success_rate", "{:.1%}") if self._can_succeed else ("return", "{:.1f}")
+        if any(row.get(f"evaluation_{evaluated}") is not None for row in rows):
+            text += f"  mean policy {_mean(rows, f'evaluation_{evaluated}', form)}"
         self._progress.update(self._task, completed=done, description=text)
         if not self._console.is_terminal:
             seconds = (self._total - done) * len(rows) / max(rate, 1e-9)

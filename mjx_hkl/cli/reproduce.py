@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     if evaluated:
         metrics = ["evaluation_success_rate", "evaluation_return"]
     try:
-        for metric in metrics[: 1 + _some_never_succeed(out, metrics[0])]:
+        for metric in _telling(variants, out, metrics):
             plot([out], out / f"{metric}.png", metric, smooth=None, as_json=False)
         display.say(f"others with: mjx-hkl plot {out}")
     except UserError as error:  # all is trained, and nothing to draw in runs shorter than an episode
@@ -71,12 +71,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _some_never_succeed(out: Path, metric: str) -> bool:
-    """Whether a variant's success is 0 all along, as in worlds where nothing can succeed."""
+def _telling(variants: dict[str, Recipe], out: Path, metrics: list[str]) -> list[str]:
+    """Of success and return those that tell variants apart: success where it can be, return where some have none."""
     from mjx_hkl.analysis.curves import read_curves
+    from mjx_hkl.experiments.reproduce import runs_of
 
-    found = read_curves([out], metric, smooth=1)
-    return any(all(not seed.value.any() for seed in seeds) for seeds in found.values())
+    success, earned = metrics
+    if not any(run.tells_success for run in runs_of(variants, out).values()):
+        return [earned]
+    found = read_curves([out], success, smooth=1)
+    never = any(all(not seed.value.any() for seed in seeds) for seeds in found.values())
+    return [success, earned] if never else [success]
 
 
 _OF_RECIPE = ("num_seeds", "num_envs", "num_devices", "engine")

@@ -92,8 +92,7 @@ def _train(recipe: Recipe, out: Path, resume: bool, distributed: bool) -> int:
         seed = f"seed {recipe.seed + index}: " if recipe.num_seeds > 1 else ""
         display.say(
             f"{seed}evaluation over {evaluation.episodes} episodes, mean actions:"
-            f" success {evaluation.success_rate:.1%}, return {evaluation.episode_return:.1f},"
-            f" length {evaluation.episode_length:.0f}"
+            f" {evaluation.summary()}, length {evaluation.episode_length:.0f}"
         )
     display.say(f"trained in {result.seconds:.0f} s; run and exported agent in {out}")
     return 0

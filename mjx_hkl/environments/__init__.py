@@ -7,8 +7,9 @@ import io
 with contextlib.redirect_stdout(io.StringIO()):
     import mujoco.mjx  # noqa: F401
 
-from mjx_hkl.environments.adapter import SOURCES, AdaptedWorld, FlatWorld, load_foreign
+from mjx_hkl.environments.adapter import AdaptedWorld, FlatWorld
 from mjx_hkl.environments.composition import EnvironmentConfig, load_environment
+from mjx_hkl.environments.foreign import is_foreign, load_foreign
 from mjx_hkl.environments.grid import GridConfig, GridWorld
 from mjx_hkl.environments.physics_world import PhysicsWorld
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
@@ -17,12 +18,12 @@ from mjx_hkl.errors import UserError
 
 
 def make_world(name: str, engine: str = "auto", renderer: str = "auto") -> World:
-    """The world of an environment in `envs/` or a file, or `brax:NAME` or `playground:NAME`.
+    """The world of an environment in `envs/` or a file, or `brax:NAME` or `playground:NAME` (see `load_foreign`).
 
     Raises:
       UserError: there is none, or it says something wrong.
     """
-    if name.split(":")[0] in SOURCES and ":" in name:
+    if is_foreign(name):
         return load_foreign(name, engine)
     config = load_environment(name)
     if not isinstance(config, GridConfig):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, cast
 
 import jax
@@ -12,11 +13,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.environments.physics import full_precision
 from mjx_hkl.environments.world import ActionKind, Draw, World, sizes_of
-from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
-SOURCES = ("brax", "playground")
-_ENGINES = {"brax": ("auto",), "playground": ("auto", "mjx", "warp")}  # Brax's have their own
 _GROUP = "observation"  # the name of the only group where the environment gives one array
 
 
@@ -34,17 +33,32 @@ class AdaptedWorld(Env):
     relabelling = None
     drawing = None
 
-    def __init__(self, env: Any, name: str, episode_length: int, backend: str = ""):
-        """Adapts `env`, called `name` in messages and exports; longer episodes are truncated.
+    def __init__(
+        self,
+        env: Any,
+        name: str,
+        episode_length: int,
+        backend: str = "",
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+    ):
+        """Adapts an environment.
 
-        `backend` is the physics behind it, where the environment itself does not tell.
+        Args:
+          env: theirs.
+          name: in messages and exports.
+          episode_length: longer episodes are truncated.
+          backend: the physics behind it, where the environment itself does not tell.
+          arguments: what it was made with that is not its default, for exports: plain values.
 
         Raises:
           UserError: an observation is no array of numbers.
         """
         self._env, self.name, self.episode_length = env, name, episode_length
         self._backend: str = backend or getattr(env, "backend", "mjx")
-        observation = jax.eval_shape(env.reset, jax.random.key(0)).obs
+        self._arguments = dict(arguments)
+        start = jax.eval_shape(env.reset, jax.random.key(0))
+        self.can_succeed = "success" in start.metrics
+        observation = start.obs
         self._in_groups = isinstance(observation, Mapping)
         groups = _groups(observation)
         for group, values in groups.items():
@@ -56,7 +70,8 @@ class AdaptedWorld(Env):
     @property
     def description(self) -> dict[str, Any]:
         """What an export keeps of it."""
-        return {"name": self.name, "episode_length": self.episode_length}
+        arguments = {"arguments": self._arguments} if self._arguments else {}
+        return {"name": self.name, "episode_length": self.episode_length, **arguments}
 
     @property
     def observation_specs(self) -> dict[str, ArraySpec]:
@@ -83,13 +98,25 @@ class AdaptedWorld(Env):
         """Simulated seconds of a control step."""
         return float(self._env.dt)
 
-    def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
-        """It cannot be drawn.
+    def visible(self, state: State) -> dict[str, Array]:
+        """Positions and velocities of their MuJoCo model, by the names of `mujoco.MjData`."""
+        theirs: Any = state
+        if hasattr(theirs, "data"):  # Playground's
+            physics, names = theirs.data, {"qpos": "qpos", "qvel": "qvel"}
+        else:
+            physics, names = theirs.pipeline_state, {"qpos": "q", "qvel": "qd"}
+        names |= {name: name for name in ("mocap_pos", "mocap_quat") if hasattr(physics, name)}
+        return {name: getattr(physics, theirs) for name, theirs in names.items()}
 
-        Raises:
-          UserError: always.
-        """
-        raise UserError(f"{self.name} brings its own simulator; only our worlds can be rendered")
+    def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
+        """See `World.renderer`: what their own renderers draw, MuJoCo's picture of their model."""
+        from mjx_hkl.environments.pictures import model_renderer
+
+        theirs = self._env if hasattr(self._env, "mj_model") else getattr(self._env, "sys", None)  # Brax's
+        model = getattr(theirs, "mj_model", None)
+        if model is None:
+            raise UserError(f"{self.name} cannot be drawn: it has no MuJoCo model")
+        return model_renderer(model, width, height)
 
     def reset(self, rng: PRNGKeyArray) -> State:
         """A fresh start of the environment."""
@@ -146,35 +173,6 @@ class FlatWorld(Wrapper):
     def observation_size(self) -> int:
         """Of all groups together."""
         return sum(cast(dict, self.env.observation_size).values())
-
-
-def load_foreign(name: str, engine: str) -> AdaptedWorld:
-    """The environment `brax:NAME` or `playground:NAME`.
-
-    Raises:
-      UserError: there is none, its package is not installed, or it does not run on the engine.
-    """
-    source, rest = name.split(":", 1)
-    if engine not in _ENGINES[source]:
-        raise UserError(f"{name!r} does not run on engine {engine!r}, only on {', '.join(_ENGINES[source])}")
-    if source == "brax":
-        from brax import envs
-
-        known = list(envs._envs)
-        if rest not in known:
-            raise unknown_name("Brax environment", rest, known)
-        return AdaptedWorld(envs.get_environment(rest), name, episode_length=1000)
-    try:
-        from mujoco_playground import registry  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise UserError(f"{name!r} needs MuJoCo Playground: pip install playground ({error})") from error
-    if rest not in registry.ALL_ENVS:
-        raise unknown_name("Playground environment", rest, registry.ALL_ENVS)
-    config = registry.get_default_config(rest)
-    config.impl = "warp" if engine == "warp" else "jax"
-    episode_length: Any = config.episode_length
-    backend = "warp" if engine == "warp" else "mjx"
-    return AdaptedWorld(registry.load(rest, config=config), name, int(episode_length), backend)
 
 
 def _groups(observation: Any) -> dict[str, Array]:

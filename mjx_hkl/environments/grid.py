@@ -67,6 +67,7 @@ class GridWorld(Env):
     action_kind: ActionKind = "categorical"
     engine = None
     not_shared = ""
+    can_succeed = True
     symmetry = None  # a turned grid has other actions
     relabelling = None
     drawing = None
@@ -159,6 +160,10 @@ class GridWorld(Env):
     def backend(self) -> str:
         """It has no physics."""
         return "grid"
+
+    def visible(self, state: State) -> GridState:
+        """See `World.visible`."""
+        return cast(GridState, state.pipeline_state)
 
     def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
         """See `World.renderer`."""

@@ -216,6 +216,11 @@ class PhysicsWorld(Env):
         return f"{reason} and cannot be shared by devices: use {option}"
 
     @property
+    def can_succeed(self) -> bool:
+        """Whether the task can be solved, which it can where it does not say."""
+        return getattr(self.task, "can_succeed", True)
+
+    @property
     def symmetry(self) -> Symmetry | None:
         """The task's; None where it declares none."""
         return getattr(self.task, "symmetry", None)
@@ -234,6 +239,10 @@ class PhysicsWorld(Env):
     def control_seconds(self) -> float:
         """Simulated seconds of a control step."""
         return self.config.physics.timestep * self.config.physics.substeps
+
+    def visible(self, state: State) -> WorldState:
+        """See `World.visible`."""
+        return cast(WorldState, state.pipeline_state)
 
     def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
         """See `World.renderer`."""

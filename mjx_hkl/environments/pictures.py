@@ -30,16 +30,12 @@ def physics_renderer(world: Any, width: int, height: int) -> Iterator[Draw]:
       UserError: there is no OpenGL.
     """
     model = world.engine.model
-    model.vis.global_.offwidth, model.vis.global_.offheight = width, height
     model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.45, 0.6
     data, view, marks_of = mujoco.MjData(model), view_of(world.stage.arena), jax.jit(world.marks)
     camera = mujoco.MjvCamera()
     camera.azimuth, camera.elevation, camera.distance = view.azimuth, view.elevation, view.distance
     camera.lookat[:] = view.lookat
-    try:
-        renderer = mujoco.Renderer(model, height, width)
-    except Exception as error:  # what a missing OpenGL raises differs between backends
-        raise UserError(f"cannot render: {error}") from error
+    renderer = _renderer(model, width, height)
 
     def draw(state: Any) -> np.ndarray:
         data.qpos[:] = state.physics.qpos
@@ -56,6 +52,38 @@ def physics_renderer(world: Any, width: int, height: int) -> Iterator[Draw]:
 
     with renderer:
         yield draw
+
+
+@contextlib.contextmanager
+def model_renderer(model: mujoco.MjModel, width: int, height: int) -> Iterator[Draw]:
+    """Draws somebody else's model in states of it: dicts of fields of `mujoco.MjData`.
+
+    The camera is the model's first that follows a body, else its first, else MuJoCo's own.
+
+    Raises:
+      UserError: there is no OpenGL.
+    """
+    data, renderer = mujoco.MjData(model), _renderer(model, width, height)
+    following = np.flatnonzero(model.cam_mode != mujoco.mjtCamLight.mjCAMLIGHT_FIXED)
+    camera = int(following[0]) if len(following) else min(0, model.ncam - 1)
+
+    def draw(state: Any) -> np.ndarray:
+        for name, values in state.items():
+            getattr(data, name)[:] = values
+        mujoco.mj_forward(model, data)
+        renderer.update_scene(data, camera)
+        return renderer.render()
+
+    with renderer:
+        yield draw
+
+
+def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+    model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+    try:
+        return mujoco.Renderer(model, height, width)
+    except Exception as error:  # what a missing OpenGL raises differs between backends
+        raise UserError(f"cannot render: {error}") from error
 
 
 def _draw_marks(scene: mujoco.MjvScene, marks: Marks) -> None:

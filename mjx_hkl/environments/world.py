@@ -14,7 +14,7 @@ from mjx_hkl.specs import ArraySpec
 
 ActionKind = Literal["gaussian", "categorical"]
 Draw = Callable[[Any], UInt8[np.ndarray, "height width 3"]]
-"""From the `pipeline_state` of one world at one moment to a picture."""
+"""From what is `visible` of one world at one moment to a picture."""
 
 Symmetry = Callable[[PRNGKeyArray, Mapping[str, Array]], dict[str, Array]]
 """A key and observation groups with any leading axes to the groups as another of the world's symmetries shows
@@ -106,6 +106,11 @@ class World(Protocol):
         ...
 
     @property
+    def can_succeed(self) -> bool:
+        """Whether it tells of success; where it does not, `success` is always 0 and the return says how well."""
+        ...
+
+    @property
     def symmetry(self) -> Symmetry | None:
         """What is as good an observation, whatever is done and earned; None where nothing is declared."""
         ...
@@ -125,8 +130,12 @@ class World(Protocol):
         """Seconds that a video shows a control step for."""
         ...
 
+    def visible(self, state: State) -> Any:
+        """What a picture of a state needs: arrays of one world, as `renderer` draws them."""
+        ...
+
     def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
-        """Draws states of it.
+        """Draws what is `visible` of its states.
 
         Raises:
           UserError: it cannot be drawn, or not on this machine.

@@ -2,19 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.table import ALGORITHMS
 from mjx_hkl.environments import VectorEnvironment, World, make_world
+from mjx_hkl.environments.foreign import is_foreign
 from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
 from mjx_hkl.models.agent import LOW_LEVEL
 from mjx_hkl.models.config import Encoders, Information
-from mjx_hkl.models.encoders import EVERY_VECTOR
-from mjx_hkl.specs import ArraySpec
+from mjx_hkl.models.encoders import EVERY_VECTOR, NormalizedFields
 from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop, Schedule
 from mjx_hkl.training.step import TrainStep
@@ -74,17 +74,21 @@ def resolve(recipe: Recipe, world: World | None = None) -> Recipe:
         critic=seen.critic or everything,
         default=seen.default or (taskless if is_flat else low_level),
     )
-    encoders = _by_group(recipe.encoders, seeable)
+    encoders = encoders_by_group(recipe, [name for name, spec in seeable.items() if spec.is_vector])
     return dataclasses.replace(recipe, information=information, policy=policy, encoders=encoders)
 
 
-def _by_group(encoders: Encoders, specs: Mapping[str, ArraySpec]) -> Encoders:
-    """The encoders with an entry for each group that "all" stands for."""
-    named = {name: fields for name, fields in encoders.items() if name != EVERY_VECTOR}
-    if EVERY_VECTOR not in encoders:
+def encoders_by_group(recipe: Recipe, vectors: Iterable[str]) -> Encoders:
+    """The recipe's encoders, with an entry for each vector that has none of its own and is to have one.
+
+    It is what the recipe says of "all". Groups of other people's worlds are normalized where it says nothing.
+    """
+    named = {name: fields for name, fields in recipe.encoders.items() if name != EVERY_VECTOR}
+    unsaid = NormalizedFields() if is_foreign(recipe.environment) else None
+    others = recipe.encoders.get(EVERY_VECTOR, unsaid)
+    if others is None:
         return named
-    others = [name for name, spec in specs.items() if spec.is_vector and name not in named]
-    return {**named, **dict.fromkeys(others, encoders[EVERY_VECTOR])}
+    return {**named, **{name: others for name in vectors if name not in named}}
 
 
 def environment_name(given: str) -> str:
@@ -120,6 +124,8 @@ def make_environment(
             f"algorithm.kind {ALGORITHMS.name_of(recipe.algorithm)!r} does not learn the {world.action_kind}"
             f" actions of {recipe.environment}; {' or '.join(able)} does"
         )
+    if recipe.until_success and not world.can_succeed:
+        raise UserError(f"until_success: nothing can succeed in {recipe.environment}; leave it 0")
     if recipe.algorithm.symmetries and world.symmetry is None:
         raise UserError(f"algorithm.symmetries: {recipe.environment} declares none; leave it false")
     if recipe.algorithm.relabelled and world.relabelling is None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from mjx_hkl.config import NonNegative, to_table
 from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.build import encoders_by_group
 from mjx_hkl.experiments.evaluation import Evaluation
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
 from mjx_hkl.experiments.world_specs import WorldSpecs
@@ -92,8 +93,7 @@ def _facts(card: AgentCard) -> dict[str, str]:
         "seed": str(card.seed),
         "evaluation": "none"
         if found is None
-        else f"success {found.success_rate:.1%}, return {found.episode_return:.1f} over"
-        f" {found.episodes} episodes, seed {found.seed}",
+        else f"{found.summary()} over {found.episodes} episodes, seed {found.seed}",
         "written with": ", ".join(f"{name} {version}" for name, version in card.versions.items()),
     }
 
@@ -120,6 +120,7 @@ def is_as_named(recipe: Recipe) -> bool:
         num_envs=named.num_envs or recipe.num_envs,
         information=Information(*(written or seen for written, seen in pairs)),
         policy=dataclasses.replace(named.policy, actions=recipe.policy.actions),
+        encoders=encoders_by_group(named, recipe.encoders),
         transfer=dataclasses.replace(
             named.transfer, agent=recipe.transfer.agent if source.startswith(":") else source
         ),

@@ -19,7 +19,10 @@ from mjx_hkl.training.metrics import term_name
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a policy achieves, with what it was measured by."""
+    """What a policy achieves, with what it was measured by.
+
+    Where the world cannot tell of success, `can_succeed` is false and the success rate is 0.
+    """
 
     episodes: int
     success_rate: float
@@ -30,6 +33,12 @@ class Evaluation:
     deterministic: bool
     seed: int
     return_terms: dict[str, float] = dataclasses.field(default_factory=dict)  # what the return is made of
+    can_succeed: bool = True
+
+    def summary(self, digits: int = 1) -> str:
+        """Success and return for people; the return alone where nothing can succeed."""
+        success = f"success {self.success_rate:.1%}, " if self.can_succeed else ""
+        return f"{success}return {self.episode_return:.{digits}f}"
 
 
 @flax.struct.dataclass
@@ -122,6 +131,7 @@ def evaluate(
         deterministic=deterministic,
         seed=seed,
         return_terms={term_name(name): float(total.mean()) for name, total in done.terms.items()},
+        can_succeed=environment.env.can_succeed,
     )
 
 
@@ -130,14 +140,14 @@ class Recording:
     """Episodes step by step: leading axes time, then episode; the first entry is the start.
 
     Attributes:
-      pipeline_state: of the worlds, before anything is reset.
+      visible: what pictures of the worlds need, before anything is reset.
       alive: 1 until the episode has ended, and at its last entry.
       episode_return: so far.
       success: 1 once the task is solved.
       sight: the newest frame of the agent's camera; None in a world without one.
     """
 
-    pipeline_state: Any
+    visible: Any
     alive: Float[Array, "time episodes"]
     episode_return: Float[Array, "time episodes"]
     success: Float[Array, "time episodes"]
@@ -151,7 +161,8 @@ def record(environment: VectorEnvironment, agent: Actor, seed: int, deterministi
     def entry(now: _Progress, alive: Array) -> Recording:
         seen = cast(dict, now.state.obs)
         sight = seen[VISION][..., -3:] if VISION_STATE in seen else None
-        return Recording(now.state.pipeline_state, alive, now.returns, now.success, sight)
+        visible = jax.vmap(environment.env.visible)(now.state)
+        return Recording(visible, alive, now.returns, now.success, sight)
 
     @jax.jit
     def run(agent: Actor, key: PRNGKeyArray) -> Recording:

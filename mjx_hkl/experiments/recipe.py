@@ -68,7 +68,8 @@ class Recipe:
     """What `mjx-hkl train` runs."""
 
     environment: str
-    """Name in envs/, path to an environment .toml, brax:NAME or playground:NAME."""
+    """Name in envs/, path to an environment .toml, brax:NAME or playground:NAME; after the latter two arguments of
+    theirs, as in "brax:ant backend=mjx episode_length=500"."""
     name: str = "unnamed"
     """Names the run; the recipe file's own name where it gives none."""
     engine: Literal["auto", "mjx", "mujoco", "warp"] = "auto"
@@ -112,7 +113,7 @@ class Recipe:
     critic: Annotated[CriticFields, CRITICS] = MLPCriticFields()
     encoders: Encoders = dataclasses.field(default_factory=dict)
     """By the observation group that is encoded, before a module joins all it sees; `all` is every group that
-    is a vector and has none of its own."""
+    is a vector and has none of its own. By default those of Brax and Playground are normalized."""
     algorithm: Annotated[Algorithm, ALGORITHMS] = SVG()
     transfer: TransferConfig = TransferConfig()
     ladder: tuple[dict[str, Any], ...] = ()

@@ -17,8 +17,11 @@ class Reporter(Protocol):
         """A line about the run."""
         ...
 
-    def training(self, done: int, total: int) -> AbstractContextManager[None]:
-        """Around training, which begins at `done` of `total` environment steps."""
+    def training(self, done: int, total: int, can_succeed: bool) -> AbstractContextManager[None]:
+        """Around training, which begins at `done` of `total` environment steps.
+
+        `can_succeed` is whether the world tells of success.
+        """
         ...
 
     def interval(self, rows: list[Row]) -> None:
@@ -32,7 +35,7 @@ class Silent:
     def say(self, text: str) -> None:
         """See `Reporter`."""
 
-    def training(self, done: int, total: int) -> AbstractContextManager[None]:
+    def training(self, done: int, total: int, can_succeed: bool) -> AbstractContextManager[None]:
         """See `Reporter`."""
         return contextlib.nullcontext()
 

@@ -51,6 +51,11 @@ def chosen(variants: dict[str, Recipe], only: Iterable[str]) -> dict[str, Recipe
     return found
 
 
+def runs_of(variants: dict[str, Recipe], out: Path) -> dict[str, RunDirectory]:
+    """Where each variant is trained."""
+    return {name: RunDirectory(out / (name or recipe.name)) for name, recipe in variants.items()}
+
+
 def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> bool:
     """Trains every variant that is not yet done in `out/VARIANT`; returns whether all are done now.
 
@@ -61,7 +66,7 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
         training fails; finished runs stay as they are.
     """
     variants = {name: resolve(recipe) for name, recipe in variants.items()}
-    runs = {name: RunDirectory(out / (name or variants[name].name)) for name in variants}
+    runs = runs_of(variants, out)
     _require_fits(variants, [name for name, run in runs.items() if not run.evaluation.is_file()])
     variants = {name: _with_source(recipe, out) for name, recipe in variants.items()}
     for name, run in runs.items():

@@ -140,6 +140,12 @@ class RunDirectory:
         """One entry per seed."""
         _write_whole(self.evaluation, json.dumps(evaluations, indent=2) + "\n")
 
+    @property
+    def tells_success(self) -> bool:
+        """Whether the world of a finished run tells of success; one from before worlds said so counts as such."""
+        evaluations = json.loads(self.evaluation.read_text(encoding="utf-8"))
+        return all(evaluation.get("can_succeed", True) for evaluation in evaluations)
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows; a last line cut short by a crash is left out."""
         if not self.metrics.exists():

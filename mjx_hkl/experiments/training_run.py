@@ -135,7 +135,8 @@ class _Training:
         stopped = False
         seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
         metrics = MetricsWriter(self.run, seeds, done) if processes.is_first() else contextlib.nullcontext()
-        with _stop_on_signal() as stop, metrics as writer, self.reporter.training(done, total):
+        shown = self.reporter.training(done, total, self._environment.can_succeed)
+        with _stop_on_signal() as stop, metrics as writer, shown:
             for state, rows in self.loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
                 done = int(rows[0]["environment_steps"] or 0)
                 seconds += float(rows[0]["interval_seconds"] or 0.0)
@@ -208,13 +209,17 @@ class _Training:
         return int(state.iteration) * self.loop.schedule.train_step.environment_steps
 
     @property
+    def _environment(self) -> World:
+        return self.loop.schedule.train_step.environment.env
+
+    @property
     def _world(self) -> WorldSpecs:
-        return WorldSpecs.of(self.loop.schedule.train_step.environment.env)
+        return WorldSpecs.of(self._environment)
 
     @property
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint belongs to."""
-        return identity(self.recipe, self.loop.schedule.train_step.environment.env)
+        return identity(self.recipe, self._environment)
 
     def _compile(self) -> None:
         """Compiles the program; raises UserError where it takes more than there is."""

@@ -63,6 +63,17 @@ class NormalizedFields(EncoderFields):
 
 
 @dataclasses.dataclass(frozen=True)
+class AsItIsFields(EncoderFields):
+    """The group as the world gives it, for worlds whose groups are normalized where a recipe does not say."""
+
+    def build(self, spec: ArraySpec, rngs: nnx.Rngs) -> Module:
+        """See `EncoderFields.build`."""
+        if not spec.is_vector:
+            raise UserError(f"[encoders]: as_it_is takes vectors of numbers, not {spec}")
+        return AsItIs(spec.size)
+
+
+@dataclasses.dataclass(frozen=True)
 class ConvFields(EncoderFields):
     """Few convolutions, for small images and a CPU: fastest where strides equal kernels."""
 
@@ -104,7 +115,13 @@ class ResNetFields(EncoderFields):
 
 ENCODERS = Kinds(
     "[encoders]",
-    {"mlp": MLPEncoderFields, "normalized": NormalizedFields, "conv": ConvFields, "resnet": ResNetFields},
+    {
+        "mlp": MLPEncoderFields,
+        "normalized": NormalizedFields,
+        "as_it_is": AsItIsFields,
+        "conv": ConvFields,
+        "resnet": ResNetFields,
+    },
     default="mlp",
     base=EncoderFields,
 )
@@ -162,6 +179,17 @@ class NormalizedEncoder(Module):
     def fits(self) -> dict[str, Any]:
         """See `Module.fits`."""
         return {"bound": self.bound}
+
+
+class AsItIs(Module):
+    """Gives what it is given."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+        """The group."""
+        return x
 
 
 _LEAST_DEVIATION = 1e-4  # what never changes has the rounding of its mean

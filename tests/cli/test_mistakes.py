@@ -182,6 +182,15 @@ def fails(capsys, *arguments):
             ["train", RECIPE, "--environment", "brax:ants"],
             "unknown Brax environment 'ants'; did you mean ant",
         ),
+        (
+            ["train", RECIPE, "--environment", "brax:fast bakend=mjx"],
+            "unknown argument of brax:fast 'bakend'; did you mean backend?",
+        ),
+        (["evaluate", "random:brax:fast episode_length=0"], "episode_length must be a whole number above 0"),
+        (
+            ["train", RECIPE, "--environment", "ant-walk", "--until-success", "0.9"],
+            "until_success: nothing can succeed in ant-walk; leave it 0",
+        ),
         (["render", "random:ant-gap", "ant.avi"], "must end in .mp4 or .png"),
         (["render", "random:ant-gap", "nowhere/ant.mp4"], "the folder nowhere does not exist"),
         (["render", "random:ant-gap", "ant.mp4", "--width", "321"], "width and height must be even"),

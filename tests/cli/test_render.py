@@ -54,3 +54,55 @@ def test_a_pretrained_agent_is_shown(tmp_path):
     size = ["--width", "64", "--height", "48", "--episodes", "1"]
     assert "1 episode" in render(tmp_path, "ball-to-ant", "ant.mp4", *size)
     assert (tmp_path / "ant.mp4").stat().st_size > 1000
+
+
+def test_other_peoples_worlds_are_drawn(tmp_path):
+    size = ["--width", "64", "--height", "48", "--episodes", "2"]
+    shown = render(tmp_path, "random:brax:inverted_pendulum episode_length=8", "pole.mp4", *size)
+    assert "2 episodes" in shown
+    assert (tmp_path / "pole.mp4").stat().st_size > 500
+
+
+COMPARE = """
+import importlib.util, sys, warnings
+warnings.simplefilter("ignore")
+from mjx_hkl.cli.render import _choose_opengl
+_choose_opengl()
+import jax, jax.numpy as jnp, numpy as np
+from mjx_hkl.environments import make_world
+
+def compare(name, camera, seen):
+    world = make_world(name)
+    state = jax.jit(world.step)(jax.jit(world.reset)(jax.random.key(0)), jnp.ones(world.action_size))
+    with world.renderer(64, 48) as draw:
+        ours = draw(jax.device_get(world.visible(state)))
+    (expected,) = world._env.render([seen(state)], 48, 64, camera)
+    np.testing.assert_array_equal(ours, expected)
+    assert ours.std() > 1
+    print(name, "as theirs")
+
+compare("brax:halfcheetah", "track", lambda state: state.pipeline_state)
+compare("brax:inverted_pendulum", None, lambda state: state.pipeline_state)
+if importlib.util.find_spec("mujoco_playground"):
+    compare("playground:CheetahRun", "side", lambda state: state)
+try:
+    make_world("brax:fast").renderer(64, 48)
+except Exception as error:
+    print(error)
+"""
+
+
+def test_their_pictures_are_those_of_their_own_renderers(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPARE],
+        env={**environment, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if "cannot render" in done.stderr:
+        pytest.skip(f"no OpenGL without a display here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("as theirs") >= 2
+    assert "brax:fast cannot be drawn: it has no MuJoCo model" in done.stdout

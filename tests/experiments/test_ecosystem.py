@@ -1,8 +1,10 @@
 """Bodies, tasks and environments of a user's own; other people's environments; other people's trainers."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
+import io
 import json
 import warnings
 from pathlib import Path
@@ -162,3 +164,76 @@ def test_a_flat_world_is_the_world_in_one_vector():
     np.testing.assert_allclose(
         flat_state.obs, np.concatenate([state.obs[k] for k in sorted(state.obs)]), atol=1e-6
     )
+
+
+@pytest.fixture(scope="module")
+def fast_run(tiny_recipe, tmp_path_factory):
+    """A run in a world of others that does not tell of success, and what its training printed."""
+    folder = tmp_path_factory.mktemp("fast")
+    recipe = dataclasses.replace(
+        tiny_recipe,
+        environment="brax:fast episode_length=20",
+        information=type(tiny_recipe.information)(),
+        evaluation_interval=80,
+    )
+    (folder / "mine.toml").write_text(recipe_to_toml(recipe))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert run(["train", str(folder / "mine.toml"), "--out", str(folder / "run")]) == 0
+    return folder, " ".join(printed.getvalue().split())
+
+
+def test_where_nothing_can_succeed_people_are_told_the_return(fast_run, monkeypatch, capfd):
+    folder, printed = fast_run
+    evaluation = json.loads((folder / "run" / "evaluation.json").read_text())[0]
+    told = f"return {evaluation['episode_return']:.1f}"
+    assert "success" not in printed
+    assert f"mean actions: {told}, length 20" in printed
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert f"return {rows[-1]['episode_return']:.1f} kl" in printed
+    assert f"mean policy {rows[-1]['evaluation_return']:.1f}" in printed
+    assert told in (folder / "run" / "export" / "README.md").read_text()
+    assert "success" not in (folder / "run" / "export" / "README.md").read_text()
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("mjx_hkl.experiments.agents._FOLDERS", (folder / "checkpoints",))
+    for command in (["export", "run", "--episodes", "4"], ["list", "agents"], ["evaluate", "run"]):
+        assert run(command) == 0
+        shown = capfd.readouterr().out
+        assert "return" in shown
+        assert "success" not in shown
+
+
+def test_programs_find_the_same_keys_where_nothing_can_succeed(fast_run, capfd):
+    folder, _ = fast_run
+    keys = []
+    for agent in (str(folder / "run"), "random:ball-go-to-near-target"):
+        assert run(["evaluate", agent, "--episodes", "2", "--json"]) == 0
+        found = json.loads(capfd.readouterr().out)
+        keys.append(found.keys())
+    assert keys[0] == keys[1]
+    assert found["can_succeed"]
+    about = json.loads((folder / "run" / "export" / "agent.json").read_text())
+    assert about["evaluation"]["success_rate"] == 0
+    assert about["evaluation"]["can_succeed"] is False
+    assert about["world"]["environment"] == {"name": "brax:fast", "episode_length": 20}
+
+
+def test_an_agent_plays_in_its_world_with_its_arguments(fast_run, capfd):
+    folder, _ = fast_run
+    assert run(["evaluate", str(folder / "run" / "export"), "--episodes", "2", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["episode_length"] == 20
+    assert run(["evaluate", "random:brax:fast episode_length=7", "--episodes", "2", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["episode_length"] == 7
+    assert run(["bench", "env", "brax:fast episode_length=7", "--num-envs", "2", "--json"]) == 0
+
+
+def test_variants_where_nothing_can_succeed_are_compared_by_return(tiny_recipe, tmp_path, capfd):
+    recipe = dataclasses.replace(
+        tiny_recipe, environment="brax:fast episode_length=20", information=type(tiny_recipe.information)()
+    )
+    text = recipe_to_toml(recipe) + "\n[variants.one]\n"
+    (tmp_path / "mine.toml").write_text(text)
+    assert run(["reproduce", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "out")]) == 0
+    pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert pictures == {"episode_return.png"}

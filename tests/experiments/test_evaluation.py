@@ -23,6 +23,7 @@ class Countdown:
 
     action_size = 1
     episode_length = LIMIT
+    can_succeed = True
 
     def reset(self, rng):
         length = jax.random.randint(rng, (), 1, 10)
@@ -30,6 +31,9 @@ class Countdown:
         state: Any = {"length": length, "step": jnp.zeros((), jnp.int32)}
         metrics = {"success": zero, "fault": zero}
         return State(state, {"step": zero[None]}, zero, zero, metrics)
+
+    def visible(self, state):
+        return state.pipeline_state
 
     def step(self, state, action):
         length, step = state.pipeline_state["length"], state.pipeline_state["step"] + 1
@@ -88,7 +92,7 @@ def by_hand(lengths, noise):
 @pytest.mark.parametrize(("deterministic", "noise"), [(True, 0.0), (False, 0.5)])
 def test_an_evaluation_is_that_of_a_loop_over_episodes(deterministic, noise):
     environment = countdowns()
-    starts = record(environment, Clock(), 5, deterministic).pipeline_state["length"][0]
+    starts = record(environment, Clock(), 5, deterministic).visible["length"][0]
     lengths = [int(n) for n in starts]
     assert {2, 3, 7, 8} <= set(lengths)  # solved, faulty, and both kinds that the time limit cuts
     found = evaluate(environment, Clock(), 5, deterministic)
@@ -107,7 +111,7 @@ def test_another_seed_has_other_starts_and_the_same_seed_the_same():
 def test_a_recording_ends_where_the_episode_does():
     environment = countdowns()
     found = record(environment, Clock(), 5, True)
-    lengths = [int(n) for n in found.pipeline_state["length"][0]]
+    lengths = [int(n) for n in found.visible["length"][0]]
     assert found.alive.sum(0).tolist() == [min(n, LIMIT) + 1 for n in lengths]  # and the start
     returns = [sum(t + t / 100 for t in range(1, min(n, LIMIT) + 1)) for n in lengths]
     assert found.episode_return[-1].tolist() == pytest.approx(returns)

@@ -25,6 +25,7 @@ class Line:
 
     observation_specs = {"proprioception": ArraySpec((1,)), "targets": ArraySpec((1,))}  # noqa: RUF012
     action_size = 1
+    can_succeed = True
 
     def reset(self, rng):
         x, target = jax.random.uniform(rng, (2,), minval=-1.0, maxval=1.0)

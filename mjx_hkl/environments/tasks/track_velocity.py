@@ -1,7 +1,7 @@
 """Walking as a joystick says: ahead, to the side and turning, at speeds that change during the episode."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import flax.struct
 import jax
@@ -41,6 +41,8 @@ class TrackState:
 @dataclasses.dataclass(frozen=True)
 class TrackVelocity:
     """Walk as commanded; each weight is of a term of `tasks/rewards.py`, and of each step."""
+
+    can_succeed: ClassVar[bool] = False
 
     ahead: Speeds = (-0.5, 1.0)  # m/s, the least and the greatest that is asked for
     left: Speeds = (-0.5, 0.5)  # m/s

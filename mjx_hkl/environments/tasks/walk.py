@@ -1,6 +1,7 @@
 """Directional walking: at a fixed speed, forward, back, left or right (Appendix A)."""
 
 import dataclasses
+from typing import ClassVar
 
 import flax.struct
 import jax
@@ -32,6 +33,8 @@ class Walk:
     Directions are those of the heading frame: left is a step to the side, and nobody has to turn. So the
     instruction says all there is to know, and no frame of the start has to be observed.
     """
+
+    can_succeed: ClassVar[bool] = False
 
     speed: Amount = 1.0  # m/s
     margin: Amount = 1.0  # m/s; this far from the velocity asked for a step earns a tenth
