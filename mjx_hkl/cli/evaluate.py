@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> int:
         actions = "mean actions" if result.deterministic else "sampled actions"
         print(
             f"{command.agent} on {player.environment_name}, {result.episodes} episodes, {actions}:"
-            f" {result.summary(digits=2)} ± {result.episode_return_std:.2f}, length {result.episode_length:.1f}"
+            f" {result.summary(digits=2)} ± {result.episode_return_std:.2f},"
+            f" length {result.episode_length:.1f}"
             + (f", {result.faults} simulator faults" if result.faults else "")
         )
         for name, total in result.return_terms.items():

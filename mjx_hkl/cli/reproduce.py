@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _telling(variants: dict[str, Recipe], out: Path, metrics: list[str]) -> list[str]:
-    """Of success and return those that tell variants apart: success where it can be, return where some have none."""
+    """Of success and return what tells variants apart: the return where some never succeed, or none can."""
     from mjx_hkl.analysis.curves import read_curves
     from mjx_hkl.experiments.reproduce import runs_of
 

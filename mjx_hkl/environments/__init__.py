@@ -18,7 +18,7 @@ from mjx_hkl.errors import UserError
 
 
 def make_world(name: str, engine: str = "auto", renderer: str = "auto") -> World:
-    """The world of an environment in `envs/` or a file, or `brax:NAME` or `playground:NAME` (see `load_foreign`).
+    """The world of an environment in `envs/` or a file, or one that `load_foreign` knows, like `brax:NAME`.
 
     Raises:
       UserError: there is none, or it says something wrong.

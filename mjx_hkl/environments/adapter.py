@@ -99,14 +99,12 @@ class AdaptedWorld(Env):
         return float(self._env.dt)
 
     def visible(self, state: State) -> dict[str, Array]:
-        """Positions and velocities of their MuJoCo model, by the names of `mujoco.MjData`."""
+        """Where their MuJoCo model is, by the names of `mujoco.MjData`."""
         theirs: Any = state
-        if hasattr(theirs, "data"):  # Playground's
-            physics, names = theirs.data, {"qpos": "qpos", "qvel": "qvel"}
-        else:
-            physics, names = theirs.pipeline_state, {"qpos": "q", "qvel": "qd"}
-        names |= {name: name for name in ("mocap_pos", "mocap_quat") if hasattr(physics, name)}
-        return {name: getattr(physics, theirs) for name, theirs in names.items()}
+        physics = theirs.data if hasattr(theirs, "data") else theirs.pipeline_state  # Playground's, or Brax's
+        qpos = physics.q if hasattr(physics, "q") else physics.qpos
+        mocap = ("mocap_pos", "mocap_quat")
+        return {"qpos": qpos, **{name: getattr(physics, name) for name in mocap if hasattr(physics, name)}}
 
     def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
         """See `World.renderer`: what their own renderers draw, MuJoCo's picture of their model."""

@@ -13,7 +13,7 @@ from mjx_hkl.errors import UserError, unknown_name
 _ENGINES = {"brax": ("auto",), "playground": ("auto", "mjx", "warp")}  # Brax's have their own
 _EPISODE_LENGTH = "episode_length"
 _BRAX_EPISODE_LENGTH = 1000  # what Brax itself takes where nothing is said
-_NOT_FOR_USERS = ("impl", "action_repeat")  # the engine says the first; only Playground's trainers do the second
+_NOT_FOR_USERS = ("impl", "action_repeat")  # our engine says the first, Playground's trainers read the second
 
 
 def is_foreign(name: str) -> bool:
@@ -49,14 +49,16 @@ def _brax(name: str, rest: str, arguments: dict[str, Any]) -> AdaptedWorld:
     _require_known(name, arguments, [*_keywords(envs._envs[rest]), _EPISODE_LENGTH])
     given = {key: value for key, value in arguments.items() if key != _EPISODE_LENGTH}
     steps = _steps(name, arguments.get(_EPISODE_LENGTH, _BRAX_EPISODE_LENGTH))
-    return AdaptedWorld(_made(name, lambda: envs.get_environment(rest, **given)), name, steps, arguments=given)
+    env = _made(name, lambda: envs.get_environment(rest, **given))
+    return AdaptedWorld(env, name, steps, arguments=given)
 
 
 def _playground(name: str, rest: str, arguments: dict[str, Any], impl: str) -> AdaptedWorld:
     try:
         from mujoco_playground import registry  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError(f"{name!r} needs MuJoCo Playground: pip install 'mjx-hkl[playground]' ({error})") from error
+        needs = "needs MuJoCo Playground: pip install 'mjx-hkl[playground]'"
+        raise UserError(f"{name!r} {needs} ({error})") from error
     if rest not in registry.ALL_ENVS:
         raise unknown_name("Playground environment", rest, registry.ALL_ENVS)
     config = registry.get_default_config(rest)

@@ -107,7 +107,7 @@ class World(Protocol):
 
     @property
     def can_succeed(self) -> bool:
-        """Whether it tells of success; where it does not, `success` is always 0 and the return says how well."""
+        """Whether it tells of success; else `success` is always 0, and the return says how well."""
         ...
 
     @property

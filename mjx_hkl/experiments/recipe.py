@@ -68,8 +68,8 @@ class Recipe:
     """What `mjx-hkl train` runs."""
 
     environment: str
-    """Name in envs/, path to an environment .toml, brax:NAME or playground:NAME; after the latter two arguments of
-    theirs, as in "brax:ant backend=mjx episode_length=500"."""
+    """Name in envs/, path to an environment .toml, brax:NAME or playground:NAME; after the latter two
+    arguments of theirs, as in "brax:ant backend=mjx episode_length=500"."""
     name: str = "unnamed"
     """Names the run; the recipe file's own name where it gives none."""
     engine: Literal["auto", "mjx", "mujoco", "warp"] = "auto"

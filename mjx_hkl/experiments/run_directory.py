@@ -142,7 +142,7 @@ class RunDirectory:
 
     @property
     def tells_success(self) -> bool:
-        """Whether the world of a finished run tells of success; one from before worlds said so counts as such."""
+        """Whether the world of a finished run tells of success; true of a run that does not say."""
         evaluations = json.loads(self.evaluation.read_text(encoding="utf-8"))
         return all(evaluation.get("can_succeed", True) for evaluation in evaluations)
 
