@@ -17,6 +17,10 @@ from mjx_hkl.experiments.recipe import Recipe, change
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.encoders import AsItIsFields, MLPEncoderFields, NormalizedFields
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Brax System"),  # is not maintained
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mujoco.*"),
+]
 needs_playground = pytest.mark.skipif(
     importlib.util.find_spec("mujoco_playground") is None, reason="Playground is not installed"
 )
@@ -65,7 +69,7 @@ def test_an_agent_of_other_arguments_is_of_another_world():
     usual, other = (WorldSpecs.of(make_world(name)) for name in ("brax:fast", "brax:fast n_frames=2"))
     assert usual.environment == {"name": "brax:fast", "episode_length": 1000}  # as agents from before say it
     assert other.environment == {**usual.environment, "arguments": {"n_frames": 2}}
-    with pytest.raises(UserError, match=r"is not what the agent was made for: arguments"):
+    with pytest.raises(UserError, match=r"is not what the agent was made for: environment.arguments"):
         usual.require_same(other, "brax:fast")
     again = WorldSpecs.of(make_world("brax:fast episode_length=1000  n_frames=2"))
     other.require_same(again, "brax:fast")
@@ -130,7 +134,7 @@ def test_groups_of_others_are_normalized_where_a_recipe_says_nothing():
     world: Any = AdaptedWorld(Button(), "brax:button", 10)
     recipe = Recipe(environment="brax:button")
     resolved = resolve(recipe, world)
-    assert resolved.encoders == {"place": NormalizedFields()}  # a picture needs an encoder that a recipe names
+    assert resolved.encoders == {"place": NormalizedFields()}  # pictures need one that a recipe names
     assert resolve(resolved, world) == resolved
     said = change(recipe, encoders={"picture": {"kind": "mlp"}})
     picture = {"picture": MLPEncoderFields()}
