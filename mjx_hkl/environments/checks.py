@@ -66,10 +66,12 @@ def require_outcomes(task: Any, first: Callable[[PRNGKeyArray], tuple[Any, Any]]
             _require_outcome(outcome, start.task)
         return outcome._replace(state=None, terms=dict(outcome.terms))
 
+    shapes = jax.eval_shape(outcome_at, jax.random.key(0))
     if not is_ours(type(task)):
+        outcomes = jax.jit(jax.vmap(outcome_at))(few_keys())
         with told_of(task, "reward"):
-            _require_finite(jax.jit(jax.vmap(outcome_at))(few_keys()))
-    return jax.eval_shape(outcome_at, jax.random.key(0))
+            _require_finite(outcomes)
+    return shapes
 
 
 def _require_outcome(outcome: Any, state: Any) -> None:
