@@ -26,7 +26,7 @@ from typing import Any
 
 from mjx_hkl.experiments.run_directory import RunDirectory
 
-BODIES = ("ball", "ant", "quadruped")
+BODIES = ("ball", "ant", "quadruped", "humanoid")
 NUM_ENVS = (4096, 1024, 16384, 256)  # the run follows the first
 QUICK_NUM_ENVS = (128, 64)
 NUM_SEEDS = (2, 4, 8)

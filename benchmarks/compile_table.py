@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-BODIES = ("ball", "ant", "quadruped")
+BODIES = ("ball", "ant", "quadruped", "humanoid")
 NUM_ENVS = (1024, 4096, 16384)
 DEVICES = ("h100", "a100", "v5e")
 MJX_HKL = (sys.executable, "-c", "from mjx_hkl.cli.main import main; main()")

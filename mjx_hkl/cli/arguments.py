@@ -58,7 +58,8 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UserError(_one_line(errors.getvalue(), command)) from None
+        known = _options(to_table(default)) if default is not None else []
+        raise UserError(_one_line(errors.getvalue(), command, known)) from None
     return from_table(cls, to_table(found), "command line")
 
 
@@ -99,8 +100,27 @@ def _place_of_kind(default: Any, table: dict[str, Any], path: list[str]) -> dict
     return _place_of_kind(value, table[name], inner) if nested else None
 
 
-def _one_line(box: str, command: str) -> str:
-    """The message in tyro's box, and the options it suggests."""
+def _options(table: dict[str, Any], prefix: str = "--") -> list[str]:
+    """The options of a table's fields."""
+    found = []
+    for name, value in table.items():
+        option = prefix + name.replace("_", "-")
+        found += _options(value, option + ".") if isinstance(value, dict) else [option]
+    return found
+
+
+def _abbreviated(given: str, known: list[str]) -> list[str]:
+    """Options whose words begin with the letters of the one given, like --learning-rate for --lr."""
+    leaf = given.rpartition(".")[2].removeprefix("--")
+
+    def initials(option: str) -> str:
+        return "".join(word[:1] for word in option.rpartition(".")[2].removeprefix("--").split("-"))
+
+    return [option for option in known if leaf and leaf in initials(option)]
+
+
+def _one_line(box: str, command: str, known: list[str]) -> str:
+    """The message in tyro's box, and the options it suggests, else those of `known` that may be meant."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
     rows = [line.strip("│ ") for line in lines if not line.startswith(("╭", "╰"))]
     paragraphs = [" ".join(p.split()) for p in re.split(r"\n[─-]+\n", "\n".join(rows))]
@@ -108,6 +128,9 @@ def _one_line(box: str, command: str) -> str:
         paragraphs = paragraphs[1:]  # without borders the title is a paragraph of its own
     suggestions = [p for p in paragraphs if p.startswith("Perhaps you meant")]
     near = dict.fromkeys(re.findall(r"(?<!\S)--[\w.-]+", " ".join(suggestions)))
+    unknown = re.search(r"nrecognized options?: *(--[\w.-]+)", " ".join(paragraphs))
+    if unknown and not near:
+        near = dict.fromkeys(_abbreviated(unknown[1], known))
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; see mjx-hkl {command} --help"
     message = re.sub(r"^Error parsing (\w+Command: )?", "", paragraphs[0] or "cannot parse the arguments")
     message = message.replace("{None}|", "")

@@ -14,7 +14,7 @@ from mjx_hkl.environments.grid import GridConfig, GridWorld
 from mjx_hkl.environments.physics_world import PhysicsWorld
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.environments.world import World
-from mjx_hkl.errors import UserError
+from mjx_hkl.errors import UserError, unknown_name
 
 
 def make_world(name: str, engine: str = "auto", renderer: str = "auto") -> World:
@@ -27,7 +27,12 @@ def make_world(name: str, engine: str = "auto", renderer: str = "auto") -> World
         return load_foreign(name, engine)
     config = load_environment(name)
     if not isinstance(config, GridConfig):
-        return PhysicsWorld(config, engine, renderer)
+        world = PhysicsWorld(config, engine, renderer)
+        for group in config.low_level_information:
+            if group not in world.observation_specs:
+                unknown = unknown_name("observation group", group, world.observation_specs)
+                raise UserError(f"{name}: low_level_information: {unknown}")
+        return world
     if engine != "auto":
         raise UserError(f"{name} has no physics and takes no engine, not {engine!r}")
     return GridWorld(config)

@@ -9,26 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from mjx_hkl.environments.numbers import Coordinate, Distance, Metres
 from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.terrain import Terrain
+from mjx_hkl.environments.view import View
 from mjx_hkl.kinds import Kinds
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """From where pictures show an arena.
-
-    Attributes:
-      distance: of the camera from what it looks at, metres.
-      elevation: of the camera, degrees, negative from above.
-      lookat: what it looks at, in the world, or from the torso where it follows; metres.
-      follows: whether it moves with the torso.
-      azimuth: of the camera, degrees.
-    """
-
-    distance: float
-    elevation: float
-    lookat: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    follows: bool = False
-    azimuth: float = 90.0
 
 
 _FOLLOWING = View(distance=9.0, elevation=-20.0, lookat=(2.0, 0.0, 0.0), follows=True)
@@ -211,5 +194,5 @@ def _add_grid(spec: mujoco.MjSpec) -> None:
 
 _GREY = [0.5, 0.5, 0.5, 1]  # MuJoCo's default, under which the material shows
 _THICKNESS = 1.0  # metres; who falls beside a platform meets its face, not its underside
-_OURS = {"area": Area, "corridor": Corridor, "plain": Plain}
+_OURS = {"area": Area, "corridor": Corridor, "plain": Plain, "terrain": Terrain}
 ARENAS = Kinds("[arena]", _OURS, requires=("build", "height", "is_out"))

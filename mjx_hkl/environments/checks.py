@@ -6,11 +6,14 @@ from typing import Any
 import jax
 import mujoco
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from mjx_hkl.environments.physics import no_log_file
+from mjx_hkl.environments.users_code import is_ours, told_of
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
+_STARTS = 16
 _DEEPEST_START = 0.01  # metres; contacts are soft, and a body on the ground is a little inside it
 
 
@@ -40,7 +43,38 @@ def require_start(start: Any, num_boxes: int, num_mocap: int) -> None:
         _require_shape(f"reset gives {name}", getattr(start, name), shape, optional=name != "position")
 
 
-def require_outcome(outcome: Any, state: Any) -> None:
+def few_keys() -> PRNGKeyArray:
+    """Of the starts that are looked at before training."""
+    return jax.random.split(jax.random.key(0), _STARTS)
+
+
+def require_outcomes(task: Any, first: Callable[[PRNGKeyArray], tuple[Any, Any]]) -> Any:
+    """The outcome of a task at a start, as shapes; that of a user's own task is also computed, at a few.
+
+    Args:
+      task: of a world.
+      first: from a key to a start, which has the task's own state as `task`, and its scene.
+
+    Raises:
+      UserError: its method fails, or gives no outcome, or one that is not finite.
+    """
+
+    def outcome_at(key: PRNGKeyArray) -> Any:
+        start, scene = first(key)
+        with told_of(task, "reward"):
+            outcome = task.reward(start.task, scene)
+            _require_outcome(outcome, start.task)
+        return outcome._replace(state=None, terms=dict(outcome.terms))
+
+    shapes = jax.eval_shape(outcome_at, jax.random.key(0))
+    if not is_ours(type(task)):
+        outcomes = jax.jit(jax.vmap(outcome_at))(few_keys())
+        with told_of(task, "reward"):
+            _require_finite(outcomes)
+    return shapes
+
+
+def _require_outcome(outcome: Any, state: Any) -> None:
     """Raises UserError where reward or success is not one number, or the task's state changes shape."""
     if any(not hasattr(outcome, name) for name in ("reward", "success", "state", "failure", "terms")):
         raise UserError(f"[task]: reward must give an Outcome, not {type(outcome).__name__}")
@@ -57,7 +91,7 @@ def require_outcome(outcome: Any, state: Any) -> None:
         _require_shape(f"reward gives a term {name!r}", term, ())
 
 
-def require_finite(outcomes: Any) -> None:
+def _require_finite(outcomes: Any) -> None:
     """Raises UserError where what some starts earn is not finite."""
     for name, value in {"reward": outcomes.reward, **outcomes.terms}.items():
         if not np.isfinite(value).all():

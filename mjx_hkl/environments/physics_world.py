@@ -13,9 +13,9 @@ from mjx_hkl.config import to_table
 from mjx_hkl.environments.boxes import Boxes
 from mjx_hkl.environments.cameras import Camera, marks_count
 from mjx_hkl.environments.checks import (
-    require_finite,
+    few_keys,
     require_groups,
-    require_outcome,
+    require_outcomes,
     require_relabelling,
     require_start,
     require_starts,
@@ -28,7 +28,7 @@ from mjx_hkl.environments.randomization import Randomization, Variation
 from mjx_hkl.environments.renderers import Setting
 from mjx_hkl.environments.scene import Marks, Scene
 from mjx_hkl.environments.tasks.base import Outcome
-from mjx_hkl.environments.users_code import is_ours, told_of
+from mjx_hkl.environments.users_code import told_of
 from mjx_hkl.environments.world import (
     REWARD_TERMS,
     ActionKind,
@@ -60,9 +60,6 @@ class WorldState:
     variation: Variation | None = None
 
 
-_STARTS = 16  # looked at before training, where the ground is not the same everywhere
-
-
 class PhysicsWorld(Env):
     """Observations are a dict of named groups; actions are in [-1, 1], which spans each actuator's range.
 
@@ -84,7 +81,7 @@ class PhysicsWorld(Env):
         drawn = config.randomization
         self._randomization = drawn and Randomization(drawn, parts.model, parts.body, self.control_seconds)
         self._camera = self._make_camera(parts, renderer)
-        self._terms = self._require_outcome()
+        self._terms = tuple(_terms_of(require_outcomes(self.task, self._first)))
         self._specs = specs_of(self)
         self._require_sound(parts)
         self.engine = make_engine(engine, parts.model, config.physics.substeps)
@@ -115,8 +112,7 @@ class PhysicsWorld(Env):
         return WorldState(physics, start.state, jnp.zeros(self._num_actions))
 
     def _reset(self, rng: PRNGKeyArray) -> State:
-        world = self._start(rng)
-        scene, zero = self.scene(world.physics, world.physics.qpos[None]), jnp.zeros(())
+        (world, scene), zero = self._first(rng), jnp.zeros(())
         observation = self._observe(world.physics, world.task, scene, self._rest)
         if self._randomization is not None:
             key, factors = jax.random.fold_in(rng, 5), world.physics.factors
@@ -301,44 +297,27 @@ class PhysicsWorld(Env):
     def _seen(self, world: WorldState) -> tuple[Array, Array, Marks | None]:
         return world.physics.qpos, world.physics.mocap_pos, self.marks(world)
 
-    def _require_outcome(self) -> tuple[str, ...]:
-        """Names of the metrics of a reward's terms; raises UserError where a reward is none.
-
-        That of a user's own task is also computed, at a few starts.
-        """
-
-        def first(key: PRNGKeyArray) -> Outcome:
-            world = self._start(key)
-            scene = self.scene(world.physics, world.physics.qpos[None])
-            with told_of(self.task, "reward"):
-                outcome = self.task.reward(world.task, scene)
-                require_outcome(outcome, world.task)
-            return outcome._replace(state=None, terms=dict(outcome.terms))
-
-        found = jax.eval_shape(first, jax.random.key(0))
-        if not is_ours(type(self.task)):
-            outcomes = jax.jit(jax.vmap(first))(jax.random.split(jax.random.key(0), _STARTS))
-            with told_of(self.task, "reward"):
-                require_finite(outcomes)
-        return tuple(_terms_of(found))
+    def _first(self, key: PRNGKeyArray) -> tuple[WorldState, Scene]:
+        """A start, and what a task is shown of it."""
+        world = self._start(key)
+        return world, self.scene(world.physics, world.physics.qpos[None])
 
     def _require_sound(self, parts: Composition) -> None:
         """Raises UserError where starts lie in the ground or outside of the arena."""
 
         def begin(key: PRNGKeyArray) -> tuple[PhysicsState, Array]:
-            world = self._start(key)
-            return world.physics, self._is_lost(self.scene(world.physics, world.physics.qpos[None]))
+            world, scene = self._first(key)
+            return world.physics, self._is_lost(scene)
 
         if self.symmetry is not None:
             require_symmetry(self.symmetry, self._specs)
         if self.relabelling is not None:
             require_relabelling(self.relabelling, self._specs)
         name, qpos, mocap_pos = self.config.body, self._rest[None], self._mocap_rest[None]
-        if (
-            not parts.is_flat
-        ):  # on level ground the model's own place is like any other, and quickly looked at
+        # On level ground the model's own place is like any other, and quickly looked at.
+        if not parts.is_flat:
             with full_precision():
-                physics, lost = jax.jit(jax.vmap(begin))(jax.random.split(jax.random.key(0), _STARTS))
+                physics, lost = jax.jit(jax.vmap(begin))(few_keys())
             if lost.any():
                 raise UserError(f"body {name!r} starts outside of the arena, which ends its episodes at once")
             qpos, mocap_pos = physics.qpos, physics.mocap_pos

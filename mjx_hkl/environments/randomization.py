@@ -1,6 +1,7 @@
 """Worlds that vary: what an episode draws of its body and of how it senses and acts."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -58,7 +59,7 @@ class Variation:
 
     Attributes:
       key: of the noise and pushes of the steps to come.
-      step: control steps until a push, counted down.
+      until_push: control steps until the next push.
       action_delay: control steps.
       observation_delay: control steps.
       bias: of groups by name.
@@ -67,7 +68,7 @@ class Variation:
     """
 
     key: PRNGKeyArray
-    step: Int[Array, ""]
+    until_push: Int[Array, ""]
     action_delay: Int[Array, ""]
     observation_delay: Int[Array, ""]
     bias: dict[str, Float[Array, " n"]]
@@ -84,28 +85,24 @@ class Randomization:
 
     def factors(self, key: PRNGKeyArray) -> ModelFactors | None:
         """Of an episode's model; None where it never differs."""
-        config, model, own = self._config, self._model, self._body
-        keys = jax.random.split(key, 6)
-
-        def draw(i: int, bounds: tuple[float, float], shape: int, fills: int = 0) -> Array | None:
-            """`shape` numbers, and ones up to `fills`; None where all would be 1."""
-            if bounds == _SAME:
-                return None
-            low, high = bounds
-            drawn = jax.random.uniform(keys[i], (shape,), minval=low, maxval=high)
-            return drawn if shape >= fills else jnp.ones(fills).at[:shape].set(drawn)
-
-        whole, link = draw(0, config.mass, 1), draw(1, config.link_mass, own.num_links, model.nbody)
-        if whole is not None:
-            link = (jnp.ones(model.nbody) if link is None else link).at[: own.num_links].multiply(whole)
-        factors = ModelFactors(
-            mass=link,
-            friction=draw(2, config.friction, 1),
-            strength=draw(3, config.strength, model.nu),
-            damping=draw(4, config.damping, own.num_velocities, model.nv),
-            gravity=draw(5, config.gravity, 1),
-        )
-        return factors if jax.tree.leaves(factors) else None
+        model, own = self._model, self._body
+        counts = {"mass": 1, "link_mass": own.num_links, "friction": 1, "gravity": 1}
+        counts |= {"strength": model.nu, "damping": own.num_velocities}
+        counts = {name: n for name, n in counts.items() if getattr(self._config, name) != _SAME}
+        if not counts:
+            return None
+        drawn = {}
+        for name, part in _in_parts(jax.random.uniform(key, (sum(counts.values()),)), counts).items():
+            low, high = getattr(self._config, name)
+            drawn[name] = low + (high - low) * part
+        mass, damping = drawn.pop("mass", None), drawn.pop("damping", None)
+        links = drawn.pop("link_mass", None)
+        if mass is not None or links is not None:
+            of_links = (1.0 if mass is None else mass) * (jnp.ones(own.num_links) if links is None else links)
+            drawn["mass"] = jnp.ones(model.nbody).at[: own.num_links].set(of_links)
+        if damping is not None:
+            drawn["damping"] = jnp.ones(model.nv).at[: own.num_velocities].set(damping)
+        return ModelFactors(**drawn)
 
     def start(
         self, key: PRNGKeyArray, observation: Mapping[str, Array], factors: ModelFactors | None
@@ -117,18 +114,19 @@ class Randomization:
         """
         config = self._config
         self._require_groups(observation)
-        action_key, observation_key, step_key, bias_key, key = jax.random.split(key, 5)
-        biases = jax.random.split(bias_key, max(len(config.bias), 1))
+        whole_key, bias_key, key = jax.random.split(key, 3)
+        bounds = jnp.array([config.action_delay, config.observation_delay, (0, self._period - 1)])
+        # Integers from one draw: below 2^24 these are as good as uniform.
+        unit = jax.random.uniform(whole_key, (3,))
+        low, high = bounds.T
+        action_delay, observation_delay, until_push = low + jnp.floor(unit * (high - low + 1)).astype(int)
         most_actions, most = config.action_delay[1], config.observation_delay[1]
         variation = Variation(
             key=key,
-            step=jax.random.randint(step_key, (), 0, self._period),
-            action_delay=_delay(action_key, config.action_delay),
-            observation_delay=_delay(observation_key, config.observation_delay),
-            bias={
-                name: deviation * jax.random.normal(one, observation[name].shape)
-                for one, (name, deviation) in zip(biases, sorted(config.bias.items()), strict=False)
-            },
+            until_push=until_push,
+            action_delay=action_delay,
+            observation_delay=observation_delay,
+            bias=_normals(bias_key, config.bias, observation),
             actions=jnp.zeros((most_actions + 1 if most_actions else 0, self._model.nu)),
             observations={name: jnp.stack([x] * (most + 1)) for name, x in observation.items() if most},
         )
@@ -139,18 +137,19 @@ class Randomization:
     ) -> tuple[Variation, Float[Array, " nu"], Float[Array, " 2"] | None]:
         """The action that arrives now, and the change of the torso's velocity by a push, m/s."""
         config = self._config
+        now, key = jax.random.split(variation.key)
+        variation = variation.replace(key=key)
         if config.action_delay[1]:
             actions = jnp.concatenate([action[None], variation.actions[:-1]])
             variation = variation.replace(actions=actions)
             action = actions[variation.action_delay]
         if not config.push_speed:
             return variation, action, None
-        push_key, key = jax.random.split(variation.key)
-        way, speed = jax.random.uniform(push_key, (2,)) * jnp.array([2 * jnp.pi, config.push_speed])
-        is_due = variation.step == 0
+        way, speed = jax.random.uniform(now, (2,)) * jnp.array([2 * jnp.pi, config.push_speed])
+        is_due = variation.until_push == 0
         push = jnp.where(is_due, speed, 0.0) * jnp.stack([jnp.cos(way), jnp.sin(way)])
-        step = jnp.where(is_due, self._period, variation.step) - 1
-        return variation.replace(key=key, step=step), action, push
+        until_push = jnp.where(is_due, self._period, variation.until_push) - 1
+        return variation.replace(until_push=until_push), action, push
 
     def sense(
         self, variation: Variation, observation: Mapping[str, Array], factors: ModelFactors | None
@@ -164,13 +163,9 @@ class Randomization:
             }
             variation = variation.replace(observations=kept)
             sensed = {name: groups[variation.observation_delay] for name, groups in kept.items()}
-        for name, bias in variation.bias.items():
-            sensed[name] += bias
-        if config.noise:
-            key, *keys = jax.random.split(variation.key, len(config.noise) + 1)
-            variation = variation.replace(key=key)
-            for one, (name, deviation) in zip(keys, sorted(config.noise.items()), strict=True):
-                sensed[name] += deviation * jax.random.normal(one, sensed[name].shape)
+        noise = _normals(jax.random.fold_in(variation.key, 1), config.noise, observation)
+        for name, error in (*variation.bias.items(), *noise.items()):
+            sensed[name] += error
         if config.observed:
             sensed[DRAWN] = self._drawn(variation, factors)
         return variation, sensed
@@ -193,9 +188,21 @@ class Randomization:
                     raise UserError(f"[randomization] {table}: group {name!r} is not of floats")
 
 
-def _delay(key: PRNGKeyArray, bounds: tuple[int, int]) -> Int[Array, ""]:
-    low, high = bounds
-    return jax.random.randint(key, (), low, high + 1)
+def _normals(
+    key: PRNGKeyArray, deviations: Mapping[str, float], observation: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Errors of these standard deviations for each group that has one; in one draw, as a GPU launches each."""
+    if not deviations:
+        return {}
+    counts = {name: observation[name].size for name in sorted(deviations)}
+    parts = _in_parts(jax.random.normal(key, (sum(counts.values()),)), counts)
+    return {name: deviations[name] * x.reshape(observation[name].shape) for name, x in parts.items()}
+
+
+def _in_parts(numbers: Float[Array, " n"], counts: Mapping[str, int]) -> dict[str, Float[Array, " m"]]:
+    """So many of the numbers for each name, in order."""
+    ends = list(itertools.accumulate(counts.values()))
+    return dict(zip(counts, jnp.split(numbers, ends[:-1]), strict=True))
 
 
 def ranges(table: Mapping[str, Any] | None) -> str:

@@ -1,5 +1,6 @@
 """Transfer (§7): modules of exported agents in new ones, frozen or as a start."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +46,35 @@ def load_sources(recipe: Recipe, world: WorldSpecs) -> list[KnownAgent]:
 
 
 def require_fits(here: KnownAgent, there: KnownAgent) -> None:
-    """Raises UserError where `here` takes a module from `there` that is missing or does not fit."""
+    """Raises UserError, which tells all of them, where `here` takes modules from `there` that do not fit."""
+    problems = list(_misfits(here, there))
+    if problems:
+        raise UserError(f"transfer: {'; and '.join(problems)}")
+
+
+def _misfits(here: KnownAgent, there: KnownAgent) -> Iterator[str]:
     modules_here, modules_there = transferable(here.agent), transferable(there.agent)
     for target, source in here.recipe.transfer.taken:
         if target not in modules_here or modules_here[target].stands_for:
             known = [name for name, module in modules_here.items() if not module.stands_for]
-            raise UserError(f"transfer: this agent has {unknown_name('module', target, known)}")
+            yield f"this agent has {unknown_name('module', target, known)}"
+            continue
         if source not in modules_there:
-            raise UserError(f"transfer: the other agent has {unknown_name('module', source, modules_there)}")
-        _require_encoders(here, there, source)
+            yield f"the other agent has {unknown_name('module', source, modules_there)}"
+            continue
+        yield from _missing_encoders(here, there, source)
         new = _signature(here, modules_here[target])
         old = _signature(there, _module(there.agent, source))
         for what in dict.fromkeys((*new, *old)):
             if new.get(what) != old.get(what):
-                raise UserError(
-                    f"transfer: {target} does not fit the other agent's {source}:"
-                    f" {_told(what, old.get(what), new.get(what))}; {_HINTS.get(what, _SAME_FIELDS)}"
-                )
+                told = _told(what, old.get(what), new.get(what))
+                hint = _HINTS.get(what, _SAME_FIELDS).format(old=old.get(what))
+                yield f"{target} does not fit the other agent's {source}: {told}; {hint}"
+                break  # what else differs mostly follows from it
 
 
-def _require_encoders(here: KnownAgent, there: KnownAgent, source: str) -> None:
-    """Raises UserError where a module is taken without a shared encoder that it sees a group through."""
+def _missing_encoders(here: KnownAgent, there: KnownAgent, source: str) -> Iterator[str]:
+    """Where a module is taken without a shared encoder that it sees a group through."""
     for group in _module(there.agent, source).sees:
         encoder = f"encoders.{group}"
         if (
@@ -73,10 +82,7 @@ def _require_encoders(here: KnownAgent, there: KnownAgent, source: str) -> None:
             and source != encoder
             and encoder not in dict(here.recipe.transfer.taken)
         ):
-            raise UserError(
-                f"transfer: the other agent's {source} sees {group} through the shared {encoder};"
-                " take that too"
-            )
+            yield f"the other agent's {source} sees {group} through the shared {encoder}; take that too"
 
 
 def transferred(state: TrainState, sources: list[KnownAgent], config: TransferConfig) -> TrainState:
@@ -167,7 +173,7 @@ def _told(what: str, old: Any, new: Any) -> str:
 
 _BODY = "proprioception"
 _WITHOUT_UNIT = {_BODY, "instruction", VISION, LATENT, PREVIOUS_LATENT, ACTION}
-_GROUPS = "hide from both what differs (information), or leave this module out"
+_GROUPS = "hide from both what differs (--information.MODULE GROUP ...), or leave this module out"
 _SAME_FIELDS = "give both recipes the same fields of the module"
 _HINTS = {
     "input": _GROUPS,
@@ -175,7 +181,7 @@ _HINTS = {
     "input size": _GROUPS,
     "shared encoder": "give both recipes the same [encoders]",
     "unit of distance": "give both environments the same task.distance_unit, or leave this module out",
-    "latent size": "give both recipes the same policy.high_level.latent_size",
+    "latent size": "give both recipes the same: --policy.high-level.latent-size {old}",
     "shape": "give both recipes the same layer sizes, layer_norm, gated and encoders",
     "range of scales": "give both recipes the same scale of the module",
 }

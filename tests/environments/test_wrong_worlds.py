@@ -258,6 +258,16 @@ def test_every_number_of_a_world_has_bounds(cls, name, kind):
             from_table(cls, {**REQUIRED.get(cls, {}), name: value}, "mine.toml")
 
 
+def test_a_typo_in_low_level_information_names_it_and_its_file(tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        'extends = "ball-go-to-target"\nlow_level_information = ["propioception"]'
+    )
+    with pytest.raises(UserError) as refused:
+        make_world(str(tmp_path / "mine.toml"), "mujoco")
+    expected = "mine.toml: low_level_information: unknown observation group 'propioception'; did you mean prop"
+    assert expected in str(refused.value)
+
+
 def test_a_number_without_bounds_is_clear_on_the_way_from_a_file(tmp_path):
     (tmp_path / "mine.toml").write_text('extends = "ball-go-to-target"\ntask.num_targets = 1099511627776')
     with pytest.raises(

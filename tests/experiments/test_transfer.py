@@ -144,6 +144,11 @@ def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
             ["--transfer.frozen", LOW, "--policy.low-level.layer-norm"],
             "; give both recipes the same layer sizes, layer_norm, gated and encoders",
         ),
+        (
+            ["--transfer.frozen", HIGH, "policy.lowlevel", "--policy.high-level.latent-size", "3"],
+            "latent size is 2 there and 3 here; give both recipes the same: --policy.high-level.latent-size 2;"
+            " and this agent has unknown module 'policy.lowlevel'; did you mean policy.low_level",
+        ),
         (["--transfer.frozen", "policy.lowlevel"], "did you mean policy.low_level"),
         (["--transfer.frozen", f"{LOW}=policy.low"], "the other agent has unknown module 'policy.low'"),
         (["--transfer.frozen", "default_policy.low_level"], "unknown module 'default_policy.low_level'"),

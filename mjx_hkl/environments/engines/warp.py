@@ -21,6 +21,10 @@ _CONTACTS = {
     (int(_GEOM.mjGEOM_PLANE), int(_GEOM.mjGEOM_CYLINDER)): 4,
     (int(_GEOM.mjGEOM_PLANE), int(_GEOM.mjGEOM_BOX)): 4,
     (int(_GEOM.mjGEOM_PLANE), int(_GEOM.mjGEOM_MESH)): 4,
+    (int(_GEOM.mjGEOM_HFIELD), int(_GEOM.mjGEOM_SPHERE)): 4,
+    (int(_GEOM.mjGEOM_HFIELD), int(_GEOM.mjGEOM_CAPSULE)): 4,
+    (int(_GEOM.mjGEOM_HFIELD), int(_GEOM.mjGEOM_BOX)): 4,
+    (int(_GEOM.mjGEOM_HFIELD), int(_GEOM.mjGEOM_MESH)): 4,
     (int(_GEOM.mjGEOM_CAPSULE), int(_GEOM.mjGEOM_BOX)): 2,
     (int(_GEOM.mjGEOM_BOX), int(_GEOM.mjGEOM_BOX)): 8,
 }
