@@ -23,6 +23,10 @@ from mjx_hkl.experiments.recipe import (
 from mjx_hkl.models.encoders import MLPEncoderFields, NormalizedFields
 from mjx_hkl.models.priors import AR1
 
+pytestmark = [  # of Brax
+    pytest.mark.filterwarnings("ignore:Brax System"),
+    pytest.mark.filterwarnings("ignore:Accessing .* directly from"),
+]
 ALL = {
     f"{name}:{variant}" if variant else name: recipe
     for name in resources.names("train", ".toml")
