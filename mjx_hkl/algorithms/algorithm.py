@@ -25,8 +25,8 @@ Factor = Annotated[float, Ge(0.01), Le(100)]
 class Algorithm:
     """The numbers of Algorithm 2 that all algorithms share; defaults are Appendix G's where it has one.
 
-    But learning rates are ten times its (the critic's twenty) and targets move four times as often: with its own,
-    half a million steps in a world that nobody has tuned end below random actions.
+    But learning rates are ten times its (the critic's twenty), and targets move four times as often: with its
+    own, half a million steps in a world that nobody has tuned end below random actions.
 
     Attributes:
       state_values: whether the critic is V(z, x) instead of Q(a, z, x).

@@ -39,7 +39,7 @@ def can_be_made(environment):
     if not environment.startswith("playground:"):
         return True
     found = importlib.util.find_spec("mujoco_playground")
-    if found is None:
+    if found is None or found.submodule_search_locations is None:
         return False
     robots = Path(found.submodule_search_locations[0], "external_deps", "mujoco_menagerie")
     return "Joystick" not in environment or robots.is_dir()
