@@ -197,7 +197,11 @@ def test_where_nothing_can_succeed_people_are_told_the_return(fast_run, monkeypa
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr("mjx_hkl.experiments.agents._FOLDERS", (folder / "checkpoints",))
-    for command in (["export", "run", "checkpoints/told", "--episodes", "4"], ["list", "agents"], ["evaluate", "run"]):
+    for command in (
+        ["export", "run", "checkpoints/told", "--episodes", "4"],
+        ["list", "agents"],
+        ["evaluate", "run"],
+    ):
         assert run(command) == 0
         shown = capfd.readouterr().out
         assert "return" in shown
