@@ -85,7 +85,9 @@ def test_forces_of_servos_are_c_mujocos():
 def test_the_ball_has_thrusters_whose_velocity_is_not_known():
     world = load("ball-go-to-target")
     physics = jax.jit(world.reset)(jax.random.key(0)).pipeline_state.physics
-    elsewhere = [i for i, x in enumerate(world.engine.model.actuator_trntype) if x != mujoco.mjtTrn.mjTRN_JOINT]
+    elsewhere = [
+        i for i, x in enumerate(world.engine.model.actuator_trntype) if x != mujoco.mjtTrn.mjTRN_JOINT
+    ]
     scene = world.scene(physics, physics.qpos[None], jnp.ones(world.action_size))
     assert scene.actuator_forces.shape == (world.action_size,)
     if elsewhere:
@@ -117,7 +119,8 @@ def judged():
 
 def test_a_task_sees_this_action_and_the_one_before(judged):
     state, step = jax.jit(judged.reset)(jax.random.key(0)), jax.jit(judged.step)
-    assert not state.obs["now"].any() and not state.obs["before"].any()
+    assert not state.obs["now"].any()
+    assert not state.obs["before"].any()
     for before, action in (([0.0, 0.0], [0.5, 0.25]), ([0.5, 0.25], [-3.0, 0.0])):
         state = step(state, jnp.asarray(action))
         np.testing.assert_allclose(state.obs["now"], np.clip(action, -1, 1))
@@ -128,7 +131,8 @@ def test_a_failure_terminates_without_success(judged):
     state, step = jax.jit(judged.reset)(jax.random.key(0)), jax.jit(judged.step)
     assert step(state, jnp.array([0.0, 0.8])).done == 0
     failed = step(state, jnp.array([0.0, 1.0]))
-    assert failed.done == 1 and failed.metrics["success"] == 0
+    assert failed.done == 1
+    assert failed.metrics["success"] == 0
 
 
 def test_terms_are_summed_over_episodes(judged):
@@ -212,7 +216,8 @@ def test_commands_change_and_stay_in_their_ranges():
     state = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), 300))
     first = np.asarray(state.pipeline_state.task.command)
     for i, (low, high) in enumerate([(-0.5, 1.0), (-0.5, 0.5), (-1.0, 1.0)]):
-        assert low <= first[:, i].min() < low + 0.1 and high - 0.1 < first[:, i].max() <= high
+        assert low <= first[:, i].min() < low + 0.1
+        assert high - 0.1 < first[:, i].max() <= high
     assert 0.05 < (first == 0).all(1).mean() < 0.15
     task = state.pipeline_state.task
     after = jax.vmap(lambda task: world.task._next(task, task.air, 0.025))
