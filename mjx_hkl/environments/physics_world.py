@@ -132,7 +132,7 @@ class PhysicsWorld(Env):
     def _step(self, state: State, action: Float[Array, " nu"]) -> State:
         world = cast(WorldState, state.pipeline_state)
         physics, variation, action = world.physics, world.variation, jnp.clip(action, -1.0, 1.0)
-        if self._randomization is not None:
+        if self._randomization is not None and variation is not None:
             variation, action, push = self._randomization.act(variation, action)
             if push is not None:
                 physics = physics.replace(qvel=self.body.pushed(physics.qvel, push))
@@ -148,7 +148,7 @@ class PhysicsWorld(Env):
             done |= outcome.failure > 0
         earned = {"success": outcome.success, **_terms_of(outcome)}
         observation = self._observe(physics, task, scene, physics.qpos)
-        if self._randomization is not None:
+        if self._randomization is not None and variation is not None:
             variation, observation = self._randomization.sense(variation, observation, physics.factors)
         if self._camera is not None:
             now = WorldState(physics, task, action)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import importlib.util
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ WARP = pytest.param(
     "warp",
     marks=pytest.mark.skipif(importlib.util.find_spec("warp") is None, reason="Warp is not installed"),
 )
-PHYSICS = {
+PHYSICS: dict[str, Any] = {
     "mass": (0.7, 1.4),
     "link_mass": (0.8, 1.2),
     "friction": (0.3, 1.5),
@@ -34,7 +35,7 @@ PHYSICS = {
 }
 
 
-def world_with(name="ball-go-to-target", engine="mujoco", **randomization):
+def world_with(name="ball-go-to-target", engine="mujoco", **randomization: Any):
     config = physics_environment(name)
     physics = dataclasses.replace(config.physics, iterations=20, ls_iterations=20)
     drawn = RandomizationConfig(**randomization) if randomization else None

@@ -1,6 +1,7 @@
 """What tasks are shown of bodies, against C MuJoCo's own numbers; reward terms; how outcomes are counted."""
 
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from worlds import load
 from mjx_hkl.environments import PhysicsWorld, VectorEnvironment, make_world
 from mjx_hkl.environments.bodies import Body, ProprioceptionConfig
 from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.scene import Scene
 from mjx_hkl.environments.tasks import Outcome, Start, rewards
 from mjx_hkl.errors import UserError
 
@@ -35,7 +37,7 @@ def moving(model, seed=0):
         mujoco.mj_step(model, data)
     mujoco.mj_forward(model, data)
     parts = (data.qpos, data.qvel, data.qacc, data.mocap_pos)
-    return data, PhysicsState(*(jnp.asarray(x, jnp.float32) for x in parts))
+    return data, PhysicsState(*[jnp.asarray(x, jnp.float32) for x in parts])  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("name", ["ant-walk", "quadruped-go-to-target", "humanoid-walk"])
@@ -74,7 +76,7 @@ def test_forces_of_servos_are_c_mujocos():
         data.ctrl[:] = control
         mujoco.mj_forward(model, data)
         parts = (data.qpos, data.qvel, data.qacc, data.mocap_pos)
-        state = PhysicsState(*(jnp.asarray(x, jnp.float32) for x in parts))
+        state = PhysicsState(*[jnp.asarray(x, jnp.float32) for x in parts])  # pyright: ignore[reportArgumentType]
         forces = body.actuator_forces(state, jnp.asarray(control))
         np.testing.assert_allclose(forces, data.actuator_force, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(
@@ -108,7 +110,8 @@ class Judged:
     def reward(self, state, scene):
         terms = {"first": scene.action[0], "square": scene.action[0] ** 2}
         failure = (scene.action[1] > 0.9).astype(jnp.float32)
-        return Outcome(sum(terms.values()), jnp.zeros(()), failure=failure, terms=terms)
+        reward = terms["first"] + terms["square"]
+        return Outcome(reward, jnp.zeros(()), failure=failure, terms=terms)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +204,7 @@ def test_a_foot_is_paid_when_it_lands():
     seconds, paid = jnp.zeros(1), []
     for touch in (0.0, 0.0, 0.0, 1.0, 1.0):
         scene = Feet(jnp.array([touch]))
-        term, seconds = rewards.air_time(scene, seconds, 0.25, 0.1)
+        term, seconds = rewards.air_time(cast(Scene, scene), seconds, 0.25, 0.1)
         paid.append(float(term))
     np.testing.assert_allclose(paid, [0, 0, 0, 0.15, 0], atol=1e-6)
 
