@@ -6,7 +6,9 @@ collide with the ground and with boxes.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import flax.struct
 import jax.numpy as jnp
@@ -76,6 +78,12 @@ def load_body(name: str) -> mujoco.MjSpec:
             return mujoco.MjSpec.from_file(str(path))
     except ValueError as error:
         raise UserError(f"body {name!r}: {' '.join(str(error).split())}") from error
+
+
+def files_of_body(path: Path) -> list[Path]:
+    """A body's MJCF file, and what it includes and names: other models, meshes, textures, height fields."""
+    named = {Path(os.path.abspath(file)) for file in mujoco.mju_getXMLDependencies(str(path))}
+    return [path, *sorted(file for file in named - {path} if file.is_file())]
 
 
 class Body:

@@ -1,0 +1,255 @@
+"""A user's own files in a run or an exported agent: copied in, found there again, checked.
+
+They are what a recipe names by path, and what these files need: worlds, bodies with their meshes, and code. They keep
+their places relative to one another under `files/`, so what one file says of another stays true. What comes with the
+package, or is named as `package.module:Class`, is not copied. `files/digests.json` lists the copies.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from mjx_hkl import resources
+from mjx_hkl.environments.bodies import files_of_body
+from mjx_hkl.environments.composition import read_environment
+from mjx_hkl.errors import UserError
+from mjx_hkl.tables import code_in, files_extended, with_files
+from mjx_hkl.user_code import MANIFEST, Source, absolute, load, require_known
+
+_FOLDER = "files"
+_COPY = re.compile(rf"(\.\./)*{_FOLDER}/.+")
+_ABSOLUTE = re.compile(r"""(?<=["'])/[^"']+(?=["'])""")
+
+
+@dataclasses.dataclass(frozen=True)
+class UserFile:
+    """A file to copy.
+
+    Attributes:
+      path: where it lies.
+      content: as it is copied: what it names, it names relative to itself.
+      originals: SHA-256 of the files that it is made of, by path.
+    """
+
+    path: Path
+    content: bytes
+    originals: Mapping[Path, str]
+
+
+def user_files(table: Mapping[str, Any]) -> tuple[UserFile, ...]:
+    """The files that a recipe's table names by path, and those which they need; none of the package.
+
+    Raises:
+      UserError: a world's file cannot be read.
+    """
+    code, bodies = dict.fromkeys(map(absolute, code_in(table))), {}
+    found: dict[Path, UserFile] = {}
+    for world in _worlds(table):
+        tables = read_environment(world)
+        code |= dict.fromkeys(map(absolute, code_in(tables)))
+        body = Path(str(tables.get("body", "")))
+        bodies |= {absolute(body): None} if body.suffix == ".xml" else {}
+        found[world] = _world_file(world, tables)
+    for body in bodies:
+        found |= {file.path: file for file in _body_files(body)}
+    for path in code:
+        for source in load(path).sources:
+            found[source.path] = UserFile(source.path, source.content, {source.path: source.sha256})
+    return tuple(found.values())
+
+
+def _worlds(table: Any) -> list[Path]:
+    """The files of environments that a recipe's table names, its ladder's among them."""
+    given = table.get("environment", "")
+    own = [absolute(given)] if given.endswith(".toml") else []
+    return list(dict.fromkeys([*own, *(world for stage in table.get("ladder", ()) for world in _worlds(stage))]))
+
+
+def _world_file(path: Path, tables: dict[str, Any]) -> UserFile:
+    """The environment with what it extends, which no copy does any more."""
+
+    def relative(given: str) -> str:
+        is_file = given.endswith((".xml", ".py")) and os.path.isfile(given)
+        return os.path.relpath(given, path.parent) if is_file else given
+
+    package = resources.folder("envs").resolve()
+    chain = files_extended("environment", path, "envs")
+    originals = {absolute(file): _sha256(file) for file in chain if package not in file.resolve().parents}
+    return UserFile(path, tomli_w.dumps(with_files(tables, relative)).encode(), originals)
+
+
+def _body_files(path: Path) -> list[UserFile]:
+    return [UserFile(file, _body_content(file), {file: _sha256(file)}) for file in files_of_body(path)]
+
+
+def _body_content(file: Path) -> bytes:
+    """The file's; in MJCF, paths that are absolute made relative."""
+    content = file.read_bytes()
+    if file.suffix != ".xml":
+        return content
+
+    def relative(found: re.Match) -> str:
+        return os.path.relpath(found[0], file.parent) if os.path.exists(found[0]) else found[0]
+
+    return _ABSOLUTE.sub(relative, content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
+def told_body(given: str) -> str:
+    """What tells a body from others: its name, or its file's with a digest of all that it is made of."""
+    if not Path(given).is_file():
+        return given
+    digests = [Source(file.path, file.content).sha256 for file in _body_files(absolute(given))]
+    return f"{Path(given).name} ({hashlib.sha256(' '.join(digests).encode()).hexdigest()[:8]})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Copies:
+    """A user's files, and where they are to lie.
+
+    Attributes:
+      names: by path, relative to the run or agent.
+      new: those not there yet.
+    """
+
+    names: Mapping[Path, str]
+    new: tuple[UserFile, ...]
+
+    @classmethod
+    def of(cls, files: tuple[UserFile, ...], run: Path | None = None) -> "Copies":
+        """Places for the files; those which the run, or the run that it is a stage of, has already stay there."""
+        holder = _holder(absolute(run)) if run else None
+        held = [file.path for file in files if holder and holder / _FOLDER in file.path.parents]
+        new = tuple(file for file in files if file.path not in held)
+        names = {path: os.path.relpath(path, run) for path in held}
+        if new:
+            top = os.path.commonpath([file.path.parent for file in new])
+            names |= {file.path: f"{_FOLDER}/{os.path.relpath(file.path, top)}" for file in new}
+        return cls(names, new)
+
+    def named(self, table: Any) -> Any:
+        """The table, its files named by their places."""
+        return with_files(table, lambda given: self.names.get(absolute(given), given) if given else given)
+
+    def told(self, text: str) -> str:
+        """The text, its files named by their places."""
+        for path, name in self.names.items():
+            text = text.replace(str(path), name)
+        return text
+
+    def write(self, folder: Path, with_originals: bool) -> None:
+        """Writes the new files; where there are none, nothing.
+
+        Args:
+          folder: the run or agent.
+          with_originals: notes where they came from, for `edited` and `inside`. An agent does not: it is given away.
+        """
+        if not self.new:
+            return
+        about = _manifest(folder) or {"files": {}, "originals": {}}
+        for file in self.new:
+            name = self.names[file.path]
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(file.content)
+            about["files"][name] = hashlib.sha256(file.content).hexdigest()
+            for path, digest in file.originals.items() if with_originals else ():
+                is_itself = path == file.path
+                if is_itself or str(path) not in about["originals"]:
+                    about["originals"][str(path)] = {"sha256": digest, "copy": name}
+        (folder / MANIFEST).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def located(folder: Path, table: Any) -> Any:
+    """The table, as it was written in a run or agent, its copies named by their paths."""
+    return with_files(table, lambda given: str(absolute(folder / given)) if _COPY.fullmatch(given) else given)
+
+
+def inside(table: dict[str, Any], run: Path) -> dict[str, Any]:
+    """The table, files that the run has copies of replaced by these."""
+    holder = _holder(absolute(run))
+    originals = _manifest(holder).get("originals", {}) if holder else {}
+
+    def copy(given: str) -> str:
+        known = originals.get(str(absolute(given))) if given else None
+        return str(holder / known["copy"]) if holder and known else given
+
+    return with_files(table, copy)
+
+
+def by_content(table: dict[str, Any], run: Path) -> dict[str, Any]:
+    """The table, the run's copies replaced by their digests: what is equal in runs that differ in their place only."""
+    holder = _holder(absolute(run))
+    digests = _manifest(holder).get("files", {}) if holder else {}
+    return with_files(table, lambda given: digests.get(os.path.relpath(given, holder), given) if holder else given)
+
+
+def edited(run: Path) -> str:
+    """One line that says which of the user's files have changed since the run began; empty where none has."""
+    originals = _manifest(run).get("originals", {})
+    changed = [path for path, known in originals.items() if os.path.isfile(path) and _sha256(path) != known["sha256"]]
+    if not changed:
+        return ""
+    have = "has" if len(changed) == 1 else "have"
+    return f"{', '.join(changed)} {have} changed since {run} began: it goes on with its own copy"
+
+
+def check(folder: Path, table: Any) -> None:
+    """Checks a run or an agent before anything of it is loaded.
+
+    Args:
+      folder: the run or agent.
+      table: its recipe, `located`.
+
+    Raises:
+      UserError: a copy is missing or has changed, or code may not run.
+    """
+    holder = _holder(absolute(folder))
+    listed = _manifest(holder).get("files", {}) if holder else {}
+    for name, digest in listed.items():
+        _require_whole(Path(holder or folder, name), digest)
+
+    def require_listed(given: str) -> str:
+        if f"/{_FOLDER}/" in f"/{given}" and absolute(folder) / _FOLDER in absolute(folder / given).parents:
+            if os.path.relpath(absolute(folder / given), absolute(folder)) not in listed:
+                raise UserError(f"{folder} does not list {given} in {MANIFEST}; copy or export it again")
+        return given
+
+    with_files(table, require_listed)
+    require_known(code_in(table), folder)
+
+
+def _require_whole(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; copy the run or agent again, or export it again")
+    if _sha256(path) != digest:
+        raise UserError(f"{path} has changed since it was written; copy the run or agent again, or export it again")
+
+
+def _holder(folder: Path) -> Path | None:
+    """The folder itself or the one above it that has copies."""
+    return next((place for place in (folder, *folder.parents) if (place / MANIFEST).is_file()), None)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What the folder lists; empty where it has no copies."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(about, dict) or not all(isinstance(x, dict) for x in about.values()):
+        raise UserError(f"{path} does not list files; copy the run or agent again")
+    return about
+
+
+def _sha256(path: Path | str) -> str:
+    return Source(absolute(path), Path(path).read_bytes()).sha256
