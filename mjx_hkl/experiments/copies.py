@@ -17,6 +17,7 @@ from typing import Any
 import tomli_w
 
 from mjx_hkl import resources
+from mjx_hkl.config import from_table, to_table
 from mjx_hkl.environments.bodies import files_of_body
 from mjx_hkl.environments.composition import read_environment
 from mjx_hkl.errors import UserError
@@ -41,6 +42,22 @@ class UserFile:
     path: Path
     content: bytes
     originals: Mapping[Path, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Original:
+    """What a copy was made of, and its name in the run."""
+
+    sha256: str
+    copy: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Manifest:
+    """SHA-256 of the copies, by their places; in a run also the files that they were made of, by path."""
+
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    originals: dict[str, _Original] = dataclasses.field(default_factory=dict)
 
 
 def user_files(table: Mapping[str, Any]) -> tuple[UserFile, ...]:
@@ -127,7 +144,7 @@ class Copies:
         holder = _holder(absolute(run)) if run else None
         held = [file.path for file in files if holder and holder / _FOLDER in file.path.parents]
         new = tuple(file for file in files if file.path not in held)
-        names = {path: os.path.relpath(path, run) for path in held}
+        names = {path: os.path.relpath(path, run or ".") for path in held}
         if new:
             top = os.path.commonpath([file.path.parent for file in new])
             names |= {file.path: f"{_FOLDER}/{os.path.relpath(file.path, top)}" for file in new}
@@ -152,18 +169,18 @@ class Copies:
         """
         if not self.new:
             return
-        about = _manifest(folder) or {"files": {}, "originals": {}}
+        about = _manifest(folder)
         for file in self.new:
             name = self.names[file.path]
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(file.content)
-            about["files"][name] = hashlib.sha256(file.content).hexdigest()
+            about.files[name] = hashlib.sha256(file.content).hexdigest()
             for path, digest in file.originals.items() if with_originals else ():
                 is_itself = path == file.path
-                if is_itself or str(path) not in about["originals"]:
-                    about["originals"][str(path)] = {"sha256": digest, "copy": name}
-        (folder / MANIFEST).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+                if is_itself or str(path) not in about.originals:
+                    about.originals[str(path)] = _Original(digest, name)
+        (folder / MANIFEST).write_text(json.dumps(to_table(about), indent=2) + "\n", encoding="utf-8")
 
 
 def located(folder: Path, table: Any) -> Any:
@@ -174,11 +191,11 @@ def located(folder: Path, table: Any) -> Any:
 def inside(table: dict[str, Any], run: Path) -> dict[str, Any]:
     """The table, files that the run has copies of replaced by these."""
     holder = _holder(absolute(run))
-    originals = _manifest(holder).get("originals", {}) if holder else {}
+    manifest = _manifest(holder)
 
     def copy(given: str) -> str:
-        known = originals.get(str(absolute(given))) if given else None
-        return str(holder / known["copy"]) if holder and known else given
+        known = manifest.originals.get(str(absolute(given))) if given else None
+        return str(holder / known.copy) if known and known.copy in manifest.files else given
 
     return with_files(table, copy)
 
@@ -186,14 +203,18 @@ def inside(table: dict[str, Any], run: Path) -> dict[str, Any]:
 def by_content(table: dict[str, Any], run: Path) -> dict[str, Any]:
     """The table, the run's copies replaced by their digests: what is equal in runs that differ in their place only."""
     holder = _holder(absolute(run))
-    digests = _manifest(holder).get("files", {}) if holder else {}
-    return with_files(table, lambda given: digests.get(os.path.relpath(given, holder), given) if holder else given)
+    digests = {str(holder / name): digest for name, digest in _manifest(holder).files.items()}
+    return with_files(table, lambda given: digests.get(given, given))
 
 
 def edited(run: Path) -> str:
     """One line that says which of the user's files have changed since the run began; empty where none has."""
-    originals = _manifest(run).get("originals", {})
-    changed = [path for path, known in originals.items() if os.path.isfile(path) and _sha256(path) != known["sha256"]]
+    originals = _manifest(run).originals
+    changed = [
+        path
+        for path, known in sorted(originals.items())
+        if os.path.isfile(path) and _sha256(path) != known.sha256
+    ]
     if not changed:
         return ""
     have = "has" if len(changed) == 1 else "have"
@@ -210,15 +231,16 @@ def check(folder: Path, table: Any) -> None:
     Raises:
       UserError: a copy is missing or has changed, or code may not run.
     """
-    holder = _holder(absolute(folder))
-    listed = _manifest(holder).get("files", {}) if holder else {}
+    folder = absolute(folder)
+    holder = _holder(folder)
+    listed = _manifest(holder).files
     for name, digest in listed.items():
-        _require_whole(Path(holder or folder, name), digest)
+        _require_whole(holder / name, digest)
 
     def require_listed(given: str) -> str:
-        if f"/{_FOLDER}/" in f"/{given}" and absolute(folder) / _FOLDER in absolute(folder / given).parents:
-            if os.path.relpath(absolute(folder / given), absolute(folder)) not in listed:
-                raise UserError(f"{folder} does not list {given} in {MANIFEST}; copy or export it again")
+        file = absolute(folder / given)
+        if folder / _FOLDER in file.parents and str(file.relative_to(folder)) not in listed:
+            raise UserError(f"{folder} does not list {given} in {MANIFEST}; copy it again, or export it again")
         return given
 
     with_files(table, require_listed)
@@ -232,23 +254,27 @@ def _require_whole(path: Path, digest: str) -> None:
         raise UserError(f"{path} has changed since it was written; copy the run or agent again, or export it again")
 
 
-def _holder(folder: Path) -> Path | None:
-    """The folder itself or the one above it that has copies."""
-    return next((place for place in (folder, *folder.parents) if (place / MANIFEST).is_file()), None)
+def _holder(folder: Path) -> Path:
+    """Where the copies lie of a run or agent: in itself, or of a ladder's stage in its run."""
+    is_stage = folder.parent.name == "ladder" and not (folder / MANIFEST).is_file()
+    return folder.parents[1] if is_stage and (folder.parents[1] / MANIFEST).is_file() else folder
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> _Manifest:
     """What the folder lists; empty where it has no copies."""
     path = folder / MANIFEST
     if not path.is_file():
-        return {}
+        return _Manifest()
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(about, dict) or not all(isinstance(x, dict) for x in about.values()):
+    if not isinstance(about, dict):
         raise UserError(f"{path} does not list files; copy the run or agent again")
-    return about
+    manifest = from_table(_Manifest, about, str(path))
+    if any(".." in Path(name).parts for name in manifest.files):
+        raise UserError(f"{path} lists files that lie elsewhere")
+    return manifest
 
 
 def _sha256(path: Path | str) -> str:

@@ -264,7 +264,7 @@ def test_changed_code_does_not_run_beside_code_that_is_known(moved, place, capsy
         manifest.write_text(json.dumps(listed))
     else:
         card = (agent / "agent.json").read_text()
-        (agent / "agent.json").write_text(card.replace("files/parts/learned_coefficient.py", place))
+        (agent / "agent.json").write_text(card.replace("files/parts/learned_coefficient.py", f"{moved}/outside.py"))
     assert f"{place} in {agent} is code" in refusal(capsys, "evaluate", agent)
     assert "IT_RAN" not in os.environ
     assert run(["evaluate", str(agent), "--episodes", "4", "--trust-code"]) == 0
