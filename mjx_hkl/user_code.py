@@ -1,7 +1,7 @@
 """Python files of a user's own: executed with the modules beside them that they import, where they may run.
 
-Code that lies in a run or in an exported agent, or that one of these names, may come from somebody else. It runs
-if this user has run the same bytes before, or trusts the folder.
+Code that lies in a run or in an exported agent, or that one of these names, may come from somebody else. It
+runs if this user has trained with the same bytes before, or trusts the folder.
 """
 
 import ast
@@ -56,7 +56,7 @@ _trusted: set[Path] = set()  # folders, in this process
 def load(path: Path) -> Loaded:
     """Executes a file, once.
 
-    A module beside it is found before others of its name, except for those of Python and those imported already.
+    A module beside it is found before others of its name, but for those of Python and those imported already.
 
     Raises:
       UserError: it lies in a run or an agent and may not run.

@@ -16,9 +16,9 @@ def nothing_is_known(tmp_path, monkeypatch):
 
 
 def written(folder, **files):
-    """The folder with these modules in it; `__` in a name is a folder."""
+    """The folder with these modules in it."""
     for name, text in files.items():
-        path = folder.joinpath(*name.split("__")).with_suffix(".py")
+        path = folder / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return folder
@@ -30,7 +30,9 @@ def loaded(folder, name="main"):
 
 def test_modules_beside_a_file_are_those_of_its_own_folder(tmp_path):
     """Also where another folder has modules of the same names, and nothing of them is left behind."""
-    one, other = (written(tmp_path / x, main="import shared\nx = shared.X", shared=f"X = {x!r}") for x in "ab")
+    one, other = (
+        written(tmp_path / x, main="import shared\nx = shared.X", shared=f"X = {x!r}") for x in "ab"
+    )
     path = list(sys.path)
     assert [loaded(folder).module.x for folder in (one, other)] == ["a", "b"]
     assert sys.path == path
@@ -39,21 +41,24 @@ def test_modules_beside_a_file_are_those_of_its_own_folder(tmp_path):
 
 
 def test_a_package_beside_a_file_is_imported_by_every_way(tmp_path):
-    folder = written(
-        tmp_path,
-        main="import pack.one\nfrom pack import two\nfrom pack.three import x\ny = pack.one.x + two.x + x",
-        pack____init__="",
-        pack__one="from . import four\nx = four.x",
-        pack__two="from .four import x",
-        pack__three="def later():\n    from pack import five\n\nx = 3",
-        pack__four="x = 10",
-        pack__five="",
-        stranger="raise RuntimeError('nobody imports it')",
-    )
+    modules = {
+        "main": "import pack.one\nfrom pack import two\nfrom pack.three import x\ny = pack.one.x + two.x + x",
+        "pack/__init__": "",
+        "pack/one": "from . import four\nx = four.x",
+        "pack/two": "from .four import x",
+        "pack/three": "def later():\n    from pack import five\n\nx = 3",
+        "pack/four": "x = 10",
+        "pack/five": "",
+        "stranger": "raise RuntimeError('nobody imports it')",
+    }
+    folder = written(tmp_path, **modules)
     found = loaded(folder)
     assert found.module.y == 23
     names = {os.path.relpath(source.path, folder) for source in found.sources}
-    assert names == {"main.py", *(f"pack/{x}.py" for x in ("__init__", "one", "two", "three", "four", "five"))}
+    assert names == {
+        "main.py",
+        *(f"pack/{x}.py" for x in ("__init__", "one", "two", "three", "four", "five")),
+    }
 
 
 def test_pythons_own_modules_and_those_imported_already_come_first(tmp_path):

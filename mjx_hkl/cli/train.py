@@ -29,8 +29,7 @@ class TrainCommand(Recipe):
     distributed: bool = False
     """Train together with other processes, on this and other machines, that run the same command."""
     trust_code: bool = False
-    """Run code that came with the run or with the agent of --transfer.agent; without it only code that you have
-    trained with runs."""
+    """Run code that came with the run or with the agent of --transfer.agent, though you have not trained with it."""
 
 
 def main(arguments: list[str]) -> int:

@@ -1,8 +1,8 @@
 """Agents on disk: written whole or not at all, and read back with every number checked.
 
 A folder has `agent.json` (the card), `README.md` (the same for people), and `parameters/` (Orbax): a dict
-from module name to nested dicts of arrays. A module without parameters has no entry there. What the recipe needs of a
-user's files is in `files/`.
+from module name to nested dicts of arrays. A module without parameters has no entry there. `files/` has
+what the recipe needs of a user's own files.
 """
 
 import dataclasses

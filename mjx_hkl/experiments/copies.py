@@ -1,8 +1,9 @@
 """A user's own files in a run or an exported agent: copied in, found there again, checked.
 
-They are what a recipe names by path, and what these files need: worlds, bodies with their meshes, and code. They keep
-their places relative to one another under `files/`, so what one file says of another stays true. What comes with the
-package, or is named as `package.module:Class`, is not copied. `files/digests.json` lists the copies.
+They are what a recipe names by path, and what these files need: worlds, bodies with their meshes, and code.
+They keep their places relative to one another under `files/`, so that what one file says of another stays true.
+What comes with the package, or is named as `package.module:Class`, is not copied. `files/digests.json` lists
+the copies.
 """
 
 import dataclasses
@@ -66,16 +67,15 @@ def user_files(table: Mapping[str, Any]) -> tuple[UserFile, ...]:
     Raises:
       UserError: a world's file cannot be read.
     """
-    code, bodies = dict.fromkeys(map(absolute, code_in(table))), {}
+    code = code_in(table)
     found: dict[Path, UserFile] = {}
     for world in _worlds(table):
         tables = read_environment(world)
-        code |= dict.fromkeys(map(absolute, code_in(tables)))
-        body = Path(str(tables.get("body", "")))
-        bodies |= {absolute(body): None} if body.suffix == ".xml" else {}
         found[world] = _world_file(world, tables)
-    for body in bodies:
-        found |= {file.path: file for file in _body_files(body)}
+        code += code_in(tables)
+        body = str(tables.get("body", ""))
+        if body.endswith(".xml"):
+            found |= {file.path: file for file in _body_files(absolute(body))}
     for path in code:
         for source in load(path).sources:
             found[source.path] = UserFile(source.path, source.content, {source.path: source.sha256})
@@ -86,7 +86,9 @@ def _worlds(table: Any) -> list[Path]:
     """The files of environments that a recipe's table names, its ladder's among them."""
     given = table.get("environment", "")
     own = [absolute(given)] if given.endswith(".toml") else []
-    return list(dict.fromkeys([*own, *(world for stage in table.get("ladder", ()) for world in _worlds(stage))]))
+    return list(
+        dict.fromkeys([*own, *(world for stage in table.get("ladder", ()) for world in _worlds(stage))])
+    )
 
 
 def _world_file(path: Path, tables: dict[str, Any]) -> UserFile:
@@ -115,7 +117,9 @@ def _body_content(file: Path) -> bytes:
     def relative(found: re.Match) -> str:
         return os.path.relpath(found[0], file.parent) if os.path.exists(found[0]) else found[0]
 
-    return _ABSOLUTE.sub(relative, content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    return _ABSOLUTE.sub(relative, content.decode("utf-8", "surrogateescape")).encode(
+        "utf-8", "surrogateescape"
+    )
 
 
 def told_body(given: str) -> str:
@@ -140,7 +144,7 @@ class Copies:
 
     @classmethod
     def of(cls, files: tuple[UserFile, ...], run: Path | None = None) -> "Copies":
-        """Places for the files; those which the run, or the run that it is a stage of, has already stay there."""
+        """Places for the files; those that the run, or the run of which it is a stage, has already stay there."""
         holder = _holder(absolute(run)) if run else None
         held = [file.path for file in files if holder and holder / _FOLDER in file.path.parents]
         new = tuple(file for file in files if file.path not in held)
@@ -165,7 +169,7 @@ class Copies:
 
         Args:
           folder: the run or agent.
-          with_originals: notes where they came from, for `edited` and `inside`. An agent does not: it is given away.
+          with_originals: notes where they came from, for `edited` and `inside`; not in an agent, to give away.
         """
         if not self.new:
             return
@@ -201,7 +205,7 @@ def inside(table: dict[str, Any], run: Path) -> dict[str, Any]:
 
 
 def by_content(table: dict[str, Any], run: Path) -> dict[str, Any]:
-    """The table, the run's copies replaced by their digests: what is equal in runs that differ in their place only."""
+    """The table, the run's copies replaced by their digests: equal in runs that differ in their place only."""
     holder = _holder(absolute(run))
     digests = {str(holder / name): digest for name, digest in _manifest(holder).files.items()}
     return with_files(table, lambda given: digests.get(given, given))
@@ -240,7 +244,9 @@ def check(folder: Path, table: Any) -> None:
     def require_listed(given: str) -> str:
         file = absolute(folder / given)
         if folder / _FOLDER in file.parents and str(file.relative_to(folder)) not in listed:
-            raise UserError(f"{folder} does not list {given} in {MANIFEST}; copy it again, or export it again")
+            raise UserError(
+                f"{folder} does not list {given} in {MANIFEST}; copy it again, or export it again"
+            )
         return given
 
     with_files(table, require_listed)
@@ -251,7 +257,9 @@ def _require_whole(path: Path, digest: str) -> None:
     if not path.is_file():
         raise UserError(f"{path} is missing; copy the run or agent again, or export it again")
     if _sha256(path) != digest:
-        raise UserError(f"{path} has changed since it was written; copy the run or agent again, or export it again")
+        raise UserError(
+            f"{path} has changed since it was written; copy the run or agent again, or export it again"
+        )
 
 
 def _holder(folder: Path) -> Path:

@@ -164,8 +164,8 @@ class Recipe:
 def load_recipe(given: str, trust_code: bool = False) -> Recipe:
     """The recipe of that name in `train/`, in a .toml file, or of a run directory.
 
-    Of a recipe with variants one is asked for, as in `priors:ar1`. Code in a run directory runs if this user has
-    trained with it, or with `trust_code`.
+    Of a recipe with variants one is asked for, as in `priors:ar1`. Code in a run directory runs if this user
+    has trained with it, or with `trust_code`.
 
     Raises:
       UserError: it does not exist or says something wrong, or its code may not run.
@@ -239,10 +239,17 @@ def refuse_updates_per_unroll(table: Any, where: str) -> None:
 
 
 def with_copies(recipe: Recipe, run: Path) -> Recipe:
-    """The recipe, a user's files that the run has copies of replaced by these."""
+    """The recipe, a user's files that the run has copies of replaced by these.
+
+    Raises:
+      UserError: a copy is missing or has changed, or is code that may not run.
+    """
     table = to_table(recipe)
     own = copies.inside(table, run)
-    return recipe if own == table else recipe_from_table(own, str(run))
+    if own == table:
+        return recipe
+    copies.check(run, own)
+    return recipe_from_table(own, str(run))
 
 
 def change(recipe: Recipe, **changes: Any) -> Recipe:

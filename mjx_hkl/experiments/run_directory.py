@@ -129,7 +129,7 @@ class RunDirectory:
                     path.unlink()
 
     def begin(self, recipe: Recipe, copies: Copies) -> None:
-        """Writes the recipe and the user's files, or renews it on resume; an evaluation of less training is gone."""
+        """Writes recipe and copies, or renews them on resume; an evaluation of less training is gone."""
         copies.write(self.path, with_originals=True)
         _write_whole(self.recipe, tomli_w.dumps(copies.named(to_table(recipe))))
         self.evaluation.unlink(missing_ok=True)

@@ -171,7 +171,9 @@ def test_a_moved_agent_evaluates_and_is_inspected_without_its_run(origin, moved,
     shutil.rmtree(tmp_path / "run")
     assert evaluation(agent, capsys) == evaluation(origin, capsys)
     assert run(["inspect", str(agent), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["recipe"]["environment"] == str(agent / "files/worlds/mine.toml")
+    assert json.loads(capsys.readouterr().out)["recipe"]["environment"] == str(
+        agent / "files/worlds/mine.toml"
+    )
     known = mjx_hkl.load_agent(str(agent))
     assert mjx_hkl.make_worlds(known.recipe.environment, 2).env.episode_length == 20
 
@@ -202,7 +204,9 @@ def test_a_file_that_was_edited_is_told_and_the_runs_copy_goes_on(tmp_path, caps
     told = f"{task} has changed since {tmp_path / 'run'} began: it goes on with its own copy"
     assert error == f"note: {told}\n"
     base.write_text(BASE.replace("4.0", "5.0"))
-    assert run(["train", str(mine), "--out", str(tmp_path / "run"), "--resume", "--total-env-steps", "120"]) == 0
+    assert (
+        run(["train", str(mine), "--out", str(tmp_path / "run"), "--resume", "--total-env-steps", "120"]) == 0
+    )
     shown = " ".join(capsys.readouterr().out.split())
     assert f"{base}, {task} have changed since" in shown or f"{task}, {base} have changed since" in shown
     assert metrics(tmp_path / "run")[-1]["environment_steps"] == 120
@@ -218,7 +222,9 @@ def test_code_of_somebody_else_runs_where_it_is_trusted(moved, part, capsys):
     commands = (["evaluate", given, "--episodes", 4], ["inspect", given])
     for command in commands:
         error = refusal(capsys, *command)
-        assert f"files/parts/learned_coefficient.py in {given} is code that you have not trained with" in error
+        assert (
+            f"files/parts/learned_coefficient.py in {given} is code that you have not trained with" in error
+        )
         assert "--trust-code" in error
     with pytest.raises(mjx_hkl.UserError, match="trust_code=True"):
         mjx_hkl.load_agent(str(given))
@@ -250,7 +256,7 @@ def test_every_way_to_foreign_code_asks(moved, tmp_path, capsys):
     assert evaluation(tmp_path / "copy", capsys)["episodes"] == 4  # it was trained with: known from then on
 
 
-@pytest.mark.parametrize("place", ["files/tasks/distances.py", "../outside.py"])
+@pytest.mark.parametrize("place", ["files/tasks/distances.py", "../../../outside.py"])
 def test_changed_code_does_not_run_beside_code_that_is_known(moved, place, capsys, monkeypatch):
     """Also where the list of digests was changed with it, or where it lies outside of the agent."""
     monkeypatch.delenv("IT_RAN", raising=False)
@@ -264,7 +270,9 @@ def test_changed_code_does_not_run_beside_code_that_is_known(moved, place, capsy
         manifest.write_text(json.dumps(listed))
     else:
         card = (agent / "agent.json").read_text()
-        (agent / "agent.json").write_text(card.replace("files/parts/learned_coefficient.py", f"{moved}/outside.py"))
+        (agent / "agent.json").write_text(
+            card.replace("files/parts/learned_coefficient.py", str((agent / place).resolve()))
+        )
     assert f"{place} in {agent} is code" in refusal(capsys, "evaluate", agent)
     assert "IT_RAN" not in os.environ
     assert run(["evaluate", str(agent), "--episodes", "4", "--trust-code"]) == 0

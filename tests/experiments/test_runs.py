@@ -85,9 +85,21 @@ def test_a_run_leaves_what_it_promises(finished, tiny_recipe):
 
 
 def test_a_run_of_a_world_of_ours_has_no_files_of_a_user(finished, tiny_recipe):
-    names = {"recipe.toml", "metrics.jsonl", "tensorboard", "checkpoints", "evaluation.json", "export", ".lock"}
+    names = {
+        "recipe.toml",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "evaluation.json",
+        "export",
+        ".lock",
+    }
     assert {path.name for path in finished.iterdir()} == names
-    assert {path.name for path in (finished / "export").iterdir()} == {"agent.json", "README.md", "parameters"}
+    assert {path.name for path in (finished / "export").iterdir()} == {
+        "agent.json",
+        "README.md",
+        "parameters",
+    }
     assert (finished / "recipe.toml").read_text() == recipe_to_toml(tiny_recipe)
     card = json.loads((finished / "export" / "agent.json").read_text())
     assert card["recipe"] == to_table(tiny_recipe)
