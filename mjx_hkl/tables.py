@@ -75,21 +75,23 @@ def with_files(table: Any, place: Callable[[str], str]) -> Any:
         return [with_files(value, place) for value in table]
     if not isinstance(table, str):
         return table
-    file, colon, name = table.rpartition(":")  # as loosely as a kind is imported
-    return f"{place(file)}:{name}" if colon and file.endswith(".py") else place(table)
+    file, name = _file_and_class(table)
+    return f"{place(file)}:{name}" if file else place(table)
 
 
 def code_in(table: Any) -> list[Path]:
     """The Python files that a table names, each once."""
-    found: dict[Path, None] = {}
+    if isinstance(table, str):
+        file, _ = _file_and_class(table)
+        return [Path(file)] if file else []
+    inside = table.values() if isinstance(table, Mapping) else table if isinstance(table, list) else ()
+    return list(dict.fromkeys(file for value in inside for file in code_in(value)))
 
-    def note(given: str) -> str:
-        if given.endswith(".py"):
-            found[Path(given)] = None
-        return given
 
-    with_files(table, note)
-    return list(found)
+def _file_and_class(text: str) -> tuple[str, str]:
+    """The parts of `"file.py:Class"`, taken apart as loosely as a kind is imported; of others nothing."""
+    file, _, name = text.rpartition(":")
+    return (file, name) if file.endswith(".py") else ("", "")
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

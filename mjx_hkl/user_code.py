@@ -72,6 +72,12 @@ def load(path: Path) -> Loaded:
     return _loaded[path]
 
 
+def sources_of(path: Path) -> tuple[Source, ...]:
+    """What `load` executed of a file, or would."""
+    path = absolute(path)
+    return _loaded[path].sources if path in _loaded else tuple(_read(path).values())
+
+
 def absolute(path: Path | str) -> Path:
     """The absolute path, without `..`."""
     return Path(os.path.abspath(path))
@@ -111,9 +117,12 @@ def remember(sources: Iterable[Source]) -> None:
 
 
 def _is_home(folder: Path) -> bool:
-    parts = ("metrics.jsonl", "checkpoints", MANIFEST)
-    is_run = (folder / "recipe.toml").is_file() and any((folder / part).exists() for part in parts)
-    return is_run or (folder / "agent.json").is_file()
+    if (folder / "agent.json").is_file():
+        return True
+    if not (folder / "recipe.toml").is_file():
+        return False
+    has_checkpoint = any(path.name.isdigit() for path in folder.glob("checkpoints/*"))
+    return has_checkpoint or any((folder / part).is_file() for part in ("metrics.jsonl", MANIFEST))
 
 
 def _require_known(sources: Iterable[Source], folder: Path) -> None:

@@ -29,7 +29,7 @@ def loaded(folder, name="main"):
 
 
 def test_modules_beside_a_file_are_those_of_its_own_folder(tmp_path):
-    """Also where another folder has modules of the same names, and nothing of them is left behind."""
+    """Also where another folder has modules of the same names; sys.path is as it was."""
     one, other = (
         written(tmp_path / x, main="import shared\nx = shared.X", shared=f"X = {x!r}") for x in "ab"
     )
@@ -66,6 +66,14 @@ def test_pythons_own_modules_and_those_imported_already_come_first(tmp_path):
     assert [source.path.name for source in loaded(folder).sources] == ["main.py"]
 
 
+def test_sources_are_what_was_executed_and_reading_them_executes_nothing(tmp_path):
+    folder = written(tmp_path, main="import helper_of_main\nx = 1", helper_of_main="", other="1 / 0")
+    loaded(folder)
+    written(folder, main="edited")
+    assert [source.content[:6] for source in user_code.sources_of(folder / "main.py")] == [b"import", b""]
+    assert [source.content for source in user_code.sources_of(folder / "other.py")] == [b"1 / 0"]
+
+
 def test_a_file_that_fails_is_tried_again(tmp_path):
     folder = written(tmp_path, main="import helper_that_fails", helper_that_fails="1 / 0")
     for _ in range(2):
@@ -75,10 +83,15 @@ def test_a_file_that_fails_is_tried_again(tmp_path):
     assert loaded(folder).module.helper_that_fails.x == 1
 
 
-RUN = ("recipe.toml", "metrics.jsonl")
+HOMES = [
+    ("agent.json",),
+    ("recipe.toml", "metrics.jsonl"),
+    ("recipe.toml", "files/digests.json"),
+    ("recipe.toml", "checkpoints/160/state"),
+]
 
 
-@pytest.mark.parametrize("parts", [("agent.json",), RUN, ("recipe.toml", "files/digests.json")])
+@pytest.mark.parametrize("parts", HOMES)
 def test_code_in_a_run_or_an_agent_runs_where_it_is_known(tmp_path, parts):
     home = tmp_path / "home"
     for part in parts:
@@ -128,3 +141,10 @@ def test_what_cannot_be_noted_is_not_noted(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     user_code.remember(loaded(written(tmp_path / "own", main="x = 1")).sources)
+
+
+def test_a_project_of_ones_own_is_no_run(tmp_path):
+    """Also where its recipe is called recipe.toml, and agents were exported beside it."""
+    (tmp_path / "recipe.toml").write_text("")
+    (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
+    assert loaded(written(tmp_path, main="x = 1")).module.x == 1

@@ -1,9 +1,8 @@
 """A user's own files in a run or an exported agent: copied in, found there again, checked.
 
 They are what a recipe names by path, and what these files need: worlds, bodies with their meshes, and code.
-They keep their places relative to one another under `files/`, so that what one file says of another stays true.
-What comes with the package, or is named as `package.module:Class`, is not copied. `files/digests.json` lists
-the copies.
+They keep their places relative to one another under `files/`, so what one says of another stays true. What comes
+with the package, or is named as `package.module:Class`, is not copied. `files/digests.json` lists the copies.
 """
 
 import dataclasses
@@ -23,7 +22,7 @@ from mjx_hkl.environments.bodies import files_of_body
 from mjx_hkl.environments.composition import read_environment
 from mjx_hkl.errors import UserError
 from mjx_hkl.tables import code_in, files_extended, with_files
-from mjx_hkl.user_code import MANIFEST, Source, absolute, load, require_known
+from mjx_hkl.user_code import MANIFEST, Source, absolute, require_known, sources_of
 
 _FOLDER = "files"
 _COPY = re.compile(rf"(\.\./)*{_FOLDER}/.+")
@@ -77,7 +76,7 @@ def user_files(table: Mapping[str, Any]) -> tuple[UserFile, ...]:
         if body.endswith(".xml"):
             found |= {file.path: file for file in _body_files(absolute(body))}
     for path in code:
-        for source in load(path).sources:
+        for source in sources_of(path):
             found[source.path] = UserFile(source.path, source.content, {source.path: source.sha256})
     return tuple(found.values())
 
@@ -86,9 +85,7 @@ def _worlds(table: Any) -> list[Path]:
     """The files of environments that a recipe's table names, its ladder's among them."""
     given = table.get("environment", "")
     own = [absolute(given)] if given.endswith(".toml") else []
-    return list(
-        dict.fromkeys([*own, *(world for stage in table.get("ladder", ()) for world in _worlds(stage))])
-    )
+    return own + [world for stage in table.get("ladder", ()) for world in _worlds(stage)]
 
 
 def _world_file(path: Path, tables: dict[str, Any]) -> UserFile:
@@ -117,9 +114,8 @@ def _body_content(file: Path) -> bytes:
     def relative(found: re.Match) -> str:
         return os.path.relpath(found[0], file.parent) if os.path.exists(found[0]) else found[0]
 
-    return _ABSOLUTE.sub(relative, content.decode("utf-8", "surrogateescape")).encode(
-        "utf-8", "surrogateescape"
-    )
+    text = content.decode("utf-8", "surrogateescape")
+    return _ABSOLUTE.sub(relative, text).encode("utf-8", "surrogateescape")
 
 
 def told_body(given: str) -> str:
@@ -144,11 +140,13 @@ class Copies:
 
     @classmethod
     def of(cls, files: tuple[UserFile, ...], run: Path | None = None) -> "Copies":
-        """Places for the files; those that the run, or the run of which it is a stage, has already stay there."""
-        holder = _holder(absolute(run)) if run else None
-        held = [file.path for file in files if holder and holder / _FOLDER in file.path.parents]
-        new = tuple(file for file in files if file.path not in held)
-        names = {path: os.path.relpath(path, run or ".") for path in held}
+        """Places for the files; those that the run has, or the run of which it is a stage, stay there."""
+        names = {}
+        if run:
+            there = _holder(absolute(run)) / _FOLDER
+            held = [file.path for file in files if there in file.path.parents]
+            names = {path: os.path.relpath(path, run) for path in held}
+        new = tuple(file for file in files if file.path not in names)
         if new:
             top = os.path.commonpath([file.path.parent for file in new])
             names |= {file.path: f"{_FOLDER}/{os.path.relpath(file.path, top)}" for file in new}
@@ -169,7 +167,7 @@ class Copies:
 
         Args:
           folder: the run or agent.
-          with_originals: notes where they came from, for `edited` and `inside`; not in an agent, to give away.
+          with_originals: notes where they came from, for `edited` and `inside`; not in an agent.
         """
         if not self.new:
             return
@@ -181,8 +179,7 @@ class Copies:
             place.write_bytes(file.content)
             about.files[name] = hashlib.sha256(file.content).hexdigest()
             for path, digest in file.originals.items() if with_originals else ():
-                is_itself = path == file.path
-                if is_itself or str(path) not in about.originals:
+                if path == file.path or str(path) not in about.originals:
                     about.originals[str(path)] = _Original(digest, name)
         (folder / MANIFEST).write_text(json.dumps(to_table(about), indent=2) + "\n", encoding="utf-8")
 
@@ -205,7 +202,7 @@ def inside(table: dict[str, Any], run: Path) -> dict[str, Any]:
 
 
 def by_content(table: dict[str, Any], run: Path) -> dict[str, Any]:
-    """The table, the run's copies replaced by their digests: equal in runs that differ in their place only."""
+    """The table, the run's copies replaced by their digests: equal wherever runs lie."""
     holder = _holder(absolute(run))
     digests = {str(holder / name): digest for name, digest in _manifest(holder).files.items()}
     return with_files(table, lambda given: digests.get(given, given))
@@ -280,7 +277,7 @@ def _manifest(folder: Path) -> _Manifest:
     if not isinstance(about, dict):
         raise UserError(f"{path} does not list files; copy the run or agent again")
     manifest = from_table(_Manifest, about, str(path))
-    if any(".." in Path(name).parts for name in manifest.files):
+    if any(not name.startswith(f"{_FOLDER}/") or ".." in Path(name).parts for name in manifest.files):
         raise UserError(f"{path} lists files that lie elsewhere")
     return manifest
 

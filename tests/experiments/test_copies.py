@@ -10,6 +10,7 @@ import jax
 import mujoco
 import numpy as np
 import pytest
+from PIL import Image
 
 import mjx_hkl
 from mjx_hkl import user_code
@@ -58,14 +59,14 @@ COPIES = {
 }
 
 
-def project(folder, meshes="../meshes"):
+def project(folder):
     """A world of many files, and a prior: what a user's folder may hold."""
     puck = (EXAMPLE / "puck.xml").read_text()
     puck = re.sub("<actuator>.*</actuator>", '<include file="motors.xml"/>', puck, flags=re.DOTALL)
     puck = puck.replace("<site", f"{MESH}<site")
     puck = puck.replace(
         "<worldbody>",
-        f'<compiler meshdir="{meshes}"/><asset><mesh name="shell" file="shell.obj"/></asset><worldbody>',
+        '<compiler meshdir="../meshes"/><asset><mesh name="shell" file="shell.obj"/></asset><worldbody>',
     )
     task = (EXAMPLE / "keep_close.py").read_text()
     task = task.replace("import dataclasses\n", "import dataclasses\n\nimport distances\n")
@@ -291,22 +292,60 @@ def test_a_damaged_copy_is_told_in_one_line(moved, part, damage, capsys):
         expected = "motors.xml is missing"
     elif damage == "swapped":
         a, b = files / "tasks" / "keep_close.py", files / "tasks" / "distances.py"
-        a.rename(files / "c"), b.rename(a), (files / "c").rename(b)
+        text = a.read_text()
+        a.write_text(b.read_text())
+        b.write_text(text)
     else:
         (files / "digests.json").unlink()
         expected = "in files/digests.json"
     assert expected in refusal(capsys, "evaluate", folder)
 
 
-def test_absolute_paths_in_a_body_become_relative_ones(tmp_path):
-    """C MuJoCo compiles the copy, and finds the mesh."""
-    folder = project(tmp_path / "project", meshes=str(tmp_path / "project" / "meshes"))
-    recipe = {"environment": str(folder / "worlds" / "mine.toml")}
-    placed = copies.Copies.of(copies.user_files(recipe))
+SCENE = """<mujoco>
+  <compiler texturedir="pictures" {}/>
+  <include file="parts/ground.xml"/>
+  <asset>
+    <mesh name="shell" file="shell.obj"/>
+    <texture name="wood" type="2d" file="wood.png"/>
+    <hfield name="hills" file="hills.png" size="1 1 1 1"/>
+    <model name="lamp" file="lamp/lamp.xml"/>
+  </asset>
+  <worldbody>
+    <geom type="mesh" mesh="shell"/>
+    <body><attach model="lamp" body="lamp" prefix="a"/></body>
+  </worldbody>
+</mujoco>"""
+GROUND = '<mujoco><worldbody><geom name="ground" type="hfield" hfield="hills"/></worldbody></mujoco>'
+LAMP = """<mujoco><asset><mesh name="bulb" file="bulb.obj"/></asset>
+<worldbody><body name="lamp"><geom type="mesh" mesh="bulb"/></body></worldbody></mujoco>"""
+
+
+@pytest.mark.parametrize("meshes", ["../meshes", "absolute"])
+def test_all_that_a_body_names_is_copied(tmp_path, meshes):
+    """C MuJoCo compiles the copy, and finds includes, meshes, textures, height fields and other models."""
+    folder = tmp_path / "project"
+    for name in ("bodies/parts", "bodies/pictures", "bodies/lamp", "meshes"):
+        (folder / name).mkdir(parents=True)
+    scene = folder / "bodies" / "scene.xml"
+    meshes = str(folder / "meshes") if meshes == "absolute" else meshes
+    scene.write_text(SCENE.format(f'meshdir="{meshes}"'))
+    (folder / "bodies" / "parts" / "ground.xml").write_text(GROUND)
+    (folder / "bodies" / "lamp" / "lamp.xml").write_text(LAMP)
+    for mesh in ("meshes/shell.obj", "bodies/lamp/bulb.obj"):
+        (folder / mesh).write_text(SHELL)
+    for picture in ("bodies/pictures/wood", "meshes/hills"):
+        image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+        image.save(folder / f"{picture}.png")
+    (folder / "world.toml").write_text('body = "bodies/scene.xml"')
+    before = mujoco.MjModel.from_xml_path(str(scene))
+    told = copies.told_body(str(scene))
+    placed = copies.Copies.of(copies.user_files({"environment": str(folder / "world.toml")}))
     placed.write(tmp_path / "copy", with_originals=False)
-    shutil.rmtree(folder)
-    model = mujoco.MjModel.from_xml_path(str(tmp_path / "copy" / "files" / "bodies" / "puck.xml"))
-    assert model.mesh("shell").vertnum == 4
+    folder.rename(tmp_path / "gone")
+    copy = tmp_path / "copy" / "files" / "bodies" / "scene.xml"
+    after = mujoco.MjModel.from_xml_path(str(copy))
+    assert (after.nmeshvert, after.ntexdata, after.nhfielddata) == (8, before.ntexdata, 64)
+    assert copies.told_body(str(copy)) == told
 
 
 def test_a_recipe_of_ours_needs_no_files():
