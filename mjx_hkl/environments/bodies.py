@@ -27,9 +27,7 @@ from mjx_hkl.environments.rotations import quaternion_matrix, seen_from, turn_ma
 from mjx_hkl.errors import UserError
 
 _JOINT = mujoco.mjtJoint
-_FILES = re.compile(
-    r"""\b(file\w*|\w*dir)\s*=\s*(["'])(.*?)\2"""
-)  # attributes of MJCF that name files and folders
+_FILES = re.compile(r"""\b(file\w*|\w*dir)\s*=\s*(["'])(.*?)\2""")  # attributes that name files and folders
 _END_EFFECTORS = ("foot", "hand")  # ends of their geoms' names
 GroundHeight = Callable[[Float[Array, "n 2"], PhysicsState], Float[Array, " n"]]
 

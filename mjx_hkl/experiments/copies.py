@@ -1,8 +1,8 @@
 """A user's own files in a run or an exported agent: copied in, found there again, checked.
 
 They are what a recipe names by path, and what these files need: worlds, bodies with their meshes, and code.
-They keep their places relative to one another under `files/`, so what one says of another stays true. What comes
-with the package, or is named as `package.module:Class`, is not copied. `files/digests.json` lists the copies.
+They keep their places relative to one another under `files/`, so what one says of another stays true. What
+comes with the package, or is named as `package.module:Class`, is not copied. `files/digests.json` lists them.
 """
 
 import dataclasses
@@ -83,9 +83,13 @@ def user_files(table: Mapping[str, Any]) -> tuple[UserFile, ...]:
 
 def _worlds(table: Any) -> list[Path]:
     """The files of environments that a recipe's table names, its ladder's among them."""
-    given = table.get("environment", "")
-    own = [absolute(given)] if given.endswith(".toml") else []
-    return own + [world for stage in table.get("ladder", ()) for world in _worlds(stage)]
+    if isinstance(table, list):
+        return [world for value in table for world in _worlds(value)]
+    if not isinstance(table, Mapping):
+        return []
+    given = table.get("environment")
+    own = [absolute(given)] if isinstance(given, str) and given.endswith(".toml") else []
+    return own + _worlds(list(table.values()))
 
 
 def _world_file(path: Path, tables: dict[str, Any]) -> UserFile:
@@ -247,7 +251,13 @@ def check(folder: Path, table: Any) -> None:
         return given
 
     with_files(table, require_listed)
-    require_known(code_in(table), folder)
+    code = code_in(table)
+    for world in _worlds(table):
+        if (
+            holder / _FOLDER not in world.parents and world.is_file()
+        ):  # of others it is asked when they are built
+            code += code_in(read_environment(world))
+    require_known(code, folder)
 
 
 def _require_whole(path: Path, digest: str) -> None:

@@ -41,8 +41,9 @@ def find_player(
     """
     if given.startswith("random:"):
         name = given.removeprefix("random:")
-        if trust_code:
-            trust(home_of(Path(name)) or name)
+        home = home_of(Path(name))
+        if trust_code and home:
+            trust(home)
         return _random_player(name, episodes, engine)
     known = load_agent(given, seed_index, trust_code)
     if engine is not None:

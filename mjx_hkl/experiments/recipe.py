@@ -198,8 +198,14 @@ def _variants(given: str, is_run: bool = False) -> dict[str, tuple[dict[str, Any
     """The tables of each recipe of a file, and what names it in errors."""
     path = resources.find("recipe", given, "train", ".toml")
     table = {"name": path.stem, **read_extended("recipe", path, "train", _FILES)}
+    found = _told_variants(path, table)
     if is_run or home_of(path):
-        copies.check(path.parent, table)
+        for checked, _ in found.values():
+            copies.check(path.parent, checked)
+    return found
+
+
+def _told_variants(path: Path, table: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
     changes = table.pop("variants", None)
     if changes is None:
         return {"": (table, str(path))}

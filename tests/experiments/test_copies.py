@@ -1,5 +1,6 @@
 """Runs and agents of a user's own world: moved, given away, edited, damaged."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from mjx_hkl import user_code
 from mjx_hkl.analysis import curves
 from mjx_hkl.cli.main import run
 from mjx_hkl.config import to_table
-from mjx_hkl.experiments import copies
+from mjx_hkl.experiments import card, copies
 from mjx_hkl.experiments.agents import load_agent
 from mjx_hkl.training import checkpoint
 
@@ -278,6 +279,27 @@ def test_changed_code_does_not_run_beside_code_that_is_known(moved, place, capsy
     assert "IT_RAN" not in os.environ
     assert run(["evaluate", str(agent), "--episodes", "4", "--trust-code"]) == 0
     assert os.environ.pop("IT_RAN") == "yes"
+
+
+@pytest.mark.parametrize("part", ["", "export"])
+def test_a_world_outside_of_a_run_is_no_way_around(moved, tmp_path, part, capsys, monkeypatch):
+    monkeypatch.delenv("IT_RAN", raising=False)
+    outside = project(tmp_path / "outside")
+    task = outside / "tasks" / "keep_close.py"
+    task.write_text(task.read_text() + MARK)
+    file = moved / part / ("agent.json" if part else "recipe.toml")
+    file.write_text(file.read_text().replace("files/worlds/mine.toml", str(outside / "worlds" / "mine.toml")))
+    assert "outside/tasks/keep_close.py in " in refusal(capsys, "evaluate", moved / part)
+    assert "IT_RAN" not in os.environ
+
+
+def test_a_recipe_named_like_a_file_is_not_looked_for_there(tmp_path, tiny_recipe, monkeypatch):
+    monkeypatch.delenv("IT_RAN", raising=False)
+    (tmp_path / "evil.py").write_text(MARK)
+    evil = tmp_path / "evil.toml"
+    evil.write_text('environment = "ball-go-to-target"\n[critic]\nkind = "evil.py:Critic"')
+    assert not card.is_as_named(dataclasses.replace(tiny_recipe, name=str(evil)))
+    assert os.environ.pop("IT_RAN", None) is None
 
 
 @pytest.mark.parametrize("part", ["", "export"])
