@@ -8,8 +8,8 @@ import mujoco
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from mjx_hkl.environments.mistakes import is_ours, told_of
 from mjx_hkl.environments.physics import no_log_file
-from mjx_hkl.environments.users_code import is_ours, told_of
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 

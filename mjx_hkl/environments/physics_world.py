@@ -23,12 +23,12 @@ from mjx_hkl.environments.checks import (
 )
 from mjx_hkl.environments.composition import Composition, EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
+from mjx_hkl.environments.mistakes import told_of
 from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
 from mjx_hkl.environments.randomization import Randomization, Variation
 from mjx_hkl.environments.renderers import Setting
 from mjx_hkl.environments.scene import Marks, Scene
 from mjx_hkl.environments.tasks.base import Outcome
-from mjx_hkl.environments.users_code import told_of
 from mjx_hkl.environments.world import (
     REWARD_TERMS,
     ActionKind,
