@@ -7,7 +7,7 @@ import pytest
 
 from mjx_hkl.cli.main import run
 
-RECIPE = Path("train/ball-go-to-target.toml").absolute()
+RECIPE = Path("train/ball-go-to-target-plain.toml").absolute()
 GRID = RECIPE.with_name("grid-1-step.toml")
 PRIORS = RECIPE.with_name("ball-go-to-target-priors.toml")
 SHORT = ("--num-envs", "16", "--total-env-steps", "20")  # should a mistake go unnoticed
