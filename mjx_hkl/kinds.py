@@ -6,12 +6,8 @@ and `to_table` writes it with its kind.
 """
 
 import dataclasses
-import functools
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +16,7 @@ from pydantic_core import core_schema
 
 from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.user_code import PREFIX, load
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +89,7 @@ class Kinds:
 
 def reference(cls: type) -> str:
     """What `imported` finds the class by again."""
-    if cls.__module__.startswith(_PREFIX) or cls.__module__ == "__main__":
+    if cls.__module__.startswith(PREFIX) or cls.__module__ == "__main__":
         return f"{Path(inspect.getfile(cls)).absolute()}:{cls.__qualname__}"
     return f"{cls.__module__}:{cls.__qualname__}"
 
@@ -101,7 +98,7 @@ def imported(given: str, what: str) -> Any:
     """The object of "path/to/file.py:Name" or "package.module:Name".
 
     Raises:
-      UserError: there is none, or importing it fails.
+      UserError: there is none, or importing it fails, or it may not run.
     """
     place, _, name = given.rpartition(":")
     if place.endswith(".py") and not Path(place).is_file():
@@ -109,9 +106,9 @@ def imported(given: str, what: str) -> Any:
             f"{what}: {Path(place).absolute()} does not exist; put the file back, or name another"
         )
     try:
-        module = (
-            _file(str(Path(place).absolute())) if place.endswith(".py") else importlib.import_module(place)
-        )
+        module = load(Path(place)).module if place.endswith(".py") else importlib.import_module(place)
+    except UserError:
+        raise
     except Exception as error:  # whatever a user's file raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{what}: {given!r} cannot be imported: {reason}") from error
@@ -127,22 +124,3 @@ def field_kinds(field: dataclasses.Field) -> Kinds | None:
     return next(
         (x for one in declared for x in getattr(one, "__metadata__", ()) if isinstance(x, Kinds)), None
     )
-
-
-_PREFIX = "mjx_hkl_user_"
-
-
-@functools.cache  # one class for one file, however often it is named
-def _file(path: str) -> Any:
-    name = _PREFIX + Path(path).stem + "_" + hashlib.sha256(path.encode()).hexdigest()[:8]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError("not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

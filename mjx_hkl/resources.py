@@ -1,5 +1,6 @@
 """Where the data that travels with the package lies: `envs/`, `train/`, `devices/` and `checkpoints/`."""
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ def find(what: str, given: str, folder_name: str, suffix: str) -> Path:
 
 def beside(file: Path, given: str) -> str:
     """The path of the file that `given` names in the folder of `file`, where there is one; else `given`."""
-    path = (file.parent / given).absolute()
-    return str(path) if given and path.is_file() else given
+    path = os.path.abspath(file.parent / given)
+    return path if given and os.path.isfile(path) else given
 
 
 def names(folder_name: str, suffix: str) -> list[str]:

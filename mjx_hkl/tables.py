@@ -1,7 +1,8 @@
 """TOML files that extend one another, and the files named inside them."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,22 @@ def read_extended(what: str, path: Path, folder_name: str, files: tuple[str, ...
     Raises:
       UserError: a file does not exist, is not TOML, or extends itself.
     """
-    return _read(what, path, folder_name, files, ())
+    table: dict[str, Any] = {}
+    for file in reversed(files_extended(what, path, folder_name)):
+        table = merged(table, beside(file, resources.read_toml(file), files))
+        table.pop("extends", None)
+    return table
 
 
-def _read(what: str, path: Path, folder_name: str, files: tuple[str, ...], seen: tuple) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise UserError(f"{path} extends itself")
-    table = beside(path, resources.read_toml(path), ("extends", *files))
-    if "extends" not in table:
-        return table
-    base = resources.find(what, str(table.pop("extends")), folder_name, ".toml")
-    return merged(_read(what, base, folder_name, files, (*seen, path.resolve())), table)
+def files_extended(what: str, path: Path, folder_name: str) -> list[Path]:
+    """The file, the one that it extends, the one that this extends, and so on; see `read_extended`."""
+    found = [path]
+    while (extends := resources.read_toml(found[-1]).get("extends")) is not None:
+        base = resources.find(what, resources.beside(found[-1], str(extends)), folder_name, ".toml")
+        if base.resolve() in (file.resolve() for file in found):
+            raise UserError(f"{base} extends itself")
+        found.append(base)
+    return found
 
 
 def beside(path: Path, table: Mapping[str, Any], files: tuple[str, ...]) -> dict[str, Any]:
@@ -51,11 +57,41 @@ def beside(path: Path, table: Mapping[str, Any], files: tuple[str, ...]) -> dict
         if isinstance(value, list):
             return [beside(path, x, files) if isinstance(x, Mapping) else found(x) for x in value]
         user_class = _CLASS.fullmatch(value) if isinstance(value, str) else None
-        return f"{(path.parent / user_class[1]).absolute()}:{user_class[2]}" if user_class else value
+        return f"{os.path.abspath(path.parent / user_class[1])}:{user_class[2]}" if user_class else value
 
     result = {name: found(value) for name, value in table.items()}
     named = {name: result[name] for name in files if isinstance(result.get(name), str)}
     return result | {name: resources.beside(path, given) for name, given in named.items()}
+
+
+def with_files(table: Any, place: Callable[[str], str]) -> Any:
+    """The table, or what is in it, with every text that may name a file changed: `place` of what it names.
+
+    Of `"file.py:Class"` it is the file.
+    """
+    if isinstance(table, Mapping):
+        return {name: with_files(value, place) for name, value in table.items()}
+    if isinstance(table, list):
+        return [with_files(value, place) for value in table]
+    if not isinstance(table, str):
+        return table
+    file, name = _file_and_class(table)
+    return f"{place(file)}:{name}" if file else place(table)
+
+
+def code_in(table: Any) -> list[Path]:
+    """The Python files that a table names, each once."""
+    if isinstance(table, str):
+        file, _ = _file_and_class(table)
+        return [Path(file)] if file else []
+    inside = table.values() if isinstance(table, Mapping) else table if isinstance(table, list) else ()
+    return list(dict.fromkeys(file for value in inside for file in code_in(value)))
+
+
+def _file_and_class(text: str) -> tuple[str, str]:
+    """The parts of `"file.py:Class"`, taken apart as loosely as a kind is imported; of others nothing."""
+    file, _, name = text.rpartition(":")
+    return (file, name) if file.endswith(".py") else ("", "")
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import mjx_hkl
 
 PACKAGE = Path(mjx_hkl.__file__).parent
 FLOORS = ("cli", "analysis", "experiments", "training", "algorithms", "models", "environments", "math")
-GROUND = ("config", "errors", "kinds", "resources", "specs", "tables")
+GROUND = ("config", "errors", "kinds", "resources", "specs", "tables", "user_code")
 TOP = "__init__"
 
 

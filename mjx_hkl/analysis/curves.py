@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.experiments.copies import by_content
 from mjx_hkl.experiments.recipe import Recipe, essence, load_recipe
 from mjx_hkl.experiments.run_directory import RunDirectory
 
@@ -124,7 +125,7 @@ def _group(groups: dict[str, dict[str, Any]], recipe: Recipe, path: Path) -> str
 
     Where others have the recipe's name, changed on the command line, it is that with the run's folder.
     """
-    table = essence(dataclasses.replace(recipe, seed=0, num_seeds=1))
+    table = by_content(essence(dataclasses.replace(recipe, seed=0, num_seeds=1)), path)
     table |= {"transfer": {**table["transfer"], "agent": ""}}
     of_name = [name for name in groups if name == recipe.name or name.startswith(f"{recipe.name} (")]
     known = next((name for name in of_name if groups[name] == table), None)

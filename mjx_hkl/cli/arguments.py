@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import io
 import re
+import sys
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -29,6 +31,16 @@ class PlayOptions:
     """Physics engine; by default the recipe's."""
     stochastic: bool = False
     """Sample latents and actions instead of taking their means."""
+    trust_code: bool = False
+    """Run code that came with the agent; without it only code that you have trained with runs."""
+
+
+def tell_edited(given: str) -> None:
+    """Says on stderr which of a user's files have changed since the run began, where a run is given."""
+    from mjx_hkl.experiments.copies import edited
+
+    if changed := edited(Path(given)):
+        print(f"note: {changed}", file=sys.stderr)
 
 
 def parse(cls: type[T], command: str, arguments: list[str], default: T | None = None) -> T:

@@ -42,6 +42,8 @@ class BenchCommand:
     """For train: a folder for the profiler's trace of one step; the shares of time are part of the result."""
     device: Annotated[str | None, tyro.conf.arg(name="for")] = None
     """For compile: h100 (by default), a100, l4, rtx-4090, v5e, v6e, or a device file."""
+    trust_code: bool = False
+    """For train and compile: run code that came with a run that is given as the recipe."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -58,6 +60,7 @@ _ONLY = {
     "num_seeds": ("train",),
     "num_devices": ("train", "compile"),
     "device": ("compile",),
+    "trust_code": ("train", "compile"),
 }
 
 
@@ -121,7 +124,7 @@ def _recipe(command: BenchCommand) -> "Recipe":
     """The recipe with what the command line changes."""
     from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
 
-    recipe = load_recipe(command.name)
+    recipe = load_recipe(command.name, command.trust_code)
     if len(command.engine) > 1:
         raise UserError(f"bench {command.what} takes one engine at a time")
     if command.engine:

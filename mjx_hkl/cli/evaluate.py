@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from mjx_hkl.cli.arguments import PlayOptions, parse
+from mjx_hkl.cli.arguments import PlayOptions, parse, tell_edited
 from mjx_hkl.config import Positive
 
 
@@ -26,7 +26,10 @@ def main(arguments: list[str]) -> int:
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
-    player = find_player(command.agent, command.episodes, command.seed_index, command.engine)
+    player = find_player(
+        command.agent, command.episodes, command.seed_index, command.engine, command.trust_code
+    )
+    tell_edited(command.agent)
     deterministic = player.has_mean and not command.stochastic
     result = evaluate(player.environment, player.agent, command.seed, deterministic)
     if command.json:

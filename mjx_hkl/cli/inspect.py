@@ -18,25 +18,27 @@ class InspectCommand:
     """An exported agent, a run directory, or a name from `mjx-hkl list agents`."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    trust_code: bool = False
+    """Run code that came with the agent, where it has modules of its own kind."""
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(InspectCommand, "inspect", arguments)
-    is_run = (Path(command.agent) / "recipe.toml").is_file()
-    about = _run(Path(command.agent)) if is_run else _agent(command.agent)
+    about_it = _run if (Path(command.agent) / "recipe.toml").is_file() else _agent
+    about = about_it(command.agent, command.trust_code)
     print(json.dumps(about) if command.json else "\n".join(_lines(about)))
     return 0
 
 
-def _run(path: Path) -> dict[str, Any]:
+def _run(given: str, trust_code: bool) -> dict[str, Any]:
     from mjx_hkl.config import to_table
     from mjx_hkl.experiments.recipe import load_recipe
     from mjx_hkl.experiments.run_directory import RunDirectory
     from mjx_hkl.training import checkpoint
 
-    run = RunDirectory(path)
-    recipe = load_recipe(str(path))
+    run = RunDirectory(Path(given))
+    recipe = load_recipe(given, trust_code)
     rows, there = run.read_metrics(), run.has_checkpoint
     return {
         "kind": "run",
@@ -50,12 +52,16 @@ def _run(path: Path) -> dict[str, Any]:
     }
 
 
-def _agent(given: str) -> dict[str, Any]:
+def _agent(given: str, trust_code: bool) -> dict[str, Any]:
     from mjx_hkl.config import to_table
     from mjx_hkl.experiments.agent_format import read_card
     from mjx_hkl.experiments.agents import agent_folder
+    from mjx_hkl.user_code import trust
 
-    return {"kind": "agent", **to_table(read_card(agent_folder(given)))}
+    folder = agent_folder(given)
+    if trust_code:
+        trust(folder)
+    return {"kind": "agent", **to_table(read_card(folder))}
 
 
 def _lines(about: Any, indent: str = "") -> list[str]:

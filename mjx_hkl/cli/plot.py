@@ -29,6 +29,8 @@ class PlotCommand:
     """Log intervals in a running mean; by default 5, and of evaluations each by itself."""
     json: bool = False
     """Print the table as one JSON object and nothing else."""
+    trust_code: bool = False
+    """Run code that came with the runs; without it only code that you have trained with runs."""
 
 
 def main(arguments: list[str]) -> int:
@@ -38,6 +40,11 @@ def main(arguments: list[str]) -> int:
         raise UserError("plot needs runs: mjx-hkl plot RUN... --out FILE.png")
     out = Path(command.out)
     require_picture(out)
+    if command.trust_code:
+        from mjx_hkl.user_code import trust
+
+        for run in command.runs:
+            trust(run)
     plot([Path(run) for run in command.runs], out, command.metric, command.smooth, command.json)
     return 0
 

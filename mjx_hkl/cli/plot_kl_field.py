@@ -27,6 +27,8 @@ class PlotKLFieldCommand:
     """Which agent of a run of several seeds."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    trust_code: bool = False
+    """Run code that came with the agent; without it only code that you have trained with runs."""
 
 
 def main(arguments: list[str]) -> int:
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> int:
     from mjx_hkl.experiments.agents import load_agent
     from mjx_hkl.experiments.players import evaluation_environment
 
-    known = load_agent(command.agent, command.seed_index)
+    known = load_agent(command.agent, command.seed_index, command.trust_code)
     world = evaluation_environment(known, 1).env
     if not isinstance(world, CellWorld):
         raise UserError(f"{command.agent} is an agent of {known.recipe.environment}, not of a grid world")

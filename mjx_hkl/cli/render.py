@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from mjx_hkl.cli.arguments import PlayOptions, parse
+from mjx_hkl.cli.arguments import PlayOptions, parse, tell_edited
 from mjx_hkl.config import Positive
 from mjx_hkl.errors import UserError
 
@@ -46,13 +46,14 @@ def main(arguments: list[str]) -> int:
 
     devices.use_compilation_cache()
     size = (command.width, command.height)
-    if out.suffix == ".png":
-        render_picture(
-            find_player(command.agent, 1, command.seed_index, command.engine), out, command.seed, size
-        )
+    is_picture = out.suffix == ".png"
+    episodes = 1 if is_picture else command.episodes
+    player = find_player(command.agent, episodes, command.seed_index, command.engine, command.trust_code)
+    tell_edited(command.agent)
+    if is_picture:
+        render_picture(player, out, command.seed, size)
         print(out)
         return 0
-    player = find_player(command.agent, command.episodes, command.seed_index, command.engine)
     deterministic = player.has_mean and not command.stochastic
     count = render_video(player, out, command.seed, deterministic, size)
     print(f"{out}: {command.episodes} episodes, {count} frames")

@@ -35,6 +35,8 @@ class ReproduceCommand:
     """Devices that share each variant's seeds, or its worlds; by default the recipe's."""
     engine: str | None = None
     """Physics engine; by default the recipe's."""
+    trust_code: bool = False
+    """Run code that is in the runs of --out, though you have not trained with it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -48,7 +50,10 @@ def main(arguments: list[str]) -> int:
     from mjx_hkl.cli.progress import Display
     from mjx_hkl.experiments.reproduce import chosen, reproduce, scaled
     from mjx_hkl.training import devices
+    from mjx_hkl.user_code import trust
 
+    if command.trust_code:
+        trust(out)
     variants = {
         name: scaled(_changed(recipe, command), command.scale)
         for name, recipe in chosen(variants, command.only).items()

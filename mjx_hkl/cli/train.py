@@ -28,13 +28,15 @@ class TrainCommand(Recipe):
     """Continue the run in --out (or in the run directory given as RECIPE) from its newest checkpoint."""
     distributed: bool = False
     """Train together with other processes, on this and other machines, that run the same command."""
+    trust_code: bool = False
+    """Run code that came with the run or with the agent of --transfer.agent, though it is new to you."""
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     if arguments and not arguments[0].startswith("-"):
         given, *options = arguments
-        recipe = load_recipe(given)
+        recipe = load_recipe(given, trust_code="--trust-code" in options)
     elif "--help" in arguments or "-h" in arguments:
         given, options, recipe = "", arguments, Recipe(environment="ball-go-to-target")
     else:
@@ -50,7 +52,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("--distributed needs --out, the same folder for all processes")
     name = recipe.name.replace(":", "-")
     out = out or Path(f"runs/{name}-seed{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
-    return _train(recipe, out, resume, distributed)
+    return _train(recipe, out, resume, distributed, command.trust_code)
 
 
 def _run_given(given: str, resume: bool) -> Path | None:
@@ -73,7 +75,7 @@ def _run_given(given: str, resume: bool) -> Path | None:
     return None
 
 
-def _train(recipe: Recipe, out: Path, resume: bool, distributed: bool) -> int:
+def _train(recipe: Recipe, out: Path, resume: bool, distributed: bool, trust_code: bool) -> int:
     # Imported only once the arguments are known to be right: a mistake is told at once.
     from mjx_hkl.cli.progress import Display
     from mjx_hkl.experiments.training_run import train
@@ -83,7 +85,7 @@ def _train(recipe: Recipe, out: Path, resume: bool, distributed: bool) -> int:
         processes.join()
     devices.use_compilation_cache()
     display = Display(quiet=not processes.is_first())
-    result = train(recipe, out, resume, display)
+    result = train(recipe, out, resume, display, trust_code=trust_code)
     if not result.finished:
         display.say(f"stopped and saved at {result.environment_steps:,} environment steps")
         display.say(f"go on with: mjx-hkl train {out} --resume{' --distributed' if distributed else ''}")

@@ -13,7 +13,6 @@ from mjx_hkl.environments.terrain import Terrain
 from mjx_hkl.environments.view import View
 from mjx_hkl.kinds import Kinds
 
-
 _FOLLOWING = View(distance=9.0, elevation=-20.0, lookat=(2.0, 0.0, 0.0), follows=True)
 
 

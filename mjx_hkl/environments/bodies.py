@@ -6,7 +6,11 @@ collide with the ground and with boxes.
 """
 
 import dataclasses
+import html
+import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import flax.struct
 import jax.numpy as jnp
@@ -23,6 +27,7 @@ from mjx_hkl.environments.rotations import quaternion_matrix, seen_from, turn_ma
 from mjx_hkl.errors import UserError
 
 _JOINT = mujoco.mjtJoint
+_FILES = re.compile(r"""\b(file\w*|\w*dir)\s*=\s*(["'])(.*?)\2""")  # attributes that name files and folders
 _END_EFFECTORS = ("foot", "hand")  # ends of their geoms' names
 GroundHeight = Callable[[Float[Array, "n 2"], PhysicsState], Float[Array, " n"]]
 
@@ -76,6 +81,29 @@ def load_body(name: str) -> mujoco.MjSpec:
             return mujoco.MjSpec.from_file(str(path))
     except ValueError as error:
         raise UserError(f"body {name!r}: {' '.join(str(error).split())}") from error
+
+
+def files_of_body(path: Path) -> list[Path]:
+    """A body's MJCF file, and what it includes and names: other models, meshes, textures, height fields.
+
+    Files are looked for in all folders that MuJoCo may look in; `mju_getXMLDependencies` leaves out some.
+    """
+    found, before = {path}, set()
+    while found != before:
+        before = set(found)
+        attributes = [
+            (file.parent, name, html.unescape(value))
+            for file in before
+            if file.suffix == ".xml"
+            for name, _, value in _FILES.findall(file.read_text(encoding="utf-8", errors="replace"))
+        ]
+        folders = {folder / value for folder, name, value in attributes if name.endswith("dir")}
+        folders |= {folder for folder, _, _ in attributes}
+        names = {value for _, name, value in attributes if name.startswith("file")}
+        names |= {Path(name).name for name in names}  # of a compiler with strippath
+        places = {Path(os.path.abspath(folder / name)) for folder in folders for name in names}
+        found |= {place for place in places if place.is_file()}
+    return [path, *sorted(found - {path})]
 
 
 class Body:

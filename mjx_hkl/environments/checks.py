@@ -8,8 +8,8 @@ import mujoco
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from mjx_hkl.environments.mistakes import is_ours, told_of
 from mjx_hkl.environments.physics import no_log_file
-from mjx_hkl.environments.users_code import is_ours, told_of
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
@@ -94,10 +94,11 @@ def _require_outcome(outcome: Any, state: Any) -> None:
 def _require_finite(outcomes: Any) -> None:
     """Raises UserError where what some starts earn is not finite."""
     for name, value in {"reward": outcomes.reward, **outcomes.terms}.items():
-        if not np.isfinite(value).all():
+        wrong = next(iter(np.asarray(value)[~np.isfinite(value)]), None)
+        if wrong is not None:
             raise UserError(
-                f"[task]: {name} is {np.asarray(value)[~np.isfinite(value)][0]} at an episode's start; look for a"
-                " division by 0 or a root or logarithm of a negative number"
+                f"[task]: {name} is {wrong} at an episode's start; look for a division by 0 or a root or"
+                " logarithm of a negative number"
             )
 
 
@@ -193,6 +194,9 @@ def _is_array(x: Any) -> bool:
 def _shapes(state: Any) -> Any:
     """Shape and type of each array of a task's state, for comparing and for people."""
     leaves, tree = jax.tree.flatten(state)
-    return jax.tree.unflatten(
-        tree, [str(ArraySpec.of(x if _is_array(x) else jax.numpy.asarray(x))) for x in leaves]
-    )
+    return jax.tree.unflatten(tree, [_shape(x) for x in leaves])
+
+
+def _shape(x: Any) -> str:
+    x = x if hasattr(x, "dtype") else jax.numpy.asarray(x)
+    return str(ArraySpec.of(x)) if _is_array(x) else f"{x.dtype}{list(x.shape)}"  # of keys

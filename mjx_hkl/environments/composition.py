@@ -1,6 +1,7 @@
 """Body x arena x boxes x task: an environment file becomes one compiled model."""
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any
 
 import mujoco
@@ -20,7 +21,8 @@ from mjx_hkl.environments.renderers import CameraConfig
 from mjx_hkl.environments.scene import Stage
 from mjx_hkl.environments.tasks import TASKS, Task
 from mjx_hkl.errors import UserError
-from mjx_hkl.tables import read_extended
+from mjx_hkl.tables import code_in, read_extended
+from mjx_hkl.user_code import home_of, require_known
 
 _GEOM = mujoco.mjtGeom
 
@@ -75,11 +77,19 @@ def load_environment(name: str) -> EnvironmentConfig | GridConfig:
     `kind` replaces the other file's table. Files named inside a file are looked for beside it.
 
     Raises:
-      UserError: it does not exist or says something wrong.
+      UserError: it does not exist or says something wrong, or names code that may not run.
     """
     path = resources.find("environment", name, "envs", ".toml")
-    table = read_extended("environment", path, "envs", ("body",))
+    table = read_environment(path)
+    home = home_of(path)
+    if home:
+        require_known(code_in(table), home)
     return from_table(GridConfig if "kind" in table else EnvironmentConfig, table, str(path))
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """The tables of an environment's file, what it extends among them; see `read_extended`."""
+    return read_extended("environment", path, "envs", ("body",))
 
 
 def complete_description(table: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,9 @@ class Forces:
         self._to_control = control_of(model)
         self._gain, self._bias = model.actuator_gainprm, model.actuator_biasprm
         self._gear = model.actuator_gear[:, 0]
-        self._range = np.where(model.actuator_forcelimited[:, None], model.actuator_forcerange, (-np.inf, np.inf)).T
+        self._range = np.where(
+            model.actuator_forcelimited[:, None], model.actuator_forcerange, (-np.inf, np.inf)
+        ).T
         on_joint = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
         joints = np.where(on_joint, model.actuator_trnid[:, 0], 0)
         hinges = np.isin(model.jnt_type[joints], (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE))
@@ -51,8 +53,8 @@ class Forces:
         """
         if self._unknown:
             raise UserError(
-                f"the force of actuator {self._unknown[0]!r} depends on more than its control and one joint, and"
-                " is not known here"
+                f"the force of actuator {self._unknown[0]!r} depends on more than its control and one joint,"
+                " and is not known here"
             )
         length, velocity = self._gear * state.qpos[self._qpos], self._gear * state.qvel[self._qvel]
         bias = self._bias[:, 0] + self._bias[:, 1] * length + self._bias[:, 2] * velocity

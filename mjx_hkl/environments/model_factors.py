@@ -1,4 +1,4 @@
-"""What may differ between episodes of one compiled model: factors of its numbers, the same on every engine."""
+"""What may differ between episodes of one model: factors of its numbers, the same on every engine."""
 
 from typing import Any
 

@@ -23,12 +23,12 @@ from mjx_hkl.environments.checks import (
 )
 from mjx_hkl.environments.composition import Composition, EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
+from mjx_hkl.environments.mistakes import told_of
 from mjx_hkl.environments.physics import PhysicsState, control_of, full_precision
 from mjx_hkl.environments.randomization import Randomization, Variation
 from mjx_hkl.environments.renderers import Setting
 from mjx_hkl.environments.scene import Marks, Scene
 from mjx_hkl.environments.tasks.base import Outcome
-from mjx_hkl.environments.users_code import told_of
 from mjx_hkl.environments.world import (
     REWARD_TERMS,
     ActionKind,
@@ -132,7 +132,7 @@ class PhysicsWorld(Env):
     def _step(self, state: State, action: Float[Array, " nu"]) -> State:
         world = cast(WorldState, state.pipeline_state)
         physics, variation, action = world.physics, world.variation, jnp.clip(action, -1.0, 1.0)
-        if self._randomization is not None:
+        if self._randomization is not None and variation is not None:
             variation, action, push = self._randomization.act(variation, action)
             if push is not None:
                 physics = physics.replace(qvel=self.body.pushed(physics.qvel, push))
@@ -148,7 +148,7 @@ class PhysicsWorld(Env):
             done |= outcome.failure > 0
         earned = {"success": outcome.success, **_terms_of(outcome)}
         observation = self._observe(physics, task, scene, physics.qpos)
-        if self._randomization is not None:
+        if self._randomization is not None and variation is not None:
             variation, observation = self._randomization.sense(variation, observation, physics.factors)
         if self._camera is not None:
             now = WorldState(physics, task, action)

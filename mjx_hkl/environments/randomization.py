@@ -44,11 +44,15 @@ class RandomizationConfig:
     strength: Factors = _SAME  # of each actuator's force: of a motor, its gear
     damping: Factors = _SAME  # of each joint
     gravity: Factors = _SAME
-    push_speed: Rate = 0.0  # m/s, the greatest; a push changes the torso's velocity in any direction over ground
+    push_speed: Rate = (
+        0.0  # m/s, the greatest; a push changes the torso's velocity in any direction over ground
+    )
     push_period: Amount = 2.0  # seconds from push to push; the first comes at random within them
     action_delay: Delays = (0, 0)  # control steps; until the first action arrives, actions are 0
     observation_delay: Delays = (0, 0)  # control steps, of all groups but a camera's
-    noise: dict[str, Rate] = dataclasses.field(default_factory=dict)  # by group, standard deviation, each step
+    noise: dict[str, Rate] = dataclasses.field(
+        default_factory=dict
+    )  # by group, standard deviation, each step
     bias: dict[str, Rate] = dataclasses.field(default_factory=dict)  # by group, the same of a whole episode
     observed: bool = False  # by the critic: what is drawn is the group privileged_randomization
 
@@ -79,7 +83,9 @@ class Variation:
 class Randomization:
     """Draws what a world's `[randomization]` asks for, and applies it to actions and observations."""
 
-    def __init__(self, config: RandomizationConfig, model: mujoco.MjModel, body: Body, control_seconds: float):
+    def __init__(
+        self, config: RandomizationConfig, model: mujoco.MjModel, body: Body, control_seconds: float
+    ):
         self._config, self._model, self._body = config, model, body
         self._period = max(1, round(config.push_period / control_seconds))  # control steps
 
@@ -191,7 +197,7 @@ class Randomization:
 def _normals(
     key: PRNGKeyArray, deviations: Mapping[str, float], observation: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Errors of these standard deviations for each group that has one; in one draw, as a GPU launches each."""
+    """Errors of these standard deviations for each group that has one, in one draw: a launch on a GPU."""
     if not deviations:
         return {}
     counts = {name: observation[name].size for name in sorted(deviations)}

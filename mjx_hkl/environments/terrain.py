@@ -25,7 +25,9 @@ class Terrain:
     amplitude: Metres = 0.1  # metres, of the highest bump and of the deepest hollow
     bump: Metres = 1.0  # metres from one random height to the next
     cell: Metres = 0.25  # metres between the heights that are simulated
-    flat: Distance = 1.0  # metres around the middle that are flat; half as far again it is as rough as elsewhere
+    flat: Distance = (
+        1.0  # metres around the middle that are flat; half as far again it is as rough as elsewhere
+    )
     seed: Annotated[int, Ge(0), Le(2**31 - 1)] = 0  # of the heights, which are the same in all episodes
 
     @property
@@ -36,18 +38,19 @@ class Terrain:
     def build(self, spec: mujoco.MjSpec) -> list[str]:
         """See `Arena.build`."""
         heights = self.heights
+        low, span = heights.min(), max(np.ptp(heights), 1e-6)
         field = spec.add_hfield(
             name="terrain",
             nrow=len(heights),
             ncol=len(heights),
-            size=[self.size / 2, self.size / 2, 2 * self.amplitude, _THICKNESS],
-            userdata=((heights + self.amplitude) / (2 * self.amplitude)).ravel(),
+            size=[self.size / 2, self.size / 2, span, _THICKNESS],
+            userdata=((heights - low) / span).ravel(),  # MuJoCo makes 0 and 1 of the ends in any case
         )
         spec.worldbody.add_geom(
             name="terrain",
             type=mujoco.mjtGeom.mjGEOM_HFIELD,
             hfieldname=field.name,
-            pos=[0.0, 0.0, -self.amplitude],
+            pos=[0.0, 0.0, low],
             rgba=[0.45, 0.5, 0.45, 1],
             contype=0,
             conaffinity=0,
@@ -65,10 +68,10 @@ class Terrain:
         column, row = corner.T
         near, right = heights[row, column], heights[row, column + 1]
         up, far = heights[row + 1, column], heights[row + 1, column + 1]
-        lower = near + along_x * (right - near) + along_y * (up - near)
-        upper = far + (1 - along_x) * (up - far) + (1 - along_y) * (right - far)
+        below = near + along_x * (right - near) + along_y * (far - right)
+        above = near + along_y * (up - near) + along_x * (far - up)
         inside = jnp.all(jnp.abs(points) <= self.size / 2, axis=-1)
-        return jnp.where(inside, jnp.where(along_x + along_y <= 1, lower, upper), -jnp.inf)
+        return jnp.where(inside, jnp.where(along_x > along_y, below, above), -jnp.inf)
 
     def is_out(self, position: Float[Array, " 3"]) -> Bool[Array, ""]:
         """See `Arena.is_out`."""

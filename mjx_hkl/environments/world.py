@@ -43,8 +43,8 @@ class World(Protocol):
 
     A state is Brax's: `obs` is a dict of named groups, `done` is 1 where the episode terminates, and
     `metrics` has `success` and `fault` (1 where the simulator failed: the episode ends and nothing may be
-    learned from the step), and what the reward is made of, by names that begin with one of `REWARD_TERMS`. The time limit is
-    the vectorizer's business.
+    learned from the step), and what the reward is made of, by names that begin with one of `REWARD_TERMS`.
+    The time limit is the vectorizer's business.
     """
 
     def reset(self, rng: PRNGKeyArray) -> State:

@@ -1,7 +1,8 @@
 """Agents on disk: written whole or not at all, and read back with every number checked.
 
 A folder has `agent.json` (the card), `README.md` (the same for people), and `parameters/` (Orbax): a dict
-from module name to nested dicts of arrays. A module without parameters has no entry there.
+from module name to nested dicts of arrays. A module without parameters has no entry there. `files/` has
+what the recipe needs of a user's own files.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from mjx_hkl import __version__
 from mjx_hkl.config import from_table, to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.card import AgentCard, ModuleCard, page
+from mjx_hkl.experiments.copies import Copies, UserFile, check, located
 from mjx_hkl.experiments.evaluation import Evaluation
 from mjx_hkl.experiments.recipe import Recipe, refuse_updates_per_unroll
 from mjx_hkl.experiments.world_specs import WorldSpecs
@@ -58,7 +60,12 @@ def module_parameters(agent: Agent) -> dict[str, Any]:
 
 
 def write_agent(
-    folder: Path, known: KnownAgent, seed: int, evaluation: Evaluation | None, replace: bool = False
+    folder: Path,
+    known: KnownAgent,
+    seed: int,
+    evaluation: Evaluation | None,
+    files: tuple[UserFile, ...],
+    replace: bool = False,
 ) -> None:
     """Writes an agent, whole or not at all.
 
@@ -67,6 +74,7 @@ def write_agent(
       known: of one seed, its recipe resolved.
       seed: which of the recipe's.
       evaluation: what it achieved, if it was evaluated.
+      files: of `user_files`, that the recipe needs.
       replace: an agent that is there already, once the new one is whole.
 
     Raises:
@@ -79,12 +87,13 @@ def write_agent(
     part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
     for path in (part, old):
         shutil.rmtree(path, ignore_errors=True)
-    card = _card(known, seed, evaluation)
+    card, copies = _card(known, seed, evaluation), Copies.of(files)
     _write_parameters(part / "parameters", module_parameters(known.agent))
+    copies.write(part, with_originals=False)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "program_version": __version__}
-    text = json.dumps({**head, **to_table(card)}, indent=2)
+    text = json.dumps({**head, **copies.named(to_table(card))}, indent=2)
     (part / "agent.json").write_text(text + "\n", encoding="utf-8")
-    (part / "README.md").write_text(page(card), encoding="utf-8")
+    (part / "README.md").write_text(copies.told(page(card)), encoding="utf-8")
     if folder.exists():
         folder.rename(old)
     part.rename(folder)
@@ -101,7 +110,7 @@ def read_agent(folder: Path) -> KnownAgent:
     """The agent of a folder, on this process's first device.
 
     Raises:
-      UserError: it is no agent, incomplete, damaged, or of another format.
+      UserError: it is no agent, incomplete, damaged, or of another format, or its code may not run.
     """
     card = read_card(folder)
     known = abstract_agent(card.recipe, card.world)
@@ -122,7 +131,8 @@ def read_card(folder: Path) -> AgentCard:
     """What `agent.json` of an exported agent says.
 
     Raises:
-      UserError: it is missing, not ours, of another format, or a field is missing or of a wrong type.
+      UserError: it is missing, not ours, of another format, or a field is missing or of a wrong type, or what
+        it needs of a user's files is missing, has changed, or is code that may not run.
     """
     path = folder / "agent.json"
     try:
@@ -140,6 +150,8 @@ def read_card(folder: Path) -> AgentCard:
             f" export the agent again from its run, or use the mjx-hkl {program} that wrote it"
         )
     refuse_updates_per_unroll(table.get("recipe"), f"{path}: recipe")
+    table = located(folder, table)
+    check(folder, table.get("recipe"))
     return from_table(AgentCard, table, str(path))
 
 

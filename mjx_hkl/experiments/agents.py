@@ -11,24 +11,31 @@ from mjx_hkl.algorithms import learner
 from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent, read_agent
+from mjx_hkl.experiments.copies import located
 from mjx_hkl.experiments.recipe import load_recipe
 from mjx_hkl.experiments.run_directory import RunDirectory
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import with_modules
 from mjx_hkl.training import checkpoint
+from mjx_hkl.user_code import trust
 
 # Where `mjx-hkl export` writes, then what came with the package.
 _FOLDERS = (Path("checkpoints"), resources.folder("checkpoints"))
 
 
-def load_agent(given: str, seed_index: int = 0) -> KnownAgent:
+def load_agent(given: str, seed_index: int = 0, trust_code: bool = False) -> KnownAgent:
     """The agent of a folder, of a name in `checkpoints/`, or of a run's newest checkpoint.
 
+    Code that came with it runs, also later, if this user has trained with it, or with `trust_code`.
+
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: there is none, or it cannot be read, or its code may not run.
     """
     run = RunDirectory(Path(given))
-    if run.recipe.is_file():
+    is_run = run.recipe.is_file()
+    if trust_code:
+        trust(run.path if is_run else agent_folder(given))
+    if is_run:
         return agent_of_run(run, seed_index)
     if seed_index:
         raise UserError(f"{given} is one agent, not a run of several seeds: there is no number {seed_index}")
@@ -64,7 +71,8 @@ def agent_of_run(run: RunDirectory, seed_index: int = 0) -> KnownAgent:
     if not 0 <= seed_index < recipe.num_seeds:
         raise UserError(f"{run.path} has {recipe.num_seeds} seeds; there is no number {seed_index}")
     about = checkpoint.about(run.checkpoints)
-    world = from_table(WorldSpecs, about.get("world", {}), f"checkpoint of {run.path}: world")
+    told = located(run.path, about.get("world", {}))
+    world = from_table(WorldSpecs, told, f"checkpoint of {run.path}: world")
     known = abstract_agent(recipe, world)
     whole = jax.eval_shape(
         lambda agent: learner.init(agent, recipe.algorithm, 0, jax.random.key(0)), known.agent

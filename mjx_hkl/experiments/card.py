@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
+from mjx_hkl import resources
 from mjx_hkl.config import NonNegative, to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import encoders_by_group
@@ -108,6 +109,8 @@ def _modules(card: AgentCard) -> Iterator[str]:
 
 def is_as_named(recipe: Recipe) -> bool:
     """Whether `train/` holds the recipe under its name; seeds, and what device and world fill in, apart."""
+    if recipe.name.partition(":")[0] not in resources.names("train", ".toml"):  # nor a path that others chose
+        return False
     try:
         named = load_recipe(recipe.name)
     except UserError:

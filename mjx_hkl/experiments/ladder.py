@@ -69,7 +69,11 @@ def climb(stages: list[Recipe], run: RunDirectory, train: TrainStage) -> bool:
     for number, stage in enumerate(stages, 1):
         at = run.stage(number)
         if at.recipe.is_file():
-            different = difference(essence(load_recipe(str(at.path))), essence(stage))
+            held = load_recipe(str(at.path))
+            if number > 1 and at.has_checkpoint:  # the stage before may have lain elsewhere when it began
+                transfer = dataclasses.replace(stage.transfer, agent=held.transfer.agent)
+                stage = dataclasses.replace(stage, transfer=transfer)
+            different = difference(essence(held), essence(stage))
             if different:
                 raise UserError(f"{at.path} holds a run of another recipe: {different}; give another --out")
         if at.evaluation.is_file():

@@ -1,6 +1,7 @@
 """Agents in the worlds they play in: what evaluation, videos and figures begin with."""
 
 import dataclasses
+from pathlib import Path
 
 from mjx_hkl.config import to_table
 from mjx_hkl.environments import VectorEnvironment, make_world
@@ -10,6 +11,7 @@ from mjx_hkl.experiments.build import environment_name, make_environment
 from mjx_hkl.experiments.evaluation import Actor, RandomAgent
 from mjx_hkl.experiments.recipe import recipe_from_table
 from mjx_hkl.experiments.world_specs import WorldSpecs
+from mjx_hkl.user_code import home_of, trust
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +31,21 @@ class Player:
     has_mean: bool = True
 
 
-def find_player(given: str, episodes: int, seed_index: int = 0, engine: str | None = None) -> Player:
+def find_player(
+    given: str, episodes: int, seed_index: int = 0, engine: str | None = None, trust_code: bool = False
+) -> Player:
     """An agent in the world it was trained in, or `random:ENVIRONMENT`.
 
     Raises:
-      UserError: there is none, or its world is no longer what it was.
+      UserError: there is none, or its world is no longer what it was, or its code may not run.
     """
     if given.startswith("random:"):
-        return _random_player(given.removeprefix("random:"), episodes, engine)
-    known = load_agent(given, seed_index)
+        name = given.removeprefix("random:")
+        home = home_of(Path(name))
+        if trust_code and home:
+            trust(home)
+        return _random_player(name, episodes, engine)
+    known = load_agent(given, seed_index, trust_code)
     if engine is not None:
         recipe = recipe_from_table({**to_table(known.recipe), "engine": engine}, "command line")
         known = dataclasses.replace(known, recipe=recipe)

@@ -23,9 +23,11 @@ from mjx_hkl.config import (
     to_table,
 )
 from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.experiments import copies
 from mjx_hkl.models.config import DefaultPolicyConfig, Encoders, Information, ModelConfig, PolicyConfig
 from mjx_hkl.models.critics import CRITICS, CriticFields, MLPCriticFields
 from mjx_hkl.tables import beside, merged, read_extended
+from mjx_hkl.user_code import home_of, trust
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,18 +162,23 @@ class Recipe:
         )
 
 
-def load_recipe(given: str) -> Recipe:
+def load_recipe(given: str, trust_code: bool = False) -> Recipe:
     """The recipe of that name in `train/`, in a .toml file, or of a run directory.
 
-    Of a recipe with variants one is asked for, as in `priors:ar1`.
+    Of a recipe with variants one is asked for, as in `priors:ar1`. Code in a run directory runs if this user
+    has trained with it, or with `trust_code`.
 
     Raises:
-      UserError: it does not exist or says something wrong.
+      UserError: it does not exist or says something wrong, or its code may not run.
     """
-    if (Path(given) / "recipe.toml").is_file():
+    is_run = (Path(given) / "recipe.toml").is_file()
+    if is_run:
         given = str(Path(given) / "recipe.toml")
+    home = Path(given).parent if is_run else home_of(Path(given))
+    if trust_code and home:
+        trust(home)
     name, colon, variant = (given, "", "") if Path(given).is_file() else given.partition(":")
-    variants = _variants(name)
+    variants = _variants(name, is_run)
     if colon and variant not in variants:
         raise unknown_name("variant", variant, variants)
     if not colon and "" not in variants:
@@ -188,10 +195,18 @@ def load_variants(given: str) -> dict[str, Recipe]:
     return {name: recipe_from_table(*told) for name, told in _variants(given).items()}
 
 
-def _variants(given: str) -> dict[str, tuple[dict[str, Any], str]]:
+def _variants(given: str, is_run: bool = False) -> dict[str, tuple[dict[str, Any], str]]:
     """The tables of each recipe of a file, and what names it in errors."""
     path = resources.find("recipe", given, "train", ".toml")
     table = {"name": path.stem, **read_extended("recipe", path, "train", _FILES)}
+    found = _told_variants(path, table)
+    if is_run or home_of(path):
+        for checked, _ in found.values():
+            copies.check(path.parent, checked)
+    return found
+
+
+def _told_variants(path: Path, table: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
     changes = table.pop("variants", None)
     if changes is None:
         return {"": (table, str(path))}
@@ -228,6 +243,20 @@ def refuse_updates_per_unroll(table: Any, where: str) -> None:
         f"{where}: algorithm.updates_per_unroll is gone; say algorithm.replay_ratio instead,"
         f" which is updates_per_unroll x batch_size / num_envs{ratio}"
     )
+
+
+def with_copies(recipe: Recipe, run: Path) -> Recipe:
+    """The recipe, a user's files that the run has copies of replaced by these.
+
+    Raises:
+      UserError: a copy is missing or has changed, or is code that may not run.
+    """
+    table = to_table(recipe)
+    own = copies.inside(table, run)
+    if own == table:
+        return recipe
+    copies.check(run, own)
+    return recipe_from_table(own, str(run))
 
 
 def change(recipe: Recipe, **changes: Any) -> Recipe:

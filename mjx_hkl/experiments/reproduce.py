@@ -10,7 +10,7 @@ from mjx_hkl.config import difference
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent
 from mjx_hkl.experiments.build import make_environment, resolve
-from mjx_hkl.experiments.recipe import Recipe, essence, load_recipe
+from mjx_hkl.experiments.recipe import Recipe, essence, load_recipe, with_copies
 from mjx_hkl.experiments.reporter import Reporter
 from mjx_hkl.experiments.run_directory import RunDirectory
 from mjx_hkl.experiments.training_run import train
@@ -108,7 +108,7 @@ def _require_same(run: RunDirectory, recipe: Recipe) -> None:
     """Raises UserError where the folder holds a run of another recipe or length."""
     if not run.recipe.is_file():
         return
-    held = load_recipe(str(run.path))
+    held, recipe = load_recipe(str(run.path)), with_copies(recipe, run.path)
     length = {"total_env_steps": recipe.total_env_steps}
     different = difference(
         essence(held) | {"total_env_steps": held.total_env_steps}, essence(recipe) | length

@@ -11,11 +11,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from filelock import FileLock, Timeout
 from tensorboardX import SummaryWriter
 
+from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments.recipe import Recipe, recipe_to_toml
+from mjx_hkl.experiments.copies import Copies
+from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.training.metrics import Row
 
 _LOCK = ".lock"
@@ -125,9 +128,10 @@ class RunDirectory:
                 elif path.name != _LOCK:  # which is held
                     path.unlink()
 
-    def begin(self, recipe: Recipe) -> None:
-        """Writes the recipe, or renews it on resume; an evaluation of less training is gone."""
-        _write_whole(self.recipe, recipe_to_toml(recipe))
+    def begin(self, recipe: Recipe, copies: Copies) -> None:
+        """Writes recipe and copies, or renews them on resume; an evaluation of less training is gone."""
+        copies.write(self.path, with_originals=True)
+        _write_whole(self.recipe, tomli_w.dumps(copies.named(to_table(recipe))))
         self.evaluation.unlink(missing_ok=True)
 
     def rewind_metrics(self, environment_steps: int) -> float:

@@ -17,9 +17,10 @@ from mjx_hkl.environments import World
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
+from mjx_hkl.experiments.copies import Copies, UserFile, edited, inside, located, user_files
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.ladder import climb, linked
-from mjx_hkl.experiments.recipe import Recipe, TransferConfig, essence
+from mjx_hkl.experiments.recipe import Recipe, TransferConfig, essence, with_copies
 from mjx_hkl.experiments.reporter import Reporter, Silent, announce
 from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory
 from mjx_hkl.experiments.transfer import load_sources, transferred
@@ -30,6 +31,7 @@ from mjx_hkl.training.loop import Loop
 from mjx_hkl.training.metrics import Row
 from mjx_hkl.training.sharding import replicated
 from mjx_hkl.training.step import TrainState
+from mjx_hkl.user_code import Source, remember, trust
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +54,11 @@ def train(
     resume: bool = False,
     reporter: Reporter | None = None,
     callback: Callable[[list[Row]], object] = lambda rows: None,
+    trust_code: bool = False,
 ) -> Result:
     """Trains a recipe's agents; ends by SIGINT or SIGTERM after the current interval, saved.
+
+    The run has copies of the user's files that the recipe names, and goes on with these.
 
     Args:
       recipe: what to run.
@@ -61,31 +66,45 @@ def train(
       resume: continue from the newest checkpoint.
       reporter: shows people what happens; nobody where there is none.
       callback: is given the metrics of each log interval, a row for each seed.
+      trust_code: runs code that came with the run or with the agent that it takes modules from.
 
     Raises:
       UserError: something given is wrong, and nothing has been written; or learning has diverged, and
         the last checkpoint is untouched.
     """
     run = RunDirectory(Path(out))
-    if not resume:
+    reporter = reporter or Silent()
+    if resume:
+        if trust_code:
+            trust(run.path)
+        recipe = with_copies(recipe, run.path)
+        if changed := edited(run.path):
+            reporter.say(changed)
+    else:
         run.require_free()
     world = world_of(recipe)
     resolved = resolve(recipe, world)
-    reporter = reporter or Silent()
     *stages, last = linked(resolved, world, run) if recipe.ladder else [resolved]
-    training = _Training(resolved, last.transfer, run, make_loop(resolved, world), reporter, callback)
+    loop = make_loop(resolved, world)
+    files = user_files(to_table(resolved))  # as they are now, whoever edits them while it trains
+    copies = Copies.of(files, run.path)
+    training = _Training(resolved, last.transfer, run, loop, files, copies, reporter, callback, trust_code)
 
     def train_stage(stage: Recipe, folder: Path, resume: bool) -> bool:
-        return train(stage, folder, resume, reporter, callback).finished
+        return train(stage, folder, resume, reporter, callback, trust_code).finished
 
-    # So many devices as there were need not be there to resume.
-    written = dataclasses.replace(resolved, num_devices=recipe.num_devices)
+    def begin() -> None:
+        # So many devices as there were need not be there to resume.
+        run.begin(dataclasses.replace(resolved, num_devices=recipe.num_devices), copies)
+        remember(Source(file.path, file.content) for file in files if file.path.suffix == ".py")
+
     with contextlib.ExitStack() as held:
         if recipe.ladder:
             _hold(run, held, must_be_free=not resume)
             if processes.is_first():
-                run.begin(written)
-            if not climb(stages, run, train_stage):
+                begin()
+            processes.wait_for_all("begun")
+            if not climb([with_copies(stage, run.path) for stage in stages], run, train_stage):
                 return Result(run.path, False, 0, run.seconds_of_ladder, [])
             resume = run.has_checkpoint
         state = training.resumed(held) if resume else training.started(held)
@@ -93,7 +112,7 @@ def train(
         if processes.is_first():
             if resume:
                 seconds = run.rewind_metrics(training.done(state))
-            run.begin(written)
+            begin()
         stopped, state, seconds = training.run_on(state, seconds)
         evaluations = [] if stopped else training.finished(state)
         seconds += run.seconds_of_ladder
@@ -106,12 +125,16 @@ class _Training:
     transfer: TransferConfig  # the recipe's, or from the last stage of its ladder
     run: RunDirectory
     loop: Loop
+    files: tuple[UserFile, ...]  # that the recipe needs
+    copies: Copies  # of these in the run
     reporter: Reporter
     callback: Callable[[list[Row]], object]
+    trust_code: bool
 
     def started(self, held: contextlib.ExitStack) -> TrainState:
         """A fresh state, with what it takes from other agents."""
-        sources = load_sources(dataclasses.replace(self.recipe, transfer=self.transfer), self._world)
+        recipe = dataclasses.replace(self.recipe, transfer=self.transfer)
+        sources = load_sources(recipe, self._world, self.trust_code)
         self._compile()
         if not self.recipe.ladder:  # else it is held already
             processes.wait_for_all("compiled")  # all have seen the folder as it was
@@ -167,7 +190,7 @@ class _Training:
         for agent, result in evaluated:
             known = KnownAgent(agent, self.recipe, self._world)
             folder = self.run.export(result.seed, self.recipe.num_seeds)
-            write_agent(folder, known, result.seed, result, replace=True)
+            write_agent(folder, known, result.seed, result, self.files, replace=True)
         evaluations = [result for _, result in evaluated]
         if processes.is_first():
             self.run.write_evaluation([dataclasses.asdict(result) for result in evaluations])
@@ -229,7 +252,7 @@ class _Training:
         devices.require_fits(memory, "the compiled train step", "lower num_envs, batch_size or num_seeds")
 
     def _save(self, state: TrainState, done: int) -> None:
-        checkpoint.save(self.run.checkpoints, state, done, self._identity)
+        checkpoint.save(self.run.checkpoints, state, done, self.copies.named(self._identity))
 
 
 def agent_of_seed(state: TrainState, index: int) -> Agent:
@@ -267,7 +290,8 @@ def _require_same(run: RunDirectory, identity: dict[str, Any]) -> None:
     """Raises UserError where the folder holds no run, or a checkpoint of another recipe or world."""
     if not run.recipe.is_file():
         raise UserError(f"{run.path} holds no run to resume")
-    held = checkpoint.about(run.checkpoints)
+    about = checkpoint.about(run.checkpoints)
+    held = inside(located(run.path, about), run.path)
     different = difference({name: held.get(name, {}) for name in identity}, identity)
     if different:
         raise UserError(f"{run.path} holds a run of another recipe: {different}")

@@ -14,23 +14,26 @@ from mjx_hkl.environments.world import VISION
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent, parameter_name, read_agent
 from mjx_hkl.experiments.agents import agent_folder
+from mjx_hkl.experiments.copies import told_body
 from mjx_hkl.experiments.recipe import Recipe, TransferConfig
 from mjx_hkl.experiments.run_directory import RunDirectory
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import Agent, module_at
 from mjx_hkl.models.modules import ACTION, LATENT, PREVIOUS_LATENT, Module
 from mjx_hkl.training.step import TrainState
+from mjx_hkl.user_code import trust
 
 
-def load_sources(recipe: Recipe, world: WorldSpecs) -> list[KnownAgent]:
+def load_sources(recipe: Recipe, world: WorldSpecs, trust_code: bool = False) -> list[KnownAgent]:
     """The agents a recipe takes modules from, one or several seeds; none where it takes nothing.
 
     Args:
       recipe: resolved.
       world: of the new run.
+      trust_code: runs code that came with them.
 
     Raises:
-      UserError: there is no such agent, or it lacks a module, or one does not fit.
+      UserError: there is no such agent, or it lacks a module, or one does not fit, or its code may not run.
     """
     given = recipe.transfer.agent
     if not given:
@@ -40,7 +43,11 @@ def load_sources(recipe: Recipe, world: WorldSpecs) -> list[KnownAgent]:
             f"transfer.agent {given!r} is another variant of the recipe: mjx-hkl reproduce trains both; or"
             " give --transfer.agent"
         )
-    sources = [read_agent(folder) for folder in _folders(given)]
+    folders = _folders(given)
+    if trust_code:
+        for folder in folders:
+            trust(folder)
+    sources = [read_agent(folder) for folder in folders]
     require_fits(abstract_agent(recipe, world), sources[0])
     return sources
 
@@ -131,7 +138,7 @@ def _signature(known: KnownAgent, module: Module) -> dict[str, Any]:
     bodily = module.bound_to_body or _BODY in seen
     return {
         "input": ", ".join(seen),
-        "body": world.environment.get("body", "its own") if bodily else "any",
+        "body": told_body(world.environment.get("body", "its own")) if bodily else "any",
         "input size": ", ".join(sizes),
         "shared encoder": ", ".join(name for name in seen if name in known.agent.encoders) or "none",
         "unit of distance": _unit(world) if set(seen) - _WITHOUT_UNIT else "any",

@@ -10,6 +10,7 @@ from mjx_hkl.environments import World
 from mjx_hkl.environments.composition import complete_description
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
+from mjx_hkl.tables import code_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,10 @@ class WorldSpecs:
 
     def require_same(self, other: "WorldSpecs", name: str) -> None:
         """Raises UserError where `other`, the environment `name` as it is here, is another world."""
-        told = dataclasses.replace(self, environment=complete_description(self.environment))
+        told = self
+        # Building a description runs the code that it names: only what the world here has run already.
+        if code_in(self.environment) == code_in(other.environment):
+            told = dataclasses.replace(self, environment=complete_description(self.environment))
         changed = difference(to_table(told), to_table(other))
         if changed:
             raise UserError(f"environment {name!r} is not what the agent was made for: {changed}")

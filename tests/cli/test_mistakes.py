@@ -7,7 +7,7 @@ import pytest
 
 from mjx_hkl.cli.main import run
 
-RECIPE = Path("train/ball-go-to-target.toml").absolute()
+RECIPE = Path("train/ball-go-to-target-plain.toml").absolute()
 GRID = RECIPE.with_name("grid-1-step.toml")
 PRIORS = RECIPE.with_name("ball-go-to-target-priors.toml")
 SHORT = ("--num-envs", "16", "--total-env-steps", "20")  # should a mistake go unnoticed
@@ -77,7 +77,10 @@ def fails(capsys, *arguments):
             "behaviour_samples: a flat policy has no latents; leave it 0",
         ),
         (["train", RECIPE, "--algorithm.kl-cots", "1"], "did you mean --algorithm.kl-cost"),
-        (["train", RECIPE, "--algorithm.lr", "1"], "--algorithm.policy-learning-rate or --algorithm.critic-le"),
+        (
+            ["train", RECIPE, "--algorithm.lr", "1"],
+            "--algorithm.policy-learning-rate or --algorithm.critic-le",
+        ),
         (["train", RECIPE, "--default-policy.high-level", "ar2"], "'ar2'; did you mean ar1"),
         (["train", RECIPE, "--environment", "bal-go-to-target"], "did you mean ball-go-to-target"),
         (["train", RECIPE, "--information.low-level", "proprio"], "did you mean proprioception?"),

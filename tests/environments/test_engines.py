@@ -55,7 +55,7 @@ def states_in_contact(world, seed=0):
 
 def as_state(data):
     parts = (data.qpos, data.qvel, data.qacc_warmstart, data.mocap_pos)
-    return PhysicsState(*(jnp.asarray(x, jnp.float32) for x in parts))
+    return PhysicsState(*[jnp.asarray(x, jnp.float32) for x in parts])  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.accelerator

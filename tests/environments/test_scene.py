@@ -1,6 +1,7 @@
 """What tasks are shown of bodies, against C MuJoCo's own numbers; reward terms; how outcomes are counted."""
 
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from worlds import load
 from mjx_hkl.environments import PhysicsWorld, VectorEnvironment, make_world
 from mjx_hkl.environments.bodies import Body, ProprioceptionConfig
 from mjx_hkl.environments.physics import PhysicsState
+from mjx_hkl.environments.scene import Scene
 from mjx_hkl.environments.tasks import Outcome, Start, rewards
 from mjx_hkl.errors import UserError
 
@@ -35,7 +37,7 @@ def moving(model, seed=0):
         mujoco.mj_step(model, data)
     mujoco.mj_forward(model, data)
     parts = (data.qpos, data.qvel, data.qacc, data.mocap_pos)
-    return data, PhysicsState(*(jnp.asarray(x, jnp.float32) for x in parts))
+    return data, PhysicsState(*[jnp.asarray(x, jnp.float32) for x in parts])  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("name", ["ant-walk", "quadruped-go-to-target", "humanoid-walk"])
@@ -74,7 +76,7 @@ def test_forces_of_servos_are_c_mujocos():
         data.ctrl[:] = control
         mujoco.mj_forward(model, data)
         parts = (data.qpos, data.qvel, data.qacc, data.mocap_pos)
-        state = PhysicsState(*(jnp.asarray(x, jnp.float32) for x in parts))
+        state = PhysicsState(*[jnp.asarray(x, jnp.float32) for x in parts])  # pyright: ignore[reportArgumentType]
         forces = body.actuator_forces(state, jnp.asarray(control))
         np.testing.assert_allclose(forces, data.actuator_force, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(
@@ -85,7 +87,9 @@ def test_forces_of_servos_are_c_mujocos():
 def test_the_ball_has_thrusters_whose_velocity_is_not_known():
     world = load("ball-go-to-target")
     physics = jax.jit(world.reset)(jax.random.key(0)).pipeline_state.physics
-    elsewhere = [i for i, x in enumerate(world.engine.model.actuator_trntype) if x != mujoco.mjtTrn.mjTRN_JOINT]
+    elsewhere = [
+        i for i, x in enumerate(world.engine.model.actuator_trntype) if x != mujoco.mjtTrn.mjTRN_JOINT
+    ]
     scene = world.scene(physics, physics.qpos[None], jnp.ones(world.action_size))
     assert scene.actuator_forces.shape == (world.action_size,)
     if elsewhere:
@@ -106,7 +110,8 @@ class Judged:
     def reward(self, state, scene):
         terms = {"first": scene.action[0], "square": scene.action[0] ** 2}
         failure = (scene.action[1] > 0.9).astype(jnp.float32)
-        return Outcome(sum(terms.values()), jnp.zeros(()), failure=failure, terms=terms)
+        reward = terms["first"] + terms["square"]
+        return Outcome(reward, jnp.zeros(()), failure=failure, terms=terms)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +122,8 @@ def judged():
 
 def test_a_task_sees_this_action_and_the_one_before(judged):
     state, step = jax.jit(judged.reset)(jax.random.key(0)), jax.jit(judged.step)
-    assert not state.obs["now"].any() and not state.obs["before"].any()
+    assert not state.obs["now"].any()
+    assert not state.obs["before"].any()
     for before, action in (([0.0, 0.0], [0.5, 0.25]), ([0.5, 0.25], [-3.0, 0.0])):
         state = step(state, jnp.asarray(action))
         np.testing.assert_allclose(state.obs["now"], np.clip(action, -1, 1))
@@ -128,7 +134,8 @@ def test_a_failure_terminates_without_success(judged):
     state, step = jax.jit(judged.reset)(jax.random.key(0)), jax.jit(judged.step)
     assert step(state, jnp.array([0.0, 0.8])).done == 0
     failed = step(state, jnp.array([0.0, 1.0]))
-    assert failed.done == 1 and failed.metrics["success"] == 0
+    assert failed.done == 1
+    assert failed.metrics["success"] == 0
 
 
 def test_terms_are_summed_over_episodes(judged):
@@ -197,7 +204,7 @@ def test_a_foot_is_paid_when_it_lands():
     seconds, paid = jnp.zeros(1), []
     for touch in (0.0, 0.0, 0.0, 1.0, 1.0):
         scene = Feet(jnp.array([touch]))
-        term, seconds = rewards.air_time(scene, seconds, 0.25, 0.1)
+        term, seconds = rewards.air_time(cast(Scene, scene), seconds, 0.25, 0.1)
         paid.append(float(term))
     np.testing.assert_allclose(paid, [0, 0, 0, 0.15, 0], atol=1e-6)
 
@@ -212,7 +219,8 @@ def test_commands_change_and_stay_in_their_ranges():
     state = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(0), 300))
     first = np.asarray(state.pipeline_state.task.command)
     for i, (low, high) in enumerate([(-0.5, 1.0), (-0.5, 0.5), (-1.0, 1.0)]):
-        assert low <= first[:, i].min() < low + 0.1 and high - 0.1 < first[:, i].max() <= high
+        assert low <= first[:, i].min() < low + 0.1
+        assert high - 0.1 < first[:, i].max() <= high
     assert 0.05 < (first == 0).all(1).mean() < 0.15
     task = state.pipeline_state.task
     after = jax.vmap(lambda task: world.task._next(task, task.air, 0.025))

@@ -12,7 +12,7 @@ from mjx_hkl import resources
 from mjx_hkl.environments import VectorEnvironment
 
 NAMES = [name for name in resources.names("envs", ".toml") if not name.startswith("grid-")]
-EVERY = [name for name in NAMES if not name.endswith("-vision")]  # which are the same with a camera
+EVERY = [name for name in NAMES if not name.endswith(("-vision", "-varied"))]  # the same worlds, and more
 WITH_BOXES = [name for name in EVERY if "box" in name]
 
 
@@ -24,7 +24,8 @@ def test_all_tasks_are_there_for_all_bodies_they_make_sense_for():
     nearer |= {"ant-go-to-mid-target", "quadruped-go-to-mid-target", "ant-near-gap"}
     humanoid = {"humanoid-go-to-target", "humanoid-go-to-near-target"}
     walk = {"ant-walk", "quadruped-walk", "humanoid-walk", "ant-coarse-walk"}  # a Ball cannot go sideways
-    assert set(EVERY) == expected | {"ant-gap", "quadruped-gap"} | nearer | humanoid | walk
+    track = {f"{kind}-track-velocity" for kind in ("ant", "quadruped", "quadruped-rough")}
+    assert set(EVERY) == expected | {"ant-gap", "quadruped-gap"} | nearer | humanoid | walk | track
 
 
 @pytest.mark.parametrize("name", EVERY)

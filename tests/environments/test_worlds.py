@@ -35,7 +35,7 @@ def world(request):
 def physics_state(data):
     """The state of C MuJoCo's data."""
     parts = (data.qpos, data.qvel, data.qacc, data.mocap_pos)
-    return PhysicsState(*(jnp.asarray(x, jnp.float32) for x in parts))
+    return PhysicsState(*[jnp.asarray(x, jnp.float32) for x in parts])  # pyright: ignore[reportArgumentType]
 
 
 def test_masses_gears_and_pairs_are_the_documented_ones(world):

@@ -231,7 +231,14 @@ def test_what_an_engine_cannot_simulate(tmp_path):
     assert "engine 'mjx' cannot simulate the world" in refusal(tmp_path, AREA, GO, xml=elliptic, engine="mjx")
 
 
-TABLES = [PhysicsConfig, ProprioceptionConfig, BoxesConfig, GridConfig, EnvironmentConfig, RandomizationConfig]
+TABLES = [
+    PhysicsConfig,
+    ProprioceptionConfig,
+    BoxesConfig,
+    GridConfig,
+    EnvironmentConfig,
+    RandomizationConfig,
+]
 TABLES += [*ARENAS.known.values(), *TASKS.known.values()]
 REQUIRED = {
     EnvironmentConfig: {"body": "ball", "arena": {"kind": "area"}, "task": {"kind": "go_to_target"}},
@@ -264,7 +271,9 @@ def test_a_typo_in_low_level_information_names_it_and_its_file(tmp_path):
     )
     with pytest.raises(UserError) as refused:
         make_world(str(tmp_path / "mine.toml"), "mujoco")
-    expected = "mine.toml: low_level_information: unknown observation group 'propioception'; did you mean prop"
+    expected = (
+        "mine.toml: low_level_information: unknown observation group 'propioception'; did you mean prop"
+    )
     assert expected in str(refused.value)
 
 

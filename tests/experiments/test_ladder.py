@@ -84,6 +84,23 @@ def test_a_ladder_goes_on_where_it_was_stopped(recipe_file, tmp_path, monkeypatc
     assert (out / "export" / "agent.json").is_file()
 
 
+def test_a_ladder_that_was_stopped_goes_on_in_another_place(recipe_file, tmp_path, monkeypatch):
+    out, moved, seen = tmp_path / "run", tmp_path / "moved", []
+
+    def stop_once(self, rows):
+        seen.extend(rows)
+        if len(seen) == 3:  # the first interval of the second stage
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("mjx_hkl.cli.progress.Display.interval", stop_once)
+    assert run(["train", str(recipe_file), "--out", str(out)]) == 0
+    (tmp_path / "narrow.toml").unlink()
+    out.rename(moved)
+    assert run(["train", str(moved), "--resume"]) == 0
+    assert [row["environment_steps"] for row in seen] == [40, 80, 40, 80, 120, 40, 80, 120, 160]
+    assert (moved / "export" / "agent.json").is_file()
+
+
 def test_stages_are_checked_before_the_first_one_is_trained(recipe_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(training_run.Loop, "compile", lambda self: pytest.fail("compiled"))
     for change, expected in (

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import tomli_w
@@ -30,11 +31,12 @@ def test_all_variants_are_trained_once_and_compared(experiment, tmp_path, capsys
     assert list(trained(out)) == ["period"]
     first = trained(out)["period"]
     (out / "plain").mkdir()  # a run that ended before its first checkpoint
-    (out / "plain" / "recipe.toml").write_text((out / "period" / "recipe.toml").read_text())
+    shutil.copy(out / "period" / "recipe.toml", out / "plain")
+    shutil.copytree(out / "period" / "files", out / "plain" / "files")
     capsys.readouterr()
     assert run(command) == 2
     assert "holds a run of another recipe" in capsys.readouterr().err
-    (out / "plain" / "recipe.toml").unlink()
+    shutil.rmtree(out / "plain")
     assert run([*command, "--only", "plain"]) == 0
     (out / "plain" / "evaluation.json").unlink()  # as if killed while it saved
     (checkpoint,) = (out / "plain" / "checkpoints").iterdir()

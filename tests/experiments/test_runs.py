@@ -17,11 +17,13 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from mjx_hkl.cli.main import run
+from mjx_hkl.config import to_table
 from mjx_hkl.environments import load_environment
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments import build, training_run, transfer
 from mjx_hkl.experiments.agent_format import read_agent, read_card
 from mjx_hkl.experiments.agents import load_agent
+from mjx_hkl.experiments.copies import Copies
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
 from mjx_hkl.experiments.reporter import Silent, announce
 from mjx_hkl.experiments.run_directory import RunDirectory
@@ -82,6 +84,27 @@ def test_a_run_leaves_what_it_promises(finished, tiny_recipe):
     assert evaluation[0]["deterministic"]
 
 
+def test_a_run_of_a_world_of_ours_has_no_files_of_a_user(finished, tiny_recipe):
+    names = {
+        "recipe.toml",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "evaluation.json",
+        "export",
+        ".lock",
+    }
+    assert {path.name for path in finished.iterdir()} == names
+    assert {path.name for path in (finished / "export").iterdir()} == {
+        "agent.json",
+        "README.md",
+        "parameters",
+    }
+    assert (finished / "recipe.toml").read_text() == recipe_to_toml(tiny_recipe)
+    card = json.loads((finished / "export" / "agent.json").read_text())
+    assert card["recipe"] == to_table(tiny_recipe)
+
+
 def test_mean_policies_are_evaluated_on_a_schedule_that_changes_nothing_else(finished, recipe_file, tmp_path):
     """Every 60 steps, at the end of log intervals of 40; the last one is that of the end."""
     out = tmp_path / "watched"
@@ -114,7 +137,7 @@ def test_one_process_at_a_time_trains_in_a_folder(finished, recipe_file, tmp_pat
 def test_a_run_that_goes_on_is_no_longer_evaluated(finished, tmp_path):
     longer = tmp_path / "longer"
     shutil.copytree(finished, longer)
-    RunDirectory(longer).begin(load_recipe(str(longer)))
+    RunDirectory(longer).begin(load_recipe(str(longer)), Copies.of(()))
     assert not (longer / "evaluation.json").exists()
     with pytest.raises(UserError, match="has not ended"):
         transfer._folders(str(longer))

@@ -146,8 +146,8 @@ def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
         ),
         (
             ["--transfer.frozen", HIGH, "policy.lowlevel", "--policy.high-level.latent-size", "3"],
-            "latent size is 2 there and 3 here; give both recipes the same: --policy.high-level.latent-size 2;"
-            " and this agent has unknown module 'policy.lowlevel'; did you mean policy.low_level",
+            "latent size is 2 there and 3 here; give both recipes the same: --policy.high-level.latent-size"
+            " 2; and this agent has unknown module 'policy.lowlevel'; did you mean policy.low_level",
         ),
         (["--transfer.frozen", "policy.lowlevel"], "did you mean policy.low_level"),
         (["--transfer.frozen", f"{LOW}=policy.low"], "the other agent has unknown module 'policy.low'"),

@@ -44,7 +44,7 @@ class MjxEngine:
         with full_precision():
             return jax.lax.scan(substep, state, None, length=self.substeps)
 
-    def _varied_step(self, given: tuple[dict[str, Array], Any]) -> Any:
+    def _varied_step(self, given: tuple[dict[str, Any], Any]) -> Any:
         """The data after a physics step, of the model with these fields."""
         fields, data = given
         return mjx.step(self._model.tree_replace(fields), data)

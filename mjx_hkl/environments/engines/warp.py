@@ -64,7 +64,6 @@ def _scan_substeps(
     MJX's whole data is carried: made anew in each physics step, its arrays would be filled and copied for
     each call.
     """
-
     model = model.tree_replace(varied_fields(model, state.factors))
 
     def substep(data: Any, _: None) -> tuple[Any, Array]:

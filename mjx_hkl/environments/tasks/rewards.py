@@ -16,9 +16,7 @@ def closeness(error: Float[Array, " n"], tolerance: float) -> Float[Array, ""]:
     return jnp.exp(-jnp.sum(error**2) / tolerance**2)
 
 
-def velocity_tracking(
-    scene: Scene, velocity: Float[Array, " 2"], tolerance: float = 0.5
-) -> Float[Array, ""]:
+def velocity_tracking(scene: Scene, velocity: Float[Array, " 2"], tolerance: float = 0.5) -> Float[Array, ""]:
     """How close the torso's velocity ahead and to the left is to the one asked for, m/s."""
     ahead = seen_from(turn_matrix(scene.frame.heading)[:2, :2], scene.frame.velocity[:2])
     return closeness(ahead - velocity, tolerance)

@@ -16,7 +16,6 @@ from mjx_hkl.environments.scene import Marks, Scene, Stage
 from mjx_hkl.environments.tasks import rewards
 from mjx_hkl.environments.tasks.base import Outcome, Start
 
-
 Speeds = Annotated[tuple[Coordinate, Coordinate], AfterValidator(rising)]
 """The least and the greatest, on either side of 0."""
 
@@ -80,7 +79,10 @@ class TrackVelocity:
         fallen = (rewards.upright(scene) < self.fallen).astype(jnp.float32)
         asked, turning = state.command[:2], state.command[2]
         weighted = {
-            "velocity": (self.velocity_weight, lambda: rewards.velocity_tracking(scene, asked, self.tolerance)),
+            "velocity": (
+                self.velocity_weight,
+                lambda: rewards.velocity_tracking(scene, asked, self.tolerance),
+            ),
             "turning": (self.turn_weight, lambda: rewards.turn_tracking(scene, turning, self.tolerance)),
             "action_rate": (-self.action_rate_cost, lambda: rewards.action_rate(scene)),
             "power": (-self.power_cost, lambda: rewards.power(scene)),

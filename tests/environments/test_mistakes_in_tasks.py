@@ -8,7 +8,7 @@ from mjx_hkl.cli.main import run
 from mjx_hkl.environments import make_world
 from mjx_hkl.errors import UserError
 
-TASK = '''import dataclasses
+TASK = """import dataclasses
 import jax.numpy as jnp
 import numpy as np
 from mjx_hkl.environments.tasks import Outcome, Start
@@ -27,13 +27,19 @@ class Mine:
     def reward(self, state, scene):
         {before}
         return Outcome({reward}, jnp.zeros(()), {state})
-'''
+"""
 GOOD = {"start": "jnp.ones(2)", "observe": "{'beacon': jnp.zeros(2)}", "reward": "jnp.zeros(())"}
 GOOD |= {"before": "pass", "state": "None"}
 WRONG = [
-    ({"before": "if scene.frame.position[2] > 0: pass"}, "18, Mine.reward: `if`, `and`, `or` and `while` need"),
+    (
+        {"before": "if scene.frame.position[2] > 0: pass"},
+        "18, Mine.reward: `if`, `and`, `or` and `while` need",
+    ),
     ({"before": "np.sqrt(scene.frame.position)"}, "18, Mine.reward: NumPy cannot compute with"),
-    ({"before": "float(scene.frame.position[2])"}, "18, Mine.reward: a value is asked for that is only known"),
+    (
+        {"before": "float(scene.frame.position[2])"},
+        "18, Mine.reward: a value is asked for that is only known",
+    ),
     ({"before": "[1, 2][scene.frame.position.argmax()]"}, "18, Mine.reward: an index of a Python list"),
     ({"before": "scene.frame.hieght"}, "18, Mine.reward: AttributeError: 'Frame' object has no"),
     ({"before": "undefined"}, "18, Mine.reward: NameError: name 'undefined' is not defined"),
@@ -46,11 +52,15 @@ WRONG = [
     ({"state": "jnp.ones(3)"}, "17, Mine.reward: reward gives a state 3, not 2 as reset does"),
     ({"start": "key.hello"}, "12, Mine.reset: AttributeError"),
     ({"observe": "jnp.zeros(2)"}, "14, Mine.observe: observe must give a dict of named groups"),
-    ({"observe": "{'proprioception': jnp.zeros(2)}"}, "14, Mine.observe: observation group 'proprioception' is"),
-    ({"observe": "{'a': state[5] if state else 1}"}, "15, Mine.observe: `if`, `and`"),
+    (
+        {"observe": "{'proprioception': jnp.zeros(2)}"},
+        "14, Mine.observe: observation group 'proprioception' is",
+    ),
+    ({"observe": "{'a': state if scene.frame.heading > 0 else 1}"}, "15, Mine.observe: `if`, `and`"),
 ]
-BODY = """<mujoco><worldbody><body name='torso' pos='0 0 .2'><freejoint/><geom name='hull' size='.1' contype='1'/>
-<site name='s'/></body></worldbody><actuator><motor name='push' site='s' gear='1 0 0 0 0 0'/></actuator></mujoco>"""
+BODY = """<mujoco><worldbody><body name='torso' pos='0 0 .2'><freejoint/>
+<geom name='hull' size='.1' contype='1'/><site name='s'/></body></worldbody>
+<actuator><motor name='push' site='s' gear='1 0 0 0 0 0'/></actuator></mujoco>"""
 
 
 def write(folder, wrong):
@@ -80,5 +90,6 @@ def test_the_rest_is_shown_when_asked_for(tmp_path, capsys):
     assert capsys.readouterr().err == "error: task.py:7, Mine.reward: ZeroDivisionError: division by zero\n"
     assert run([*given, "--traceback"]) == 2
     shown = capsys.readouterr().err
-    assert "return x / 0" in shown and shown.endswith("division by zero\n")
+    assert "return x / 0" in shown
+    assert shown.endswith("division by zero\n")
     assert not list(Path(tmp_path).glob("runs"))

@@ -13,11 +13,12 @@ from mjx_hkl.errors import UserError
 
 _OURS = "mjx_hkl."
 _UNTRACEABLE = {  # what JAX says of these fills a screen
-    jax.errors.TracerBoolConversionError: "`if`, `and`, `or` and `while` need a value that is known before the"
-    " program runs; use jnp.where, `&`, `|`",
-    jax.errors.TracerArrayConversionError: "NumPy cannot compute with a value of a traced program; use jax.numpy",
-    jax.errors.TracerIntegerConversionError: "an index of a Python list must be known before the program runs;"
-    " make the list an array",
+    jax.errors.TracerBoolConversionError: "`if`, `and`, `or` and `while` need a value that is known before"
+    " the program runs; use jnp.where, `&`, `|`",
+    jax.errors.TracerArrayConversionError: "NumPy cannot compute with a value of a traced program; use"
+    " jax.numpy",
+    jax.errors.TracerIntegerConversionError: "an index of a Python list must be known before the program"
+    " runs; make the list an array",
     jax.errors.ConcretizationTypeError: "a value is asked for that is only known when the program runs;"
     " float(), int() and shapes cannot depend on it",
 }
