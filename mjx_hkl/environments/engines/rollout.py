@@ -6,7 +6,6 @@ import hashlib
 import operator
 import os
 import threading
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,16 +66,20 @@ class MujocoEngine:
         flat = np.asarray(given, np.float64).reshape(-1, given.shape[-1])
         flat, factors = np.split(flat, (flat.shape[1] - (models.width if models else 0),), axis=1)
         qpos, qvel, qacc, inputs = np.split(flat, (nq, nq + nv, nq + 2 * nv), axis=1)
+        count, steps = len(flat), self.substeps
+        states = np.empty((count, steps, 1 + nq + nv))
         with self._lock, no_log_file():
-            states: Any
-            states, _ = self._pool.rollout(
-                models.of(factors) if models else self.model,
+            self._pool.rollout(
+                models.of(factors) if models else [self.model] * count,
                 self._data,
-                np.concatenate([np.zeros((len(flat), 1)), qpos, qvel], axis=1),  # time comes first
-                inputs[:, None],
-                control_spec=_STATE.mjSTATE_CTRL | _STATE.mjSTATE_MOCAP_POS,
-                nstep=self.substeps,
-                initial_warmstart=qacc,
+                np.concatenate([np.zeros((count, 1)), qpos, qvel], axis=1),  # time comes first
+                np.repeat(inputs[:, None], steps, axis=1),
+                control_spec=int(_STATE.mjSTATE_CTRL | _STATE.mjSTATE_MOCAP_POS),
+                skip_checks=True,  # which take longer than a step of many models
+                nstep=steps,
+                initial_warmstart=np.ascontiguousarray(qacc),
+                state=states,
+                sensordata=np.empty((count, steps, self.model.nsensordata)),
             )
         positions = states[:, :, 1 : 1 + nq].reshape(len(flat), -1)
         velocities = states[:, :, 1 + nq : 1 + nq + nv]
