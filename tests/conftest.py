@@ -75,7 +75,7 @@ def tiny_recipe():
     from mjx_hkl.models.high_levels import MLPHighLevelFields
     from mjx_hkl.models.low_levels import MLPLowLevelFields
 
-    recipe = resolve(load_recipe("ball-go-to-target"))
+    recipe = resolve(load_recipe("ball-go-to-target-plain"))
     return dataclasses.replace(
         recipe,
         name="tiny",

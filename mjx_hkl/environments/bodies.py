@@ -120,6 +120,7 @@ class Body:
       num_velocities: of its model.
       feet: from positions to the centres of the end effectors in the torso frame, metres.
       foot_radius: of these, metres.
+      forces: of the actuators.
       joint_names: of those beyond the torso; `actuator_names`, `foot_names` likewise.
     """
 
@@ -152,7 +153,7 @@ class Body:
         _require_felt(own)
         _require_dynamics(model)
         self.feet = Limbs(model, feet, torso.id)
-        self._forces = Forces(model)
+        self.forces = Forces(model)
         self.num_links, self.num_velocities = model.nbody, model.nv
         self.mass = float(model.body_subtreemass[torso.id])
         self.radius = _radius(model, torso.id)
@@ -195,13 +196,11 @@ class Body:
         """Of the joints beyond the torso, per second."""
         return state.qvel[self._joint_qvel]
 
-    def actuator_forces(self, state: PhysicsState, action: Float[Array, " nu"]) -> Float[Array, " nu"]:
-        """Forces of the actuators, N or N·m, of an action in [-1, 1] in this state; see `Forces`."""
-        return self._forces(state, action)
-
-    def actuator_velocities(self, state: PhysicsState) -> Float[Array, " nu"]:
-        """Of the actuators, per second; see `Forces`."""
-        return self._forces.velocities(state)
+    def touch(
+        self, feet: Float[Array, "feet 3"], state: PhysicsState, height: GroundHeight
+    ) -> Float[Array, " feet"]:
+        """1.0 for each end effector, centred there in the world (metres), that touches the ground."""
+        return (feet[:, 2] - height(feet[:, :2], state) < self.foot_radius).astype(jnp.float32)
 
     def proprioception(
         self, state: PhysicsState, frame: Frame, posture: Float[Array, " nq"], height: GroundHeight
@@ -225,9 +224,7 @@ class Body:
         if self.foot_radius.size:
             feet = self.feet(posture)
             in_world = frame.position + turned(frame.rotation, feet)
-            ground = height(in_world[:, :2], state)
-            touch = (in_world[:, 2] - ground < self.foot_radius).astype(jnp.float32)
-            parts += [feet.ravel(), touch]
+            parts += [feet.ravel(), self.touch(in_world, state, height)]
         return jnp.concatenate(parts)
 
 

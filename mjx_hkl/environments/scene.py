@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import flax.struct
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mjx_hkl.environments.arenas import ARENAS, Arena
@@ -114,7 +113,7 @@ class Scene:
         Raises:
           UserError: an actuator's force depends on more than joints.
         """
-        return self._body.actuator_forces(self.physics, self.action)
+        return self._body.forces(self.physics, self.action)
 
     @property
     def actuator_velocities(self) -> Float[Array, " nu"]:
@@ -123,7 +122,7 @@ class Scene:
         Raises:
           UserError: an actuator acts on something else.
         """
-        return self._body.actuator_velocities(self.physics)
+        return self._body.forces.velocities(self.physics)
 
     @property
     def feet(self) -> Float[Array, "feet 3"]:
@@ -133,6 +132,4 @@ class Scene:
     @property
     def feet_touch(self) -> Float[Array, " feet"]:
         """1.0 for each foot and hand that touches the ground."""
-        feet = self.feet
-        ground = self._arena.height(feet[:, :2], self.physics)
-        return (feet[:, 2] - ground < self._body.foot_radius).astype(jnp.float32)
+        return self._body.touch(self.feet, self.physics, self._arena.height)

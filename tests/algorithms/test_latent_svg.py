@@ -123,7 +123,7 @@ def test_options_of_latents_that_are_no_actions_are_said_in_a_line(changes):
 
 
 def test_a_low_level_that_is_not_frozen_is_said_in_a_line():
-    recipe = load_recipe("ball-go-to-target")
+    recipe = load_recipe("ball-go-to-target-plain")
     recipe = dataclasses.replace(recipe, algorithm=LatentSVG())
     with pytest.raises(UserError, match=r"'latent_svg' leaves policy\.low_level as it is: take one"):
         make_environment(resolve(recipe))

@@ -208,7 +208,7 @@ def test_metrics_without_a_recipe_are_refused(runs, tmp_path, capsys):
 
 
 def test_a_scaled_recipe_has_a_smaller_budget_and_nothing_else():
-    whole = load_recipe("ball-go-to-target")
+    whole = load_recipe("ball-go-to-target-plain")
     tenth = scaled(whole, 0.1)
     assert (tenth.total_env_steps, tenth.log_interval) == (140_000, 5120)
     assert (tenth.algorithm.learning_rate_decay, tenth.min_replay) == (1.0, 2560)

@@ -44,6 +44,6 @@ def test_the_engine_steps_as_mjx_does(name):
     velocity = jax.random.normal(jax.random.key(0), (16, engine.model.nv))
     worlds = jax.vmap(lambda v: data.replace(qvel=v))(velocity)
     expected = jax.jit(jax.vmap(lambda data: mjx.step(model, data)))(worlds)
-    found = jax.jit(jax.vmap(engine._step))(worlds)
+    found = jax.jit(jax.vmap(lambda data: engine._step(({}, data))))(worlds)
     for part in ("qpos", "qvel", "qacc_warmstart"):
         np.testing.assert_allclose(getattr(found, part), getattr(expected, part), rtol=1e-4, atol=1e-4)

@@ -77,10 +77,10 @@ def test_forces_of_servos_are_c_mujocos():
         mujoco.mj_forward(model, data)
         parts = (data.qpos, data.qvel, data.qacc, data.mocap_pos)
         state = PhysicsState(*[jnp.asarray(x, jnp.float32) for x in parts])  # pyright: ignore[reportArgumentType]
-        forces = body.actuator_forces(state, jnp.asarray(control))
+        forces = body.forces(state, jnp.asarray(control))
         np.testing.assert_allclose(forces, data.actuator_force, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(
-            body.actuator_velocities(state), data.actuator_velocity, rtol=1e-4, atol=1e-6
+            body.forces.velocities(state), data.actuator_velocity, rtol=1e-4, atol=1e-6
         )
 
 

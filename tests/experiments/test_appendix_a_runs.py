@@ -23,7 +23,7 @@ DECODER = "default_policy.low_level.decoder"
 
 def train(out, steps, *more):
     options = [*SMALL, "--total-env-steps", steps, "--out", out, *more]
-    assert run(["train", "ball-go-to-target", *map(str, options)]) == 0
+    assert run(["train", "ball-go-to-target-plain", *map(str, options)]) == 0
     return out
 
 
@@ -68,7 +68,9 @@ def test_its_latents_are_the_actions_of_another_agent(trained, tmp_path, capsys)
     options = ["--transfer.agent", source, "--transfer.frozen", f"policy.low_level={DECODER}"]
     options += ["--algorithm.kind", "latent_svg", "--policy.high-level.latent-size", 10]
     if kind == "lstm":
-        assert run(["train", "ball-go-to-target", *map(str, options), "--out", str(tmp_path / "run")]) == 2
+        assert (
+            run(["train", "ball-go-to-target-plain", *map(str, options), "--out", str(tmp_path / "run")]) == 2
+        )
         assert f"unknown module '{DECODER}'" in capsys.readouterr().err
         return
     out = train(tmp_path / "run", 2 * STEPS, *options)

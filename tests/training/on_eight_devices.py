@@ -88,7 +88,7 @@ print(
             "worlds": compare(small("grid-1-step")),
             "seeds": compare(small("grid-1-step", num_seeds=8)),
             "transfer": transfer(small("grid-1-step")),
-            "physics": compare(change(small("ball-go-to-target", engine="mjx"), algorithm=EXPLORES)),
+            "physics": compare(change(small("ball-go-to-target-plain", engine="mjx"), algorithm=EXPLORES)),
             "remembers": compare(change(small("grid-1-step"), **FLAT_WITH_LSTM)),
             "normalized": compare(small("grid-1-step", encoders={"coordinates": NormalizedFields()})),
         }

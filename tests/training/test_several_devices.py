@@ -64,7 +64,7 @@ def test_of_the_worlds_only_sums_travel(compared):
 
 
 def test_several_devices_take_an_engine_that_they_can_share():
-    recipe = load_recipe("ball-go-to-target")
+    recipe = load_recipe("ball-go-to-target-plain")
     engines = [world_of(dataclasses.replace(recipe, num_devices=n)).backend for n in (1, 8)]
     assert engines == ["mujoco", "mjx"]
     assert world_of(dataclasses.replace(load_recipe("grid-1-step"), num_devices=8)).engine is None
