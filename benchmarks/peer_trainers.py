@@ -1,4 +1,4 @@
-"""What peers.py runs: each trains on a recipe's world and returns how its success rose.
+"""What peers.py runs: each trains on a recipe's world and returns how its success and return rose.
 
 Every trainer takes a resolved recipe, a seed, the number of evaluations in the budget, the seconds of
 training it goes on for beyond it, and settings that replace its own.
@@ -15,7 +15,17 @@ from typing import Any, NamedTuple
 EVALUATION_EPISODES = 128
 LONGER = 8  # times the budget, at the most, that a peer goes on
 
-Point = tuple[float, float, float]  # environment steps, training seconds, success rate
+
+
+class Point(NamedTuple):
+    """An evaluation: after how many environment steps and training seconds, and what it gave."""
+
+    steps: float
+    seconds: float
+    success: float
+    mean_return: float
+
+
 Settings = dict[str, Any]
 
 
@@ -40,8 +50,8 @@ def train_ours(recipe: Any, seed: int, evaluations: int, seconds: float, setting
         metrics: dict[str, Any] = row
         spent += metrics["interval_seconds"]
         agent = agent_of_seed(state, 0)
-        success = evaluate(worlds, agent, len(points), deterministic=not discrete).success_rate
-        points.append((metrics["environment_steps"], spent, success))
+        found = evaluate(worlds, agent, len(points), deterministic=not discrete)
+        points.append(Point(metrics["environment_steps"], spent, found.success_rate, found.mean_return))
     return points
 
 
@@ -158,8 +168,9 @@ def train_brax(
     def progress(steps: int, metrics: dict[str, Any]) -> None:
         if "training/walltime" not in metrics:
             return  # before training
-        points.append((int(steps), metrics["training/walltime"], float(metrics["eval/episode_success"])))
-        if steps >= recipe.total_env_steps and without_compiling(points)[-1][1] >= seconds:
+        success, reward = (float(metrics[f"eval/episode_{name}"]) for name in ("success", "reward"))
+        points.append(Point(int(steps), metrics["training/walltime"], success, reward))
+        if steps >= recipe.total_env_steps and without_compiling(points)[-1].seconds >= seconds:
             raise EnoughError
 
     with warnings.catch_warnings(), contextlib.suppress(EnoughError):
@@ -182,11 +193,11 @@ def train_brax(
 
 def without_compiling(points: list[Point]) -> list[Point]:
     """The first two parts, in which Brax compiles, no longer than the four after them are."""
-    seconds = [0.0, *(point[1] for point in points)]
+    seconds = [0.0, *(point.seconds for point in points)]
     parts = [after - before for before, after in itertools.pairwise(seconds)]
     typical = median(parts[2:6]) if parts[2:] else parts[-1]
     spent = itertools.accumulate([*(min(part, typical) for part in parts[:2]), *parts[2:]])
-    return [(steps, so_far, success) for (steps, _, success), so_far in zip(points, spent, strict=True)]
+    return [point._replace(seconds=so_far) for point, so_far in zip(points, spent, strict=True)]
 
 
 def train_fast_td3(
@@ -232,7 +243,8 @@ def train_fast_td3(
         spent += time.perf_counter() - start
         steps += interval * recipe.num_envs
         player: Any = fast_td3.Player(learner, state)
-        points.append((steps, spent, evaluate(worlds, player, len(points)).success_rate))
+        found = evaluate(worlds, player, len(points))
+        points.append(Point(steps, spent, found.success_rate, found.mean_return))
     return points
 
 
@@ -280,7 +292,7 @@ def train_rejax(
     play = jax.jit(
         lambda state, key: evaluate(
             agent.make_act(state), key, world, world.default_params, EVALUATION_EPISODES
-        )[0]
+        )
     )
     state = agent.init_state(jax.random.key(seed))
     jax.block_until_ready(train(state))  # compiles
@@ -291,9 +303,9 @@ def train_rejax(
         start = time.perf_counter()
         state = jax.block_until_ready(train(state))
         spent += time.perf_counter() - start
-        lengths = play(state, jax.random.key(len(points)))
+        lengths, returns = play(state, jax.random.key(len(points)))
         success = float((lengths < world.episode_length).mean())
-        points.append((int(state.global_step), spent, success))
+        points.append(Point(int(state.global_step), spent, success, float(returns.mean())))
     return points
 
 

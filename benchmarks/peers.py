@@ -3,15 +3,17 @@
     pip install ".[benchmarks]"
     python benchmarks/peers.py ball-go-to-target --out peers.json
     python benchmarks/peers.py grid-1-step --out grid.json
+    python benchmarks/peers.py brax-reacher --repeats 3 --evaluations 20 --out reacher.json
     python benchmarks/peers.py ball-go-to-target --tries benchmarks/tries.toml --out tries.json
 
 Continuous actions: Brax's SAC and PPO, and FastTD3's algorithm (`fast_td3.py`). Discrete actions: rejax,
 whose PPO follows PureJaxRL's, and the same with one pass over its data (A2C). Each trains in a process of its
 own with as many worlds, the physics engine, the budget and the network sizes of the recipe; SAC and FastTD3
 also with its batch, replay and replay ratio; the others go on beyond the budget until they have had three
-times the seconds that mjx-hkl took to 80 %. Of each: environment steps per second with learning, and training
+times the seconds that mjx-hkl took to 80 %, and those that its budget took. Of each: environment steps per second with learning, and training
 seconds until 50 and 80 % success, evaluations and compilation apart. Success is that of 128 episodes,
-`--evaluations` times in the budget, under the mean policy (with discrete actions: the sampled one). With
+`--evaluations` times in the budget, under the mean policy (with discrete actions: the sampled one). Where
+nothing can succeed: the mean return after half of mjx-hkl's seconds and after all of them. With
 `--tries` each peer trains with each of the settings that the file has for it. One JSON object, and a table by
 seconds to 80 %.
 """
@@ -74,18 +76,23 @@ def main() -> None:
     tries = read_tries(parser, options)
     runs_of = [(peer, name) for peer in peers for name in tries.get(peer, {"": {}})]
     for seed, (peer, name) in itertools.product(range(options.repeats), runs_of):
-        seconds = options.seconds or AHEAD * max(
-            (run.get("seconds_to_80%") or 0.0 for run in runs if run["peer"] == OURS and run["seed"] == seed),
-            default=0.0,
-        )
+        seconds = options.seconds or seconds_for_peers([run for run in runs if run["seed"] == seed])
         settings = tries.get(peer, {}).get(name, {})
         shown = {"try": name, "settings": settings} if name else {}
         runs.append({**run(peer, seed, seconds, options, settings), **shown})
         if options.out:  # after each: hours may be lost else
             options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(table([run for run in runs if "error" not in run]))
+    done = [run for run in runs if "error" not in run]
+    print(table(done) if result["tells_success"] else table_of_returns(done))
     if any("error" in run for run in runs):
         sys.exit(1)
+
+
+def seconds_for_peers(runs: list[dict[str, Any]]) -> float:
+    """How long a peer trains at least, by our runs with its seed."""
+    ours = [run for run in runs if run["peer"] == OURS and "error" not in run]
+    there = [AHEAD * (run["seconds_to_80%"] or 0.0) for run in ours]
+    return max([*there, *(run["points"][-1].seconds for run in ours)], default=0.0)
 
 
 def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any:
@@ -150,19 +157,21 @@ def run(
     found: dict[str, Any] = {"peer": peer, "seed": seed}
     if done.returncode:
         return found | {"error": f"exit status {done.returncode}"}
-    points: list[Point] = json.loads(done.stdout.splitlines()[-1])
+    points = [Point(*point) for point in json.loads(done.stdout.splitlines()[-1])]
     first, last = points[0], points[-1]
     found |= {
         # the first part has the warm-up in it
-        "environment_steps_per_second": (last[0] - first[0]) / max(last[1] - first[1], 1e-9),
-        "final_success_rate": last[2],
-        "best_success_rate": max(point[2] for point in points),
+        "environment_steps_per_second": (last.steps - first.steps)
+        / max(last.seconds - first.seconds, 1e-9),
+        "final_success_rate": last.success,
+        "best_success_rate": max(point.success for point in points),
+        "final_mean_return": last.mean_return,
         "points": points,
     }
     for threshold in THRESHOLDS:
-        there = next((point for point in points if point[2] >= threshold), None)
-        found[f"seconds_to_{threshold:.0%}"] = there and there[1]
-        found[f"environment_steps_to_{threshold:.0%}"] = there and there[0]
+        there = next((point for point in points if point.success >= threshold), None)
+        found[f"seconds_to_{threshold:.0%}"] = there and there.seconds
+        found[f"environment_steps_to_{threshold:.0%}"] = there and there.steps
     print(json.dumps(settings | {k: x for k, x in found.items() if k != "points"}), file=sys.stderr)
     return found
 
@@ -171,14 +180,16 @@ def about(recipe: Any) -> dict[str, Any]:
     """What the numbers are of."""
     from importlib.metadata import PackageNotFoundError, version
 
+    from mjx_hkl.environments import make_world
     from mjx_hkl.training import devices
 
     versions = {}
-    for name in ("mjx-hkl", "brax", "rejax", "jax", "mujoco", "mujoco-mjx"):
+    for name in ("mjx-hkl", "brax", "rejax", "jax", "mujoco", "mujoco-mjx", "playground"):
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     budget = {"num_envs": recipe.num_envs, "total_env_steps": recipe.total_env_steps}
-    return {**budget, "device": devices.describe(1), "cores": os.cpu_count(), "versions": versions}
+    tells = {"tells_success": make_world(recipe.environment, recipe.engine).can_succeed}
+    return {**budget, **tells, "device": devices.describe(1), "cores": os.cpu_count(), "versions": versions}
 
 
 def table(runs: list[dict[str, Any]]) -> str:
@@ -187,16 +198,14 @@ def table(runs: list[dict[str, Any]]) -> str:
     Where most seeds never had the success, the seconds they were given.
     """
     rows = []
-    for peer, name in dict.fromkeys((run["peer"], run.get("try", "")) for run in runs):
-        mine = [run for run in runs if (run["peer"], run.get("try", "")) == (peer, name)]
+    for title, mine in by_title(runs).items():
         speed = median(run["environment_steps_per_second"] for run in mine)
         seconds = [median(run[f"seconds_to_{t:.0%}"] or inf for run in mine) for t in THRESHOLDS]
-        given = median(run["points"][-1][1] for run in mine)
+        given = median(run["points"][-1].seconds for run in mine)
         shown = [
             f"not in {given:.0f}" if x == inf else f"{x:.0f}" if x >= 10 else f"{x:.1f}" for x in seconds
         ]
         final = median(run["final_success_rate"] for run in mine)
-        title = f"{peer}: {name}" if name else peer
         line = f"| {title} | {len(mine)} | {speed:,.0f} | {shown[0]} | {shown[1]} | {final:.1%} |"
         rows.append(((*reversed(seconds), -final), line))
     lines = [
@@ -204,6 +213,37 @@ def table(runs: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     return "\n".join([*lines, *(line for _, line in sorted(rows))])
+
+
+def table_of_returns(runs: list[dict[str, Any]]) -> str:
+    """Medians over seeds, in Markdown, by the return after the seconds that our budget took."""
+    whole = median(run["points"][-1].seconds for run in runs if run["peer"] == OURS) if runs else 0.0
+    moments = whole / 2, whole
+    rows = []
+    for title, mine in by_title(runs).items():
+        speed = median(run["environment_steps_per_second"] for run in mine)
+        returns = [median(return_after(run["points"], moment) for run in mine) for moment in moments]
+        shown = " | ".join(f"{x:.1f}" for x in returns)
+        rows.append((-returns[-1], f"| {title} | {len(mine)} | {speed:,.0f} | {shown} |"))
+    lines = [
+        f"| | seeds | steps/s with learning | return after {moments[0]:.0f} s | after {moments[1]:.0f} s |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *(line for _, line in sorted(rows))])
+
+
+def return_after(points: list[Point], seconds: float) -> float:
+    """Mean return of the last evaluation by then, or of the first one where there was none."""
+    return [points[0], *(point for point in points if point.seconds <= seconds)][-1].mean_return
+
+
+def by_title(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The seeds of each peer and try."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        peer, name = run["peer"], run.get("try", "")
+        found.setdefault(f"{peer}: {name}" if name else peer, []).append(run)
+    return found
 
 
 if __name__ == "__main__":

@@ -110,9 +110,28 @@ def test_a_peers_seconds_are_without_those_it_compiles_in():
     """Parts of 30 and 9 s with compilation, then 3 s each, slower towards the end."""
     ends = [30.0, 39.0, 42.0, 45.0, 48.0, 51.0, 58.0]
     peer_trainers = load("peer_trainers")
-    found = peer_trainers.without_compiling([(i, end, 0.5) for i, end in enumerate(ends)])
-    assert [point[1] for point in found] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 25.0]
-    assert peer_trainers.without_compiling([(1, 30.0, 0.5)]) == [(1, 30.0, 0.5)]
+    point = peer_trainers.Point(1, 30.0, 0.5, 2.0)
+    found = peer_trainers.without_compiling([point._replace(seconds=end) for end in ends])
+    assert [point.seconds for point in found] == [3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 25.0]
+    assert peer_trainers.without_compiling([point]) == [point]
+
+
+def test_peers_are_compared_by_return_at_equal_seconds(monkeypatch):
+    """Ours takes 20 s. The other's 9 after 30 s comes too late; after 10 s it is ahead."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    point, peers = load("peer_trainers").Point, load("peers")
+    ours = [point(100, 10.0, 0.0, 3.0), point(200, 20.0, 0.0, 7.0)]
+    other = [point(100, 9.0, 0.0, 4.0), point(200, 19.0, 0.0, 5.0), point(300, 30.0, 0.0, 9.0)]
+    runs = [
+        {"peer": name, "seed": 0, "environment_steps_per_second": 10.0, "points": points}
+        for name, points in (("brax-ppo", other), ("mjx-hkl", ours))
+    ]
+    assert peers.table_of_returns(runs).splitlines() == [
+        "| | seeds | steps/s with learning | return after 10 s | after 20 s |",
+        "|---|---|---|---|---|",
+        "| mjx-hkl | 1 | 10 | 3.0 | 7.0 |",
+        "| brax-ppo | 1 | 10 | 4.0 | 5.0 |",
+    ]
 
 
 def test_frames_are_not_counted_of_a_world_without_a_camera():

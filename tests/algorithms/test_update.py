@@ -20,6 +20,9 @@ ALGORITHM = SVG(
     entropy_cost=0.2,
     reward_scale=0.5,
     distillation_cost=0.7,
+    policy_learning_rate=1e-4,
+    critic_learning_rate=1e-4,
+    default_policy_learning_rate=1e-4,
     target_update_period=3,
 )
 loss = jax.jit(SVG.loss, static_argnums=0)
