@@ -51,7 +51,7 @@ def train_ours(recipe: Any, seed: int, evaluations: int, seconds: float, setting
         spent += metrics["interval_seconds"]
         agent = agent_of_seed(state, 0)
         found = evaluate(worlds, agent, len(points), deterministic=not discrete)
-        points.append(Point(metrics["environment_steps"], spent, found.success_rate, found.mean_return))
+        points.append(Point(metrics["environment_steps"], spent, found.success_rate, found.episode_return))
     return points
 
 
@@ -244,7 +244,7 @@ def train_fast_td3(
         steps += interval * recipe.num_envs
         player: Any = fast_td3.Player(learner, state)
         found = evaluate(worlds, player, len(points))
-        points.append(Point(steps, spent, found.success_rate, found.mean_return))
+        points.append(Point(steps, spent, found.success_rate, found.episode_return))
     return points
 
 
