@@ -22,6 +22,7 @@ from mjx_hkl.environments.cameras import CameraConfig
 from mjx_hkl.errors import UserError
 
 SIZE = 64
+FEW = {"width": 8, "height": 8}  # each step draws: in states that are only moved as small as may be
 WORLDS = [
     f"{body}-{task}"
     for body in ("ball", "ant", "quadruped")
@@ -84,7 +85,7 @@ def mujocos(world, states, folder):
 @pytest.mark.parametrize("name", WORLDS)
 def test_pictures_show_what_mujocos_renderer_shows(name, tmp_path):
     world = seeing(name, width=SIZE, height=SIZE)
-    states = states_of(world, 8)
+    states = states_of(seeing(name, **FEW), 8)
     depth, geom = mujocos(world, states, tmp_path)
     _, ours_depth, shape = traced(world, states.obs["vision_state"])
     assert (shape == geom).mean() >= 0.99
@@ -227,7 +228,7 @@ needs_warp = pytest.mark.skipif(
 def test_warp_draws_the_pictures_that_rays_draw(name, camera):
     """Colours too, to one level of 255, but for pixels on edges."""
     ours, theirs = seeing(name, **camera), seeing(name, "warp", **camera)
-    states = states_of(ours, 8).obs["vision_state"]
+    states = states_of(seeing(name, **{**camera, **FEW}), 8).obs["vision_state"]
     image, depth, shape = traced(ours, states)
     their_image, their_depth, their_shape = traced(theirs, states)
     assert (shape == their_shape).mean() >= 0.999
@@ -240,7 +241,7 @@ def test_warp_draws_the_pictures_that_rays_draw(name, camera):
 @needs_warp
 def test_warp_shows_what_mujocos_renderer_shows(tmp_path):
     world = seeing("ant-move-box-hard", "warp", width=SIZE, height=SIZE)
-    states = states_of(world, 8)
+    states = states_of(seeing("ant-move-box-hard", **FEW), 8)
     depth, geom = mujocos(world, states, tmp_path)
     _, warp_depth, shape = traced(world, states.obs["vision_state"])
     assert (shape == geom).mean() >= 0.99
