@@ -37,6 +37,12 @@ class Stage:
     joints: tuple[str, ...]
     actuators: tuple[str, ...]
     feet: tuple[str, ...]
+    _progress: Float[Array, ""] | None = None
+
+    @property
+    def progress(self) -> Float[Array, ""]:
+        """See `Scene.progress`."""
+        return _of_training(self._progress)
 
     def arena_with(self, *attributes: str) -> Any:
         """The arena, where it has what a task needs of it.
@@ -56,6 +62,12 @@ class Stage:
 
 def _has(cls: type, attributes: tuple[str, ...]) -> bool:
     return all(hasattr(cls, name) for name in attributes)
+
+
+def _of_training(progress: Float[Array, ""] | None) -> Float[Array, ""]:
+    if progress is None:
+        raise UserError("training's progress is told to tasks that say uses_progress: ClassVar[bool] = True")
+    return progress
 
 
 class Marks(NamedTuple):
@@ -93,8 +105,18 @@ class Scene:
     last_action: Float[Array, " nu"]
     physics: PhysicsState
     control_seconds: float = flax.struct.field(pytree_node=False)
+    _progress: Float[Array, ""] | None
     _body: Body = flax.struct.field(pytree_node=False)
     _arena: Arena = flax.struct.field(pytree_node=False)
+
+    @property
+    def progress(self) -> Float[Array, ""]:
+        """The share of training done when the episode began, in [0, 1]; 1 in evaluations and pictures.
+
+        Raises:
+          UserError: the task does not declare `uses_progress`.
+        """
+        return _of_training(self._progress)
 
     @property
     def joint_positions(self) -> Float[Array, " joints"]:
