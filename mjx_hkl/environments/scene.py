@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import flax.struct
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mjx_hkl.environments.arenas import ARENAS, Arena
@@ -155,3 +156,21 @@ class Scene:
     def feet_touch(self) -> Float[Array, " feet"]:
         """1.0 for each foot and hand that touches the ground."""
         return self._body.touch(self.feet, self.physics, self._arena.height)
+
+    def depths(self, *names: str) -> Float[Array, " parts"]:
+        """How deep these parts of the body are in the ground, metres; below 0: how far above it.
+
+        Contacts are soft, so that a part which presses harder is deeper. Counted are spheres, both ends of
+        capsules and the corners of boxes, which is exact on level ground.
+
+        Args:
+          *names: of geoms that collide, or of links of the body, which stand for all their geoms that do.
+
+        Raises:
+          UserError: nothing of that name collides, or it has another shape.
+        """
+        return self._body.depths(names, self.physics, self._arena.height)
+
+    def touches(self, *names: str) -> Float[Array, " parts"]:
+        """1.0 for each of these parts of the body that touches the ground; see `depths`."""
+        return (self.depths(*names) > 0).astype(jnp.float32)
