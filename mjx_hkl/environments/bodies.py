@@ -275,6 +275,10 @@ def _require_dynamics(model: mujoco.MjModel) -> None:
     for flag in ("contact", "constraint", "actuation"):
         if model.opt.disableflags & getattr(mujoco.mjtDisableBit, f"mjDSBL_{flag.upper()}"):
             raise UserError(f"the body's file switches off {flag}: leave that flag out of its options")
+    without_gear = np.flatnonzero(~model.actuator_gear.any(axis=1))
+    if without_gear.size:
+        name = model.actuator(int(without_gear[0])).name
+        raise UserError(f"the body's actuator {name!r} has a gear of 0: it could move nothing")
     if (model.dof_damping < 0).any():
         name = model.joint(int(model.dof_jntid[np.argmax(model.dof_damping < 0)])).name
         raise UserError(f"the body's joint {name!r} has a negative damping, which makes it ever faster")
