@@ -33,9 +33,7 @@ def outline(model: mujoco.MjModel, torso: int, names: Sequence[str]) -> tuple[Li
     Raises:
       UserError: nothing of that name collides, or it is of another shape.
     """
-    parts = [
-        [sphere for geom in _geoms(model, name) for sphere in _spheres(model, geom)] for name in names
-    ]
+    parts = [[sphere for geom in _geoms(model, name) for sphere in _spheres(model, geom)] for name in names]
     most = max(map(len, parts))
     spheres = [sphere for part in parts for sphere in part + part[:1] * (most - len(part))]
     geoms, centres, radii = zip(*spheres, strict=True)

@@ -71,4 +71,5 @@ def test_a_mistake_is_answered_with_the_line_of_the_page(tmp_path, name, right, 
     with pytest.raises(UserError) as refused:
         begin()
     said = str(refused.value).replace(f"{tmp_path}/", "")
-    assert re.fullmatch(".*".join(map(re.escape, line.split("…"))), said), said
+    pattern = ".*".join(map(re.escape, line.split("…")))
+    assert re.fullmatch(pattern, said), said

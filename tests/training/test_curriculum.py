@@ -41,8 +41,10 @@ def world():
 
 
 @pytest.fixture(scope="module")
-def loop(world, tiny_recipe):
-    return make_loop(resolve(dataclasses.replace(tiny_recipe, information=Information()), world), world)
+def loop(world, flat_recipe):
+    return make_loop(
+        resolve(dataclasses.replace(flat_recipe, num_envs=4, information=Information()), world), world
+    )
 
 
 def test_a_range_grows_with_progress_and_is_whole_without_training(world):
