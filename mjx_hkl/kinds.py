@@ -69,7 +69,9 @@ class Kinds:
         lacking = [method for method in self.requires if not callable(getattr(found, method, None))]
         if not isinstance(found, type) or not dataclasses.is_dataclass(found) or lacking:
             methods = f" with methods {', '.join(self.requires)}" if self.requires else ""
-            raise UserError(f"{self.what}: {kind!r} must be a dataclass{methods}")
+            absent = f"it has no {', '.join(lacking)}"
+            mend = absent if lacking else "write @dataclasses.dataclass(frozen=True) above it"
+            raise UserError(f"{self.what}: {kind!r} must be a dataclass{methods}; {mend}")
         if self.base is not None and not issubclass(found, self.base):
             raise UserError(
                 f"{self.what}: {kind!r} must extend {self.base.__module__}.{self.base.__qualname__}"

@@ -31,6 +31,7 @@ class AdaptedWorld(Env):
     not_shared = ""
     symmetry = None
     relabelling = None
+    curriculum = None
     drawing = None
 
     def __init__(

@@ -9,7 +9,7 @@ import dataclasses
 import html
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import flax.struct
@@ -22,6 +22,7 @@ from mjx_hkl import resources
 from mjx_hkl.environments.forces import Forces
 from mjx_hkl.environments.limbs import Limbs
 from mjx_hkl.environments.numbers import Amount
+from mjx_hkl.environments.outlines import outline
 from mjx_hkl.environments.physics import PhysicsState, no_log_file
 from mjx_hkl.environments.rotations import quaternion_matrix, seen_from, turn_matrix, turn_quaternion, turned
 from mjx_hkl.errors import UserError
@@ -130,6 +131,7 @@ class Body:
         except KeyError as error:
             raise UserError("the body has no part named 'torso'") from error
         self._config = config
+        self._model, self._torso = model, torso.id
         root = [model.joint(torso.jntadr[0] + i) for i in range(torso.jntnum[0])]
         self._free = [joint.type[0] for joint in root] == [_JOINT.mjJNT_FREE]
         _require_root(model, torso.id, root)
@@ -202,6 +204,16 @@ class Body:
         """1.0 for each end effector, centred there in the world (metres), that touches the ground."""
         return (feet[:, 2] - height(feet[:, :2], state) < self.foot_radius).astype(jnp.float32)
 
+    def depths(
+        self, names: Sequence[str], state: PhysicsState, height: GroundHeight
+    ) -> Float[Array, " parts"]:
+        """How deep each part is in ground of that height, metres; see `Scene.depths`."""
+        limbs, radii = outline(self._model, self._torso, names)
+        position, rotation = self.pose(state.qpos)
+        points = position + turned(rotation, limbs(state.qpos))
+        depths = height(points[:, :2], state) - points[:, 2]
+        return jnp.max(depths.reshape(radii.shape) + radii, axis=1)
+
     def proprioception(
         self, state: PhysicsState, frame: Frame, posture: Float[Array, " nq"], height: GroundHeight
     ) -> Float[Array, " n"]:
@@ -263,6 +275,10 @@ def _require_dynamics(model: mujoco.MjModel) -> None:
     for flag in ("contact", "constraint", "actuation"):
         if model.opt.disableflags & getattr(mujoco.mjtDisableBit, f"mjDSBL_{flag.upper()}"):
             raise UserError(f"the body's file switches off {flag}: leave that flag out of its options")
+    without_gear = np.flatnonzero(~model.actuator_gear.any(axis=1))
+    if without_gear.size:
+        name = model.actuator(int(without_gear[0])).name
+        raise UserError(f"the body's actuator {name!r} has a gear of 0: it could move nothing")
     if (model.dof_damping < 0).any():
         name = model.joint(int(model.dof_jntid[np.argmax(model.dof_damping < 0)])).name
         raise UserError(f"the body's joint {name!r} has a negative damping, which makes it ever faster")

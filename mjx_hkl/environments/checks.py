@@ -20,7 +20,7 @@ _DEEPEST_START = 0.01  # metres; contacts are soft, and a body on the ground is 
 def require_groups(senses: Mapping[str, Any], asked: Any) -> None:
     """Raises UserError where a task's groups are not named arrays beside the body's senses."""
     if not isinstance(asked, Mapping):
-        raise UserError(f"[task]: observe must give a dict of named groups, not {type(asked).__name__}")
+        raise UserError(f"[task]: observe must give a dict of named groups, not {_what(asked)}")
     for name, group in asked.items():
         if not _is_a_name(name):
             raise UserError(f"[task]: an observation group must have a name like 'targets', not {name!r}")
@@ -36,7 +36,7 @@ def require_start(start: Any, num_boxes: int, num_mocap: int) -> None:
     """Raises UserError where a task's start does not say a place for everything, each of the right shape."""
     wanted = {"position": (2,), "heading": (), "boxes": (num_boxes, 2), "mocap_pos": (num_mocap, 3)}
     if any(not hasattr(start, name) for name in ("state", *wanted)):
-        raise UserError(f"[task]: reset must give a Start, not {type(start).__name__}")
+        raise UserError(f"[task]: reset must give a Start, not {_what(start)}")
     if num_boxes and start.boxes is None:
         raise UserError("there are [boxes], but the task does not place any")
     for name, shape in wanted.items():
@@ -77,7 +77,7 @@ def require_outcomes(task: Any, first: Callable[[PRNGKeyArray], tuple[Any, Any]]
 def _require_outcome(outcome: Any, state: Any) -> None:
     """Raises UserError where reward or success is not one number, or the task's state changes shape."""
     if any(not hasattr(outcome, name) for name in ("reward", "success", "state", "failure", "terms")):
-        raise UserError(f"[task]: reward must give an Outcome, not {type(outcome).__name__}")
+        raise UserError(f"[task]: reward must give an Outcome, not {_what(outcome)}")
     _require_shape("reward gives a reward", outcome.reward, ())
     _require_shape("reward gives a success", outcome.success, ())
     if outcome.state is not None and _shapes(outcome.state) != _shapes(state):
@@ -177,6 +177,13 @@ def _require_shape(what: str, value: Any, shape: tuple[int, ...], optional: bool
         raise UserError(f"[task]: {what} that is no array of numbers")
     if np.shape(value) != shape:
         raise UserError(f"[task]: {what} of shape {np.shape(value)}, not {shape}")
+
+
+def _what(x: Any) -> str:
+    """What a method gave, for people."""
+    if x is None:
+        return "nothing: look for its return"
+    return "an array" if _is_array(x) else type(x).__name__
 
 
 def _is_a_name(x: Any) -> bool:

@@ -70,6 +70,7 @@ class GridWorld(Env):
     can_succeed = True
     symmetry = None  # a turned grid has other actions
     relabelling = None
+    curriculum = None
     drawing = None
     control_seconds = 0.15  # what the eye can follow
 

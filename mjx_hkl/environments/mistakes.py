@@ -1,6 +1,7 @@
 """What a user's own class gets wrong, as one line that names its file, the line and the method."""
 
 import contextlib
+import difflib
 import inspect
 import traceback
 from collections.abc import Iterator
@@ -59,4 +60,13 @@ def _reason(error: Exception) -> str:
         if isinstance(error, kind):
             return reason
     first = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return f"{type(error).__name__}: {first}{_nearest(error)}" if first else type(error).__name__
+
+
+def _nearest(error: Exception) -> str:
+    """A suggestion for an attribute that is misspelled."""
+    if not isinstance(error, AttributeError) or error.name is None:
+        return ""
+    known = [name for name in dir(error.obj) if not name.startswith("_")]
+    near = difflib.get_close_matches(error.name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

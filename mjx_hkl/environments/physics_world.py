@@ -1,5 +1,7 @@
 """A body in an arena with a task, on a physics engine; also a `brax.envs.Env`."""
 
+import copy
+import dataclasses
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -32,6 +34,7 @@ from mjx_hkl.environments.tasks.base import Outcome
 from mjx_hkl.environments.world import (
     REWARD_TERMS,
     ActionKind,
+    Curriculum,
     Draw,
     Drawing,
     Relabelling,
@@ -52,12 +55,14 @@ class WorldState:
       task: the task's own.
       action: of the control step before, in [-1, 1]; 0 at a start.
       variation: what the episode has drawn; None where nothing varies.
+      progress: of training when the episode began, in [0, 1]; None where the task does not use it.
     """
 
     physics: PhysicsState
     task: Any
     action: Float[Array, " nu"]
     variation: Variation | None = None
+    progress: Float[Array, ""] | None = None
 
 
 class PhysicsWorld(Env):
@@ -78,10 +83,12 @@ class PhysicsWorld(Env):
         self._rest = jnp.asarray(parts.model.qpos0, jnp.float32)
         self._mocap_rest = jnp.asarray(parts.model.body_pos[parts.model.body_mocapid >= 0], jnp.float32)
         self._to_control = control_of(parts.model)
+        self._progress = 1.0 if getattr(self.task, "uses_progress", False) else None
         drawn = config.randomization
         self._randomization = drawn and Randomization(drawn, parts.model, parts.body, self.control_seconds)
         self._camera = self._make_camera(parts, renderer)
-        self._terms = tuple(_terms_of(require_outcomes(self.task, self._first)))
+        at_first = self if self._progress is None else self._at(jnp.zeros(()))
+        self._terms = tuple(_terms_of(require_outcomes(self.task, at_first._first)))
         self._specs = specs_of(self)
         self._require_sound(parts)
         self.engine = make_engine(engine, parts.model, config.physics.substeps)
@@ -97,9 +104,10 @@ class PhysicsWorld(Env):
             return self._step(state, action)
 
     def _start(self, rng: PRNGKeyArray) -> WorldState:
+        progress = None if self._progress is None else jnp.asarray(self._progress, jnp.float32)
         task_key, heading_key, boxes_key = jax.random.split(rng, 3)
         with told_of(self.task, "reset"):
-            start = self.task.reset(task_key, self.stage)
+            start = self.task.reset(task_key, dataclasses.replace(self.stage, _progress=progress))
             require_start(start, self.boxes.count, len(self._mocap_rest))
         heading = _any_heading(heading_key, ()) if start.heading is None else start.heading
         qpos = self.body.place(self._rest, start.position, heading)
@@ -109,7 +117,7 @@ class PhysicsWorld(Env):
         mocap_pos = self._mocap_rest if start.mocap_pos is None else start.mocap_pos
         factors = self._randomization and self._randomization.factors(jax.random.fold_in(rng, 4))
         physics = PhysicsState(qpos, velocity, velocity, mocap_pos, factors)
-        return WorldState(physics, start.state, jnp.zeros(self._num_actions))
+        return WorldState(physics, start.state, jnp.zeros(self._num_actions), progress=progress)
 
     def _reset(self, rng: PRNGKeyArray) -> State:
         (world, scene), zero = self._first(rng), jnp.zeros(())
@@ -138,7 +146,7 @@ class PhysicsWorld(Env):
                 physics = physics.replace(qvel=self.body.pushed(physics.qvel, push))
         with jax.named_scope("physics"):
             physics, qpos_during = self.engine.step(physics, self._to_control(action))
-        scene = self.scene(physics, qpos_during, action, world.action)
+        scene = self.scene(physics, qpos_during, action, world.action, world.progress)
         with told_of(self.task, "reward"):
             outcome = self.task.reward(world.task, scene)
         task = world.task if outcome.state is None else outcome.state
@@ -151,10 +159,10 @@ class PhysicsWorld(Env):
         if self._randomization is not None and variation is not None:
             variation, observation = self._randomization.sense(variation, observation, physics.factors)
         if self._camera is not None:
-            now = WorldState(physics, task, action)
-            observation |= self._camera.next(*self._seen(now), state.obs)  # pyright: ignore
+            seen = self._seen(world.replace(physics=physics, task=task))
+            observation |= self._camera.next(*seen, state.obs)  # pyright: ignore
         return state.replace(
-            pipeline_state=WorldState(physics, task, action, variation),
+            pipeline_state=WorldState(physics, task, action, variation, world.progress),
             # A fault's numbers must not reach a network: it would make their gradients NaN, masked or not.
             obs=jax.tree.map(lambda new, old: jnp.where(fault, old, new), observation, state.obs),
             reward=jnp.where(fault, 0.0, outcome.reward),
@@ -227,6 +235,11 @@ class PhysicsWorld(Env):
         return None if self._camera else getattr(self.task, "relabel", None)
 
     @property
+    def curriculum(self) -> Curriculum | None:
+        """These worlds by training's progress; None where the task does not use it."""
+        return None if self._progress is None else self._at
+
+    @property
     def drawing(self) -> Drawing | None:
         """See `World.drawing`."""
         return self._camera.draw if self._camera else None
@@ -251,7 +264,8 @@ class PhysicsWorld(Env):
         method = getattr(self.task, "marks", None)
         if method is None:
             return None
-        return method(state.task, self.scene(state.physics, state.physics.qpos[None]))
+        scene = self.scene(state.physics, state.physics.qpos[None], progress=state.progress)
+        return method(state.task, scene)
 
     def scene(
         self,
@@ -259,6 +273,7 @@ class PhysicsWorld(Env):
         qpos_during: Float[Array, "substeps nq"],
         action: Float[Array, " nu"] | None = None,
         last_action: Float[Array, " nu"] | None = None,
+        progress: Float[Array, ""] | None = None,
     ) -> Scene:
         """What a task is shown of a state reached through these positions, by this action after that one."""
         none = jnp.zeros(self._num_actions)
@@ -270,6 +285,7 @@ class PhysicsWorld(Env):
             last_action=none if last_action is None else last_action,
             physics=physics,
             control_seconds=self.control_seconds,
+            _progress=progress,
             _body=self.body,
             _arena=self.stage.arena,
         )
@@ -286,6 +302,12 @@ class PhysicsWorld(Env):
                 raise UserError("groups 'vision' and 'vision_state' are the camera's; give others names")
         return {**senses, **asked}
 
+    def _at(self, progress: Float[Array, ""]) -> "PhysicsWorld":
+        """The same, but for the progress that episodes begin at."""
+        world = copy.copy(self)
+        world._progress = progress
+        return world
+
     def _make_camera(self, parts: Composition, renderer: str) -> Camera | None:
         config = self.config.camera
         if config is None:
@@ -300,7 +322,7 @@ class PhysicsWorld(Env):
     def _first(self, key: PRNGKeyArray) -> tuple[WorldState, Scene]:
         """A start, and what a task is shown of it."""
         world = self._start(key)
-        return world, self.scene(world.physics, world.physics.qpos[None])
+        return world, self.scene(world.physics, world.physics.qpos[None], progress=world.progress)
 
     def _require_sound(self, parts: Composition) -> None:
         """Raises UserError where starts lie in the ground or outside of the arena."""

@@ -86,7 +86,9 @@ class Randomization:
     def __init__(
         self, config: RandomizationConfig, model: mujoco.MjModel, body: Body, control_seconds: float
     ):
+        """Raises UserError where a factor is of what is 0."""
         self._config, self._model, self._body = config, model, body
+        self._require_something_to_vary()
         self._period = max(1, round(config.push_period / control_seconds))  # control steps
 
     def factors(self, key: PRNGKeyArray) -> ModelFactors | None:
@@ -184,6 +186,12 @@ class Randomization:
             if most:
                 parts.append(getattr(variation, name)[None] / most)
         return jnp.concatenate([jnp.zeros(0), *parts])
+
+    def _require_something_to_vary(self) -> None:
+        damping = self._model.dof_damping[: self._body.num_velocities]
+        for name, numbers in (("damping", damping), ("gravity", self._model.opt.gravity)):
+            if getattr(self._config, name) != _SAME and not numbers.any():
+                raise UserError(f"[randomization] {name}: the body has no {name} that a factor could change")
 
     def _require_groups(self, observation: Mapping[str, Array]) -> None:
         for table in ("noise", "bias"):

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import flax.struct
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mjx_hkl.environments.arenas import ARENAS, Arena
@@ -37,6 +38,12 @@ class Stage:
     joints: tuple[str, ...]
     actuators: tuple[str, ...]
     feet: tuple[str, ...]
+    _progress: Float[Array, ""] | None = None
+
+    @property
+    def progress(self) -> Float[Array, ""]:
+        """See `Scene.progress`."""
+        return _of_training(self._progress)
 
     def arena_with(self, *attributes: str) -> Any:
         """The arena, where it has what a task needs of it.
@@ -56,6 +63,12 @@ class Stage:
 
 def _has(cls: type, attributes: tuple[str, ...]) -> bool:
     return all(hasattr(cls, name) for name in attributes)
+
+
+def _of_training(progress: Float[Array, ""] | None) -> Float[Array, ""]:
+    if progress is None:
+        raise UserError("training's progress is told to tasks that say uses_progress: ClassVar[bool] = True")
+    return progress
 
 
 class Marks(NamedTuple):
@@ -93,8 +106,18 @@ class Scene:
     last_action: Float[Array, " nu"]
     physics: PhysicsState
     control_seconds: float = flax.struct.field(pytree_node=False)
+    _progress: Float[Array, ""] | None
     _body: Body = flax.struct.field(pytree_node=False)
     _arena: Arena = flax.struct.field(pytree_node=False)
+
+    @property
+    def progress(self) -> Float[Array, ""]:
+        """The share of training done when the episode began, in [0, 1]; 1 in evaluations and pictures.
+
+        Raises:
+          UserError: the task does not declare `uses_progress`.
+        """
+        return _of_training(self._progress)
 
     @property
     def joint_positions(self) -> Float[Array, " joints"]:
@@ -133,3 +156,21 @@ class Scene:
     def feet_touch(self) -> Float[Array, " feet"]:
         """1.0 for each foot and hand that touches the ground."""
         return self._body.touch(self.feet, self.physics, self._arena.height)
+
+    def depths(self, *names: str) -> Float[Array, " parts"]:
+        """How deep these parts of the body are in the ground, metres; below 0: how far above it.
+
+        Contacts are soft, so that a part which presses harder is deeper. Counted are spheres, both ends of
+        capsules and the corners of boxes, which is exact on level ground.
+
+        Args:
+          *names: of geoms that collide, or of links of the body, which stand for all their geoms that do.
+
+        Raises:
+          UserError: nothing of that name collides, or it has another shape.
+        """
+        return self._body.depths(names, self.physics, self._arena.height)
+
+    def touches(self, *names: str) -> Float[Array, " parts"]:
+        """1.0 for each of these parts of the body that touches the ground; see `depths`."""
+        return (self.depths(*names) > 0).astype(jnp.float32)

@@ -20,6 +20,8 @@ Symmetry = Callable[[PRNGKeyArray, Mapping[str, Array]], dict[str, Array]]
 """A key and observation groups with any leading axes to the groups as another of the world's symmetries shows
 them: one for all, drawn at random. Actions and rewards stay what they are."""
 
+Curriculum = Callable[[Float[Array, ""]], "World"]
+"""From the share of training that is done, in [0, 1], to the same world as its episodes then begin."""
 
 Relabelling = Callable[
     [PRNGKeyArray, Mapping[str, Array]],
@@ -118,6 +120,11 @@ class World(Protocol):
     @property
     def relabelling(self) -> Relabelling | None:
         """What would have been earned under another instruction; None where nothing is declared."""
+        ...
+
+    @property
+    def curriculum(self) -> Curriculum | None:
+        """The world as training goes on, itself being that of the end; None where it stays as it is."""
         ...
 
     @property

@@ -68,19 +68,20 @@ class TrainStep:
         """
         agent_key, actor_key, age_key, key = jax.random.split(key, 4)
         env, config = self.environment, self.algorithm
+        nothing = jnp.zeros((), jnp.int32)
         agent = Agent(env.env.observation_specs, env.env.action_size, self.model, agent_key)
-        actor = acting.init(env, agent, actor_key, self.exploration)
+        actor = acting.init(self.worlds(nothing), agent, actor_key, self.exploration)
         ages = jax.random.randint(age_key, (env.num_envs,), 0, env.episode_length)
         actor = actor.replace(env=actor.env.replace(steps=ages))
-        _, windows, _ = jax.eval_shape(lambda: self.act(agent, actor, key))
+        _, windows, _ = jax.eval_shape(lambda: self.act(agent, actor, key, nothing))
         slots = replay.num_slots(self.replay_capacity, env.num_envs, config.unroll_length)
         state = learner.init(agent, config, self.total_updates, jax.random.fold_in(agent_key, 2))
-        return TrainState(state, actor, replay.empty(windows, slots), key, jnp.zeros((), jnp.int32))
+        return TrainState(state, actor, replay.empty(windows, slots), key, nothing)
 
     def step(self, state: TrainState) -> tuple[TrainState, Metrics]:
         """One unroll of every world, then the updates that follow it (Algorithm 2)."""
         act_key, learn_key, key = jax.random.split(state.key, 3)
-        actor, windows, episodes = self.act(state.learner.agent, state.actor, act_key)
+        actor, windows, episodes = self.act(state.learner.agent, state.actor, act_key, state.iteration)
         ring = replay.insert(state.replay, windows, state.iteration)
         acted_on = jax.tree.map(lambda x: x[:, : self.algorithm.unroll_length], windows.observation)
         if self.redraws:  # compiled only where an encoder measures images
@@ -90,13 +91,23 @@ class TrainStep:
         new_state = TrainState(new_learner, actor, ring, key, state.iteration + 1)
         return new_state, {"updates": updates, **episodes, **losses}
 
-    def act(self, agent: Agent, actor: Actor, key: PRNGKeyArray) -> tuple[Actor, Window, Metrics]:
+    def act(
+        self, agent: Agent, actor: Actor, key: PRNGKeyArray, iteration: Int[Array, ""]
+    ) -> tuple[Actor, Window, Metrics]:
         """One unroll; see `acting.unroll`."""
         config = self.algorithm
         keeps_noise = config.latents == "stored_noise"
         length, samples = config.unroll_length, config.behaviour_samples
-        given = self.environment, agent, actor, key, length, keeps_noise
+        given = self.worlds(iteration), agent, actor, key, length, keeps_noise
         return acting.unroll(*given, self.exploration, samples, self.forgets, config.acts_in_latents)
+
+    def worlds(self, iteration: Int[Array, ""]) -> VectorEnvironment:
+        """The environment as it is after so many train steps."""
+        curriculum = self.environment.env.curriculum
+        if curriculum is None:
+            return self.environment
+        progress = jnp.minimum(iteration / self.train_steps, 1.0)
+        return dataclasses.replace(self.environment, env=curriculum(progress))
 
     def learn(
         self, state: Learner, ring: Ring, key: PRNGKeyArray, iteration: Int[Array, ""]
@@ -183,10 +194,14 @@ class TrainStep:
         return round(self.algorithm.replay_ratio * self.environment.num_envs / self.batch_size)
 
     @property
+    def train_steps(self) -> int:
+        """Of the whole run."""
+        return -(-self.total_env_steps // self.environment_steps)
+
+    @property
     def total_updates(self) -> int:
         """Updates of the whole run."""
-        train_steps = -(-self.total_env_steps // self.environment_steps)
-        return max(0, train_steps - self.warmup) * self.updates
+        return max(0, self.train_steps - self.warmup) * self.updates
 
     @property
     def batch_size(self) -> int:

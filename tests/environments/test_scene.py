@@ -228,3 +228,68 @@ def test_commands_change_and_stay_in_their_ranges():
         task = after(task)
     np.testing.assert_array_equal(task.command, first)  # 4 s are 160 steps
     assert (np.asarray(after(task).command) != first).any(1).mean() > 0.8
+
+
+PARTS = """<mujoco><worldbody><geom name='floor' type='plane' size='9 9 1'/>
+  <body name='torso' pos='0 0 1'><freejoint/>
+    <geom name='hull' type='box' size='.3 .2 .1' euler='0 20 0'/><geom name='head' size='.1' pos='.4 0 .1'/>
+    <body name='thigh' pos='-.3 0 0'><joint name='hip' axis='0 1 0' range='-90 90'/>
+      <geom name='bone' type='capsule' size='.04' fromto='0 0 0 -.1 .1 -.3'/>
+      <body name='shin' pos='-.1 .1 -.3'><joint name='knee' axis='1 0 0' range='-90 90'/>
+        <geom name='toe' type='box' size='.05 .05 .02' pos='0 0 -.3'/>
+        <geom name='tail' type='cylinder' size='.1 .1'/>
+  </body></body></body></worldbody>
+  <actuator><motor joint='hip'/></actuator></mujoco>"""
+
+
+def test_what_is_in_the_ground_is_c_mujocos():
+    """The deepest of each geom's contacts, at random poses, at some of which it hangs in the air."""
+
+    def level(points, _):
+        return jnp.zeros(len(points))
+
+    model = mujoco.MjModel.from_xml_string(PARTS)
+    body, data, rng = Body(model, ProprioceptionConfig()), mujoco.MjData(model), np.random.default_rng(0)
+    names = ("hull", "head", "thigh", "toe")
+    geoms = [model.geom(name).id for name in ("hull", "head", "bone", "toe")]
+    found = jax.jit(lambda state: body.depths(names, state, level))
+    seen = np.zeros((2, len(geoms)), int)
+    for _ in range(40):
+        turn = rng.normal(size=4)
+        data.qpos[:] = [0.3, -0.2, rng.uniform(0, 0.6), *turn / np.linalg.norm(turn), *rng.uniform(-1, 1, 2)]
+        mujoco.mj_forward(model, data)
+        deepest = np.zeros(len(geoms))
+        for contact in data.contact:
+            if 0 in contact.geom and max(contact.geom) in geoms:
+                part = geoms.index(max(contact.geom))
+                deepest[part] = max(deepest[part], -contact.dist)
+        parts = (data.qpos, data.qvel, data.qacc, data.mocap_pos)
+        state = PhysicsState(*[jnp.asarray(x, jnp.float32) for x in parts])  # pyright: ignore[reportArgumentType]
+        np.testing.assert_allclose(np.maximum(found(state), 0), deepest, atol=1e-5)
+        seen += [deepest > 0, deepest == 0]
+    assert (seen > 3).all()
+    with pytest.raises(UserError, match="geom 'tail' is a cylinder, whose depth"):
+        body.depths(["shin"], state, level)
+
+
+def test_parts_that_touch_are_counted():
+    """An Ant on its belly: its torso, a ball of 0.25 m, touches; a foot's touch is that of `feet_touch`."""
+    world = load("ant-walk")
+    model, stage = world.engine.model, world.stage
+    rest, still = jnp.asarray(model.qpos0, jnp.float32), jnp.zeros(model.nv)
+
+    @jax.jit
+    def told(height):
+        qpos = rest.at[2].set(height)
+        scene = world.scene(PhysicsState(qpos, still, still, jnp.zeros((0, 3))), qpos[None])
+        counts = [
+            rewards.undesired_contacts(scene, *parts) for parts in (("torso",), ("torso", stage.feet[0]))
+        ]
+        return scene.depths("torso"), scene.touches(*stage.feet), scene.feet_touch, counts
+
+    for height, torso in ((0.24, 1.0), (0.26, 0.0)):
+        depths, touches, feet, counts = told(height)
+        np.testing.assert_allclose(depths, [0.25 - height], atol=1e-6)
+        np.testing.assert_array_equal(touches, feet)
+        np.testing.assert_array_equal(counts, [torso, torso + feet[0]])
+    assert not told(1.0)[1].any()

@@ -273,7 +273,7 @@ def test_from_kept_noise_ratios_of_choices_are_one_before_anything_is_learned():
     def log_probs(key):
         state = step.init(key)
         agent = state.learner.agent
-        _, windows, _ = step.act(agent, state.actor, key)
+        _, windows, _ = step.act(agent, state.actor, key, state.iteration)
         window = time_major(windows)
         latents = redraw_latents(agent, window.observation, window, key)
         action = policy_actions(agent, window.observation, window, latents)

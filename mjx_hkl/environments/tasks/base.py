@@ -55,7 +55,9 @@ class Task(Protocol):
     """What is asked of a body.
 
     A task that is never solved, whose success is always 0, says so: `can_succeed: ClassVar[bool] = False`.
-    People are then told its return. A task may have more methods:
+    People are then told its return. A task whose episodes grow harder while it is trained declares
+    `uses_progress: ClassVar[bool] = True`: it is told `stage.progress` and `scene.progress`. A task may have
+    more methods:
     - `marks(state, scene) -> Marks`, for pictures of targets;
     - `symmetry(key, observation) -> observation`, for learning: see `Symmetry` in `environments/world.py`;
     - `relabel(key, observation) -> (observation, reward, success)`, for learning: see `Relabelling` there.

@@ -57,6 +57,11 @@ def sinking(scene: Scene) -> Float[Array, ""]:
     return scene.frame.velocity[2] ** 2
 
 
+def undesired_contacts(scene: Scene, *parts: str) -> Float[Array, ""]:
+    """How many of these parts of the body touch the ground, such as torso and thighs; see `Scene.depths`."""
+    return jnp.sum(scene.touches(*parts))
+
+
 def air_time(
     scene: Scene, seconds: Float[Array, " feet"], wanted: float, control_seconds: float
 ) -> tuple[Float[Array, ""], Float[Array, " feet"]]:
