@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -54,12 +54,14 @@ def optimizers(
         schedule = optax.linear_schedule(rate, 0.1 * rate, updates)
         return (lambda step: schedule(begun + step)) if begun else schedule
 
+    def is_released(step: Any, **_: Any) -> Any:
+        return step >= release.after
+
     def of_module(module: str, rate: float) -> optax.GradientTransformation:
         rate = rate * factors.get(_innermost(module, factors), 1.0)
         if not _innermost(module, release.modules):
             return optimizer(falling(rate))
-        later = optimizer(falling(rate, release.after))
-        return optax.conditionally_mask(later, lambda step: step >= release.after)
+        return optax.conditionally_mask(optimizer(falling(rate, release.after)), is_released)
 
     def of(part: str) -> optax.GradientTransformation:
         if part not in rates:
@@ -70,6 +72,7 @@ def optimizers(
         inner = of_module("", rates[part])
         if any(own):
             labels = jax.tree.unflatten(jax.tree.structure(parts[part]), own)
+            by_module: dict[Hashable, optax.GradientTransformation]
             by_module = {name: of_module(name, rates[part]) for name in dict.fromkeys(own)}
             inner = optax.partition(by_module, lambda _: labels)  # a labelled critic would be called
         return optax.chain(optax.clip_by_global_norm(algorithm.max_gradient_norm), inner)

@@ -91,8 +91,8 @@ class TrainStep:
         acted_on = jax.tree.map(lambda x: x[:, : self.algorithm.unroll_length], windows.observation)
         if self.redraws:  # compiled only where an encoder measures images
             acted_on = views.with_images(self.environment.env, acted_on)
-        held = (self.released, state.iteration >= self.steps_before_release) if self.released else ()
-        informed = learner.observe(state.learner, acted_on, self.frozen, *held)
+        is_released = state.iteration >= self.steps_before_release if self.released else True
+        informed = learner.observe(state.learner, acted_on, self.frozen, self.released, is_released)
         new_learner, losses, updates = self.learn(informed, ring, learn_key, state.iteration)
         new_state = TrainState(new_learner, actor, ring, key, state.iteration + 1)
         return new_state, {"updates": updates, **episodes, **losses}
