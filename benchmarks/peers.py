@@ -108,7 +108,7 @@ def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any
         recipe = resolve(recipe_from_table(table, "command line"))
     except UserError as error:
         parser.error(str(error))
-    if recipe.transfer.agent:
+    if recipe.transfer.agents:
         parser.error(f"{options.recipe} starts from another agent, which no peer can")
     able = [OURS, *PEERS_BY_ACTIONS[recipe.policy.actions]]
     asked = [options.only_run] if options.only_run else options.peers or able

@@ -59,7 +59,7 @@ class VTrace(Algorithm):
             kl_high, kl_low, _ = divergence(
                 agent, target.default_policy, target_observation, window, latents, action, key
             )
-        kl = kl_high + kl_low
+        kl = self.kl_of_levels(kl_high, kl_low)
         entropy = action.entropy()
 
         log_prob_t = jax.tree.map(lambda x: x[:steps], action).log_prob(window.action)

@@ -1,13 +1,16 @@
 """What an algorithm is: a kind of a recipe's `[algorithm]`, with the numbers that all of them share."""
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 from annotated_types import Ge, Gt, Le, Lt
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mjx_hkl.algorithms.hierarchy import Target, divergence, log_marginal, policy_change, window_mean
 from mjx_hkl.algorithms.window import Window
@@ -42,6 +45,11 @@ class Algorithm:
     """γ; not in the paper."""
     kl_cost: NonNegativeFloat = 1e-3
     """α, the weight of the KL to the default policy."""
+    kl_schedule: tuple[tuple[Fraction, NonNegativeFloat], ...] | None = None
+    """Points (share of the run's updates, factor), two or more: α is kl_cost times the factor, which goes in
+    straight lines from point to point, and is constant before the first and after the last."""
+    kl_level_factors: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
+    """Of the high and the low level: the KL of each costs α times its factor."""
     entropy_cost: NonNegativeFloat = 1e-4
     """α_H, the weight of the low level's entropy."""
     target_kl: PositiveFloat | None = None
@@ -66,6 +74,9 @@ class Algorithm:
     learning_rate_decay: Fraction = 0.0
     """Share of the run's updates over which all learning rates fall linearly to a tenth; 0: they do not fall.
     A policy that still changes fast at the end is worse than its average, whenever it is stopped."""
+    learning_rate_factors: tuple[str, ...] | None = None
+    """Modules that learn at the rate of their part of the agent times a factor: policy.low_level=0.1. The
+    innermost counts where they lie in one another."""
     distillation_cost: PositiveFloat = 1.0
     """Weight of distillation, the default policy's loss. It matters only where another loss moves the same
     parameters, as the policy's loss does with two columns."""
@@ -121,6 +132,20 @@ class Algorithm:
         for target, cost in (("target_kl", "kl_cost"), ("target_entropy", "entropy_cost")):
             if getattr(self, target) is not None and getattr(self, cost) == 0:
                 raise ValueError(f"{cost} must be above 0 with {target}: the learned cost starts there")
+        if self.target_kl is not None and (self.kl_schedule or self.kl_level_factors):
+            raise ValueError(
+                "target_kl learns one cost for both levels: leave kl_schedule and kl_level_factors out"
+            )
+        shares = [share for share, _ in self.kl_schedule or ()]
+        if self.kl_schedule is not None and (len(shares) < 2 or shares != sorted(set(shares))):
+            raise ValueError(
+                "kl_schedule needs two points (share of the run, factor) or more, and shares that rise"
+            )
+        for entry in self.learning_rate_factors or ():
+            if not 0 < _number_after(entry) < math.inf:
+                raise ValueError(f"learning_rate_factors: {entry!r} is no MODULE=FACTOR, a factor above 0")
+        if len(self.rate_factors) < len(self.learning_rate_factors or ()):
+            raise ValueError("learning_rate_factors: a module has two factors; name it once")
         if self.burn_in >= self.unroll_length:
             raise ValueError(
                 f"burn_in {self.burn_in} leaves nothing of an unroll_length of {self.unroll_length}"
@@ -140,11 +165,17 @@ class Algorithm:
         """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature.
 
         Raises:
-          UserError: the agent has no KL that a cost could hold at its target, or no latents to sample.
+          UserError: the agent has no KL that a cost could hold at its target or that falls into levels, or no
+            latents to sample.
         """
-        if self.target_kl is not None and not agent.pays_kl:
+        for name in ("target_kl", "kl_schedule", "kl_level_factors"):
+            if getattr(self, name) is not None and not agent.pays_kl:
+                raise UserError(
+                    f"algorithm.{name}: this policy has no default policy, and so no KL; leave it out"
+                )
+        if self.kl_level_factors is not None and not agent.pays_kl_of_levels:
             raise UserError(
-                "algorithm.target_kl: this policy has no default policy, and so no KL; leave it out"
+                "algorithm.kl_level_factors: the KL of this agent has one part; leave it out, change kl_cost"
             )
         if self.behaviour_samples and not agent.policy.latent_size:
             raise UserError("algorithm.behaviour_samples: a flat policy has no latents; leave it 0")
@@ -171,14 +202,46 @@ class Algorithm:
             "log_entropy_cost": self.dual_learning_rate,
         }
 
+    @property
+    def rate_factors(self) -> dict[str, float]:
+        """`learning_rate_factors` by module."""
+        return {entry.partition("=")[0]: _number_after(entry) for entry in self.learning_rate_factors or ()}
+
+    def scheduled(self, count: Int[Array, ""], total_updates: int) -> dict[str, Any]:
+        """What changes as the run goes on; `loss` finds it in `own`, beside the `parameters`.
+
+        Args:
+          count: updates made, this one included.
+          total_updates: of the whole run.
+        """
+        if self.kl_schedule is None:
+            return {}
+        shares, factors = zip(*self.kl_schedule, strict=True)
+        points = [round(share * total_updates) for share in shares]
+        spans = zip(itertools.pairwise(factors), itertools.pairwise(points), strict=True)
+        lines = [optax.linear_schedule(a, b, max(1, end - begin)) for (a, b), (begin, end) in spans]
+        pieces = [optax.constant_schedule(factors[0]), *lines]
+        return {"kl_factor": optax.join_schedules(pieces, points[:-1])(count - 1)}
+
     def costs(self, own: Mapping[str, Any]) -> tuple[Any, Any]:
-        """α and α_H, the weights of KL and entropy, constants; `own` are the algorithm's parameters."""
+        """α and α_H, the weights of KL and entropy, constants; `own` is what `loss` is given."""
         kl_cost, entropy_cost = self.kl_cost, self.entropy_cost
+        if self.kl_schedule is not None:
+            kl_cost = kl_cost * own["kl_factor"]
         if self.target_kl is not None:
             kl_cost = jax.lax.stop_gradient(jnp.exp(own["log_kl_cost"]))
         if self.target_entropy is not None:
             entropy_cost = jax.lax.stop_gradient(jnp.exp(own["log_entropy_cost"]))
         return kl_cost, entropy_cost
+
+    def kl_of_levels(
+        self, high: Float[Array, "time batch"], low: Float[Array, "time batch"]
+    ) -> Float[Array, "time batch"]:
+        """What α is multiplied with: the KL of both levels, each times its factor where they have some."""
+        if self.kl_level_factors is None:
+            return high + low
+        of_high, of_low = self.kl_level_factors
+        return of_high * high + of_low * low
 
     def of_ratio(
         self,
@@ -273,7 +336,7 @@ class Algorithm:
     def with_duals(
         self, loss: Loss, own: Mapping[str, Any], kl: Float[Array, ""], entropy: Float[Array, ""]
     ) -> Loss:
-        """The loss and metrics with those of the costs that are learned.
+        """The loss and metrics with those of the costs that are learned or scheduled.
 
         Gradient descent on log α (target − KL) and log α_H (H − target) is dual ascent: the gradient is how
         far off the target is, whatever the cost (temperature of Haarnoja et al. 2018, arXiv:1812.05905).
@@ -288,6 +351,8 @@ class Algorithm:
         if self.target_kl is not None:
             total = total + own["log_kl_cost"] * stop(self.target_kl - kl)
             metrics = metrics | {"kl_cost": jnp.exp(own["log_kl_cost"])}
+        if self.kl_schedule is not None:
+            metrics = metrics | {"kl_cost": self.costs(own)[0]}
         if self.target_entropy is not None:
             total = total + own["log_entropy_cost"] * stop(entropy - self.target_entropy)
             metrics = metrics | {"entropy_cost": jnp.exp(own["log_entropy_cost"])}
@@ -303,6 +368,15 @@ class Algorithm:
           target: φ', ψ', and θ' where `trust_region` asks for it.
           window: a time-major batch.
           key: consumed.
-          own: the algorithm's `parameters`, differentiated.
+          own: the algorithm's `parameters`, differentiated, and what is `scheduled`.
         """
         raise NotImplementedError
+
+
+def _number_after(entry: str) -> float:
+    """The number of NAME=NUMBER; NaN where there is none."""
+    name, _, number = entry.partition("=")
+    try:
+        return float(number) if name else math.nan
+    except ValueError:
+        return math.nan

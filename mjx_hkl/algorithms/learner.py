@@ -1,21 +1,19 @@
 """One update: gradients of the loss, an optimizer for each part, and the target networks."""
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping
-from types import FunctionType
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.hierarchy import Target
+from mjx_hkl.algorithms.optimizers import NOTHING, Release, optimizers
 from mjx_hkl.algorithms.window import Window
-from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.errors import UserError
 from mjx_hkl.models.agent import Agent, module_at, with_modules
 from mjx_hkl.models.modules import Observation
 from mjx_hkl.models.statistics import learned, map_learned, with_learned
@@ -47,39 +45,22 @@ class Learner:
         return with_modules(self.agent, self.average)
 
 
-def optimizers(
-    algorithm: Algorithm, parts: Mapping[str, Any], total_updates: int
-) -> dict[str, optax.GradientTransformation]:
-    """An optimizer for each part.
+def init(
+    agent: Agent,
+    algorithm: Algorithm,
+    total_updates: int,
+    key: PRNGKeyArray,
+    release: Release = NOTHING,
+) -> Learner:
+    """A learner whose target equals the agent.
 
     Args:
-      algorithm: says the learning rates and their schedule.
-      parts: of the agent and of the algorithm, by name.
+      agent: to learn.
+      algorithm: see `optimizers`.
       total_updates: of the whole run.
-
-    Raises:
-      UserError: optax has no optimizer of that name, or a part has no learning rate.
+      key: of the algorithm's own parameters.
+      release: see `optimizers`.
     """
-    known = _optimizers_by_name()
-    if algorithm.optimizer not in known:
-        raise UserError(f"algorithm.optimizer: {unknown_name('optimizer', algorithm.optimizer, known)}")
-    optimizer, rates = known[algorithm.optimizer], algorithm.learning_rates()
-    updates = round(algorithm.learning_rate_decay * total_updates)
-
-    def of(part: str) -> optax.GradientTransformation:
-        if part not in rates:
-            raise UserError(
-                f"[algorithm] learning_rates() of {type(algorithm).__name__} has no entry {part!r}"
-            )
-        rate = rates[part]
-        schedule = optax.linear_schedule(rate, 0.1 * rate, updates) if updates else rate
-        return optax.chain(optax.clip_by_global_norm(algorithm.max_gradient_norm), optimizer(schedule))
-
-    return {part: of(part) for part in parts}
-
-
-def init(agent: Agent, algorithm: Algorithm, total_updates: int, key: PRNGKeyArray) -> Learner:
-    """A learner whose target equals the agent; `key` is for the algorithm's own parameters."""
     own = algorithm.parameters(agent, key)
     taken = [name for name in own if name in _PARTS]
     if taken:
@@ -87,7 +68,8 @@ def init(agent: Agent, algorithm: Algorithm, total_updates: int, key: PRNGKeyArr
             f"[algorithm] parameters() of {type(algorithm).__name__} names {taken[0]!r}, which is the agent's"
         )
     parts = _parts(learned(agent), own)
-    state = {name: tx.init(parts[name]) for name, tx in optimizers(algorithm, parts, total_updates).items()}
+    by_part = optimizers(algorithm, parts, total_updates, release)
+    state = {name: optimizer.init(parts[name]) for name, optimizer in by_part.items()}
     averaged = ("policy", "default_policy", "encoders") if algorithm.policy_average_updates else ()
     average = {name: _copy(getattr(agent, name)) for name in averaged}
     target = Target(agent, keeps_policy=algorithm.trust_region > 0)
@@ -101,15 +83,25 @@ def with_parameters(learner: Learner, modules: Mapping[str, Any]) -> Learner:
     return learner.replace(agent=agent, target=_copy(learner.target.renewed(agent)), average=average)
 
 
-def observe(learner: Learner, observation: Observation, frozen: tuple[str, ...] = ()) -> Learner:
+def observe(
+    learner: Learner,
+    observation: Observation,
+    frozen: tuple[str, ...] = (),
+    released: tuple[str, ...] = (),
+    is_released: Bool[Array, ""] | bool = True,
+) -> Learner:
     """The learner whose agent has seen fresh observations; targets and averages get the same statistics.
 
     Args:
       learner: donated.
       observation: groups of all worlds, with any batch axes in front.
       frozen: modules that stay as they are, like "policy.high_level".
+      released: modules that stay as they are until they are released.
+      is_released: whether they are.
     """
     agent = learner.agent.observed(observation, frozen)
+    if released:
+        agent = _with_held(agent, learner.agent, released, is_released)
     target = with_learned(learner.target.renewed(agent), learner.target)
     average = {name: with_learned(getattr(agent, name), old) for name, old in learner.average.items()}
     return learner.replace(agent=agent, target=target, average=average)
@@ -123,6 +115,7 @@ def update(
     algorithm: Algorithm,
     total_updates: int,
     frozen: tuple[str, ...] = (),
+    release: Release = NOTHING,
 ) -> tuple[Learner, dict[str, Float[Array, ""]]]:
     """One step of every optimizer on a time-major batch.
 
@@ -134,18 +127,25 @@ def update(
       algorithm: its loss and its numbers.
       total_updates: of the whole run.
       frozen: modules that stay as they are, like "policy.high_level".
+      release: modules that stay as they are at first.
     """
+    held, scheduled = release.modules, algorithm.scheduled(count, total_updates)
 
     def loss(agent: Agent, own: dict[str, Any]) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        return algorithm.loss(with_learned(learner.agent, agent), learner.target, window, key, own)
+        agent, given = with_learned(learner.agent, agent), own | scheduled
+        return algorithm.loss(agent, learner.target, window, key, given)
 
     parameters = learned(learner.agent)
     gradients, metrics = jax.grad(loss, argnums=(0, 1), has_aux=True)(parameters, learner.own)
     with jax.named_scope("optimizer"):
         nothing = {name: jax.tree.map(jnp.zeros_like, module_at(gradients[0], name)) for name in frozen}
-        gradients = _parts(with_modules(gradients[0], nothing), gradients[1])
+        of_agent = with_modules(gradients[0], nothing)
+        if held:
+            zeros = jax.tree.map(jnp.zeros_like, of_agent)
+            of_agent = _with_held(of_agent, zeros, held, count > release.after)
+        gradients = _parts(of_agent, gradients[1])
         parts, optimizer_state = _parts(parameters, learner.own), {}
-        for name, optimizer in optimizers(algorithm, parts, total_updates).items():
+        for name, optimizer in optimizers(algorithm, parts, total_updates, release).items():
             state = learner.optimizer_state[name]
             change, optimizer_state[name] = optimizer.update(gradients[name], state, parts[name])
             parts[name] = optax.apply_updates(parts[name], change)
@@ -153,6 +153,9 @@ def update(
         agent = with_modules(parameters, {name: parts[name] for name in _PARTS if name in parts})
         agent = with_learned(learner.agent, agent)
         agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
+        if held:
+            agent = _with_held(agent, learner.agent, held, count > release.after)
+            metrics["released"] = jnp.float32(count > release.after)
         rate = jnp.where(count % algorithm.target_update_period == 0, algorithm.target_update_rate, 0.0)
         target = map_learned(
             lambda old, new: rate * new + (1.0 - rate) * old, learner.target, learner.target.renewed(agent)
@@ -175,21 +178,16 @@ def _parts(agent: Agent, own: Mapping[str, Any]) -> dict[str, Any]:
     return {**of_agent, **own}
 
 
+def _with_held(agent: Agent, held: Agent, names: tuple[str, ...], is_released: Any) -> Agent:
+    """The agent, its modules of these names those of `held` until they are released."""
+
+    def chosen(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda x, y: jnp.where(is_released, x, y), new, old)
+
+    modules = {name: chosen(module_at(agent, name), module_at(held, name)) for name in names}
+    return with_modules(agent, modules)
+
+
 def _copy(tree: Any) -> Any:
     """Copies every array, because a donated state must not hold the same buffer twice."""
     return jax.tree.map(lambda x: x + 0, tree)
-
-
-def _optimizers_by_name() -> dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]]:
-    """The optax optimizers that need only a learning rate."""
-    known = {}
-    for name, value in vars(optax).items():
-        if isinstance(value, FunctionType | functools.partial) and name not in _NOT_ALONE:
-            first, *others = [*inspect.signature(value).parameters.values(), None]
-            needed = [x for x in others if x is not None and x.default is x.empty]
-            if first is not None and first.name == "learning_rate" and not needed:
-                known[name] = value
-    return known
-
-
-_NOT_ALONE = ("lbfgs", "polyak_sgd", "scale_by_learning_rate")  # need the loss, or are only a part

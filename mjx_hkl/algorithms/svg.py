@@ -70,7 +70,7 @@ class SVG(Algorithm):
             q_policy = jax.vmap(
                 lambda noise: target.critic(target_observation, stop(latent), action.draw(noise))
             )(noise).mean(0)
-        kl = kl_high + kl_low
+        kl = self.kl_of_levels(kl_high, kl_low)
         entropy = action.entropy()
 
         action_t = jax.tree.map(lambda x: x[:steps], action)

@@ -125,8 +125,9 @@ def _group(groups: dict[str, dict[str, Any]], recipe: Recipe, path: Path) -> str
 
     Where others have the recipe's name, changed on the command line, it is that with the run's folder.
     """
-    table = by_content(essence(dataclasses.replace(recipe, seed=0, num_seeds=1)), path)
-    table |= {"transfer": {**table["transfer"], "agent": ""}}
+    sources = recipe.transfer.with_agents(lambda _: "others")
+    alike = dataclasses.replace(recipe, seed=0, num_seeds=1, transfer=sources)
+    table = by_content(essence(alike), path)
     of_name = [name for name in groups if name == recipe.name or name.startswith(f"{recipe.name} (")]
     known = next((name for name in of_name if groups[name] == table), None)
     if known is None:

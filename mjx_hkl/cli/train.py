@@ -29,7 +29,7 @@ class TrainCommand(Recipe):
     distributed: bool = False
     """Train together with other processes, on this and other machines, that run the same command."""
     trust_code: bool = False
-    """Run code that came with the run or with the agent of --transfer.agent, though it is new to you."""
+    """Run code that came with the run or with agents it takes modules from, though it is new to you."""
 
 
 def main(arguments: list[str]) -> int:

@@ -193,6 +193,8 @@ def make_train_step(recipe: Recipe, world: World | None = None) -> TrainStep:
         recipe.total_env_steps,
         recipe.transfer.frozen_modules,
         recipe.images == "drawn",
+        recipe.transfer.released_modules,
+        recipe.transfer.release_after or 0,
     )
     if not step.updates:
         worlds, windows, ratio = step.environment.num_envs, step.batch_size, recipe.algorithm.replay_ratio

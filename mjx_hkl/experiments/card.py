@@ -116,7 +116,7 @@ def is_as_named(recipe: Recipe) -> bool:
     except UserError:
         return False
     pairs = zip(dataclasses.astuple(named.information), dataclasses.astuple(recipe.information), strict=True)
-    source = named.transfer.agent
+    sources = dict(zip(named.transfer.agents, recipe.transfer.agents, strict=False))
     return recipe == dataclasses.replace(
         named,
         **{name: getattr(recipe, name) for name in ("seed", "num_seeds", "num_devices")},
@@ -124,8 +124,8 @@ def is_as_named(recipe: Recipe) -> bool:
         information=Information(*(written or seen for written, seen in pairs)),
         policy=dataclasses.replace(named.policy, actions=recipe.policy.actions),
         encoders=encoders_by_group(named, recipe.encoders),
-        transfer=dataclasses.replace(
-            named.transfer, agent=recipe.transfer.agent if source.startswith(":") else source
+        transfer=named.transfer.with_agents(
+            lambda source: sources.get(source, source) if source.startswith(":") else source
         ),
     )
 

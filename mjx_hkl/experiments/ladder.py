@@ -34,11 +34,13 @@ def linked(recipe: Recipe, world: World, run: RunDirectory) -> list[Recipe]:
       UserError: a stage's world does not exist, or its agent does not fit the stage after it.
     """
     agents = [_agent(stage, world_of(stage)) for stage in recipe.stages] + [_agent(recipe, world)]
+    if any(agent.recipe.transfer.released for agent in agents[1:]):
+        raise UserError("transfer.released: only the first stage of a ladder takes modules; give it there")
     chain = agents[:1]
     for number, (before, agent) in enumerate(itertools.pairwise(agents), 1):
         taken = dataclasses.replace(agent.recipe, transfer=_everything(agent, run.stage(number)))
         chain.append(dataclasses.replace(agent, recipe=taken))
-        require_fits(chain[-1], before)
+        require_fits(chain[-1], dict.fromkeys(taken.transfer.agents, before))
     return [agent.recipe for agent in chain]
 
 

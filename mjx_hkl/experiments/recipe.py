@@ -1,9 +1,9 @@
 """A recipe: one experiment as data, every number of it a field with a type and a range."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tomli_w
 
@@ -30,12 +30,21 @@ from mjx_hkl.tables import beside, merged, read_extended
 from mjx_hkl.user_code import home_of, trust
 
 
+class Taken(NamedTuple):
+    """A module of the new agent, the module of another agent that it is taken from, and that agent."""
+
+    module: str
+    source: str
+    agent: str
+
+
 @dataclasses.dataclass(frozen=True)
 class TransferConfig:
-    """What of another agent this one starts from (§7).
+    """What of other agents this one starts from (§7).
 
     A module is named as an export names it, like `policy.low_level`; to take another than its own:
-    `policy.low_level=default_policy.low_level`.
+    `policy.low_level=default_policy.low_level`; to take it from another agent than `agent`:
+    `policy.low_level@AGENT`.
     """
 
     agent: str = ""
@@ -44,25 +53,69 @@ class TransferConfig:
     """Modules taken and kept as they are."""
     initial: tuple[str, ...] = ()
     """Modules taken and learned on."""
+    released: tuple[str, ...] | None = None
+    """Modules taken, kept as they are until `release_after`, and learned on from there."""
+    release_after: Positive | None = None
+    """Environment steps of each agent, rounded up to whole train steps."""
 
     def __post_init__(self):
-        if bool(self.agent) != bool(self.frozen or self.initial):
-            raise ValueError("transfer needs an agent, and frozen or initial modules of it")
-        targets = [target for target, _ in self.taken]
-        twice = next((name for name in targets if targets.count(name) > 1), None)
-        if twice:
-            raise ValueError(f"{twice} is taken twice")
+        if bool(self.agent) != any("@" not in entry for entry in self._entries):
+            raise ValueError(
+                "transfer needs an agent, and frozen or initial modules of it; or modules that name theirs,"
+                " MODULE@AGENT"
+            )
+        if bool(self.released) != (self.release_after is not None):
+            raise ValueError("released modules need release_after, and release_after needs released modules")
+        for entry in self._entries:
+            module, _, agent = _taken(entry, self.agent)
+            if not module or not agent:
+                raise ValueError(f"{entry!r} is no MODULE, MODULE=MODULE or MODULE@AGENT")
+            agents = [taken.agent for taken in self.taken if taken.module == module]
+            if len(agents) > 1:
+                told = " and from ".join(dict.fromkeys(agents))
+                raise ValueError(f"{module} is taken twice, from {told}; name it once")
 
     @property
-    def taken(self) -> list[tuple[str, str]]:
-        """The modules of the new agent that come from the other one, each with the name it has there."""
-        entries = [entry.partition("=") for entry in (*self.frozen, *self.initial)]
-        return [(target, source or target) for target, _, source in entries]
+    def taken(self) -> list[Taken]:
+        """The modules of the new agent that come from others."""
+        return [_taken(entry, self.agent) for entry in self._entries]
+
+    @property
+    def agents(self) -> list[str]:
+        """The other agents as they are given, each once."""
+        return list(dict.fromkeys(taken.agent for taken in self.taken))
 
     @property
     def frozen_modules(self) -> tuple[str, ...]:
         """The modules of the new agent that stay as they are."""
-        return tuple(target for target, _ in self.taken[: len(self.frozen)])
+        return tuple(_taken(entry, self.agent).module for entry in self.frozen)
+
+    @property
+    def released_modules(self) -> tuple[str, ...]:
+        """The modules of the new agent that stay as they are until `release_after`."""
+        return tuple(_taken(entry, self.agent).module for entry in self.released or ())
+
+    def with_agents(self, named: Callable[[str], str]) -> "TransferConfig":
+        """The same, each agent given by what `named` makes of its name."""
+
+        def renamed(entry: str) -> str:
+            module, at, agent = entry.partition("@")
+            return f"{module}@{named(agent)}" if at else entry
+
+        lists = {name: getattr(self, name) for name in ("frozen", "initial", "released")}
+        renamed_lists = {name: tuple(map(renamed, entries)) for name, entries in lists.items() if entries}
+        return dataclasses.replace(self, agent=self.agent and named(self.agent), **renamed_lists)
+
+    @property
+    def _entries(self) -> tuple[str, ...]:
+        return (*self.frozen, *(self.released or ()), *self.initial)
+
+
+def _taken(entry: str, agent: str) -> Taken:
+    """What an entry says; it may name the agent itself."""
+    modules, _, own = entry.partition("@")
+    module, _, source = modules.partition("=")
+    return Taken(module, source or module, own if "@" in entry else agent)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,6 +71,11 @@ def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
             f"nothing will be learned: the first update comes after {recipe.min_replay:,} environment steps"
             f" (min_replay), and there are {loop.schedule.environment_steps:,}"
         )
+    if step.released and step.release_after >= loop.schedule.environment_steps:
+        reporter.say(
+            f"nothing will be released: there are {loop.schedule.environment_steps:,} environment steps"
+            f" (transfer.release_after: {step.release_after:,})"
+        )
     each = " for each seed" if recipe.num_seeds > 1 else ""
     reporter.say(
         f"replay: {transitions:,} transitions{each}, {devices.format_bytes(replay)} in all;"

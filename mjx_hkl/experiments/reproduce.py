@@ -20,16 +20,21 @@ from mjx_hkl.experiments.world_specs import WorldSpecs
 
 def scaled(recipe: Recipe, scale: float) -> Recipe:
     """The recipe with its budget multiplied: environment steps, and what is counted in them."""
+    transfer = recipe.transfer
+    if transfer.release_after is not None:
+        after = math.ceil(scale * transfer.release_after)
+        transfer = dataclasses.replace(transfer, release_after=after)
     return dataclasses.replace(
         recipe,
         total_env_steps=math.ceil(scale * recipe.total_env_steps),
         min_replay=min(math.ceil(scale * recipe.min_replay), recipe.replay_capacity),
         log_interval=math.ceil(scale * recipe.log_interval),
+        transfer=transfer,
     )
 
 
 def chosen(variants: dict[str, Recipe], only: Iterable[str]) -> dict[str, Recipe]:
-    """The variants named, or all, each after the one it transfers from.
+    """The variants named, or all, each after those it transfers from.
 
     Raises:
       UserError: there is no such variant, or some transfer from each other.
@@ -41,8 +46,7 @@ def chosen(variants: dict[str, Recipe], only: Iterable[str]) -> dict[str, Recipe
             raise unknown_name("variant", name, variants)
         if name in above:
             raise UserError(f"variant {name} transfers from itself")
-        source = variants[name].transfer.agent
-        if source.startswith(":"):
+        for source in _variants_of(variants[name]):
             add(source[1:], name, *above)
         found[name] = variants[name]
 
@@ -62,13 +66,13 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
     A run that was stopped goes on from its newest checkpoint; one without any begins anew.
 
     Raises:
-      UserError: a folder holds a run of another recipe, a variant does not fit the one it transfers from, or
+      UserError: a folder holds a run of another recipe, a variant does not fit one that it transfers from, or
         training fails; finished runs stay as they are.
     """
     variants = {name: resolve(recipe) for name, recipe in variants.items()}
     runs = runs_of(variants, out)
     _require_fits(variants, [name for name, run in runs.items() if not run.evaluation.is_file()])
-    variants = {name: _with_source(recipe, out) for name, recipe in variants.items()}
+    variants = {name: _with_sources(recipe, out) for name, recipe in variants.items()}
     for name, run in runs.items():
         _require_same(run, variants[name])
     for name, recipe in variants.items():
@@ -90,18 +94,22 @@ def _require_fits(variants: dict[str, Recipe], names: Iterable[str]) -> None:
         return abstract_agent(variants[name], WorldSpecs.of(make_environment(variants[name]).env))
 
     for name in names:
-        source = variants[name].transfer.agent
-        if source.startswith(":"):
-            require_fits(agent(name), agent(source[1:]))
+        if sources := _variants_of(variants[name]):
+            require_fits(agent(name), {source: agent(source[1:]) for source in sources})
 
 
-def _with_source(recipe: Recipe, out: Path) -> Recipe:
-    """The recipe, its `:VARIANT` to transfer from replaced by that variant's run."""
-    source = recipe.transfer.agent
-    if not source.startswith(":"):
-        return recipe
-    transfer = dataclasses.replace(recipe.transfer, agent=str(out / source[1:]))
-    return dataclasses.replace(recipe, transfer=transfer)
+def _with_sources(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe, each `:VARIANT` to transfer from replaced by that variant's run."""
+
+    def run(source: str) -> str:
+        return str(out / source[1:]) if source.startswith(":") else source
+
+    return dataclasses.replace(recipe, transfer=recipe.transfer.with_agents(run))
+
+
+def _variants_of(recipe: Recipe) -> list[str]:
+    """The variants that it transfers from, each as :VARIANT."""
+    return [source for source in recipe.transfer.agents if source.startswith(":")]
 
 
 def _require_same(run: RunDirectory, recipe: Recipe) -> None:

@@ -66,7 +66,7 @@ def train(
       resume: continue from the newest checkpoint.
       reporter: shows people what happens; nobody where there is none.
       callback: is given the metrics of each log interval, a row for each seed.
-      trust_code: runs code that came with the run or with the agent that it takes modules from.
+      trust_code: runs code that came with the run or with agents that it takes modules from.
 
     Raises:
       UserError: something given is wrong, and nothing has been written; or learning has diverged, and

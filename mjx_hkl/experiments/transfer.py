@@ -1,6 +1,6 @@
 """Transfer (§7): modules of exported agents in new ones, frozen or as a start."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent, parameter_name, read_agent
 from mjx_hkl.experiments.agents import agent_folder
 from mjx_hkl.experiments.copies import told_body
-from mjx_hkl.experiments.recipe import Recipe, TransferConfig
+from mjx_hkl.experiments.recipe import Recipe, Taken, TransferConfig
 from mjx_hkl.experiments.run_directory import RunDirectory
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import Agent, module_at
@@ -23,9 +23,12 @@ from mjx_hkl.models.modules import ACTION, LATENT, PREVIOUS_LATENT, Module
 from mjx_hkl.training.step import TrainState
 from mjx_hkl.user_code import trust
 
+Sources = Mapping[str, list[KnownAgent]]
+"""By what a recipe gives of an agent: one, or those of several seeds."""
 
-def load_sources(recipe: Recipe, world: WorldSpecs, trust_code: bool = False) -> list[KnownAgent]:
-    """The agents a recipe takes modules from, one or several seeds; none where it takes nothing.
+
+def load_sources(recipe: Recipe, world: WorldSpecs, trust_code: bool = False) -> Sources:
+    """The agents a recipe takes modules from; none where it takes nothing.
 
     Args:
       recipe: resolved.
@@ -35,9 +38,75 @@ def load_sources(recipe: Recipe, world: WorldSpecs, trust_code: bool = False) ->
     Raises:
       UserError: there is no such agent, or it lacks a module, or one does not fit, or its code may not run.
     """
-    given = recipe.transfer.agent
-    if not given:
-        return []
+    sources = {given: _seeds(given, trust_code) for given in recipe.transfer.agents}
+    if sources:
+        require_fits(abstract_agent(recipe, world), {given: seeds[0] for given, seeds in sources.items()})
+    return sources
+
+
+def require_fits(here: KnownAgent, there: Mapping[str, KnownAgent]) -> None:
+    """Raises UserError, which tells all of them, where `here` takes modules that do not fit.
+
+    Args:
+      here: the new agent.
+      there: others, as `here` gives them; what it takes from agents that are not among them is not looked at.
+    """
+    problems = list(_misfits(here, there))
+    if problems:
+        raise UserError(f"transfer: {'; and '.join(problems)}")
+
+
+def _misfits(here: KnownAgent, there: Mapping[str, KnownAgent]) -> Iterator[str]:
+    modules_here, alone = transferable(here.agent), len(here.recipe.transfer.agents) == 1
+    for taken in here.recipe.transfer.taken:
+        target, source, agent = taken
+        if agent not in there:
+            continue
+        other, its_name = there[agent], "the other agent" if alone else agent
+        modules_there = transferable(other.agent)
+        if target not in modules_here or modules_here[target].stands_for:
+            known = [name for name, module in modules_here.items() if not module.stands_for]
+            yield f"this agent has {unknown_name('module', target, known)}"
+            continue
+        if source not in modules_there:
+            yield f"{its_name} has {unknown_name('module', source, modules_there)}"
+            continue
+        for group, encoder in _missing_encoders(here, other, taken):
+            yield f"{its_name}'s {source} sees {group} through the shared {encoder}; take that too"
+        new = _signature(here, modules_here[target])
+        old = _signature(other, _module(other.agent, source))
+        for what in dict.fromkeys((*new, *old)):
+            if new.get(what) != old.get(what):
+                told = _told(what, old.get(what), new.get(what))
+                hint = _HINTS.get(what, _SAME_FIELDS).format(old=old.get(what))
+                yield f"{target} does not fit {its_name}'s {source}: {told}; {hint}"
+                break  # what else differs mostly follows from it
+
+
+def _missing_encoders(here: KnownAgent, other: KnownAgent, taken: Taken) -> Iterator[tuple[str, str]]:
+    """Groups that a module sees through the other agent's shared encoders, which are not taken with it."""
+    with_it = [x.module for x in here.recipe.transfer.taken if x.agent == taken.agent]
+    for group in _module(other.agent, taken.source).sees:
+        encoder = f"encoders.{group}"
+        if group in other.agent.encoders and taken.source != encoder and encoder not in with_it:
+            yield group, encoder
+
+
+def transferred(state: TrainState, sources: Sources, config: TransferConfig) -> TrainState:
+    """A fresh state of several seeds whose modules are those of the sources, in turn; see `Loop.place`."""
+    num_seeds = len(jax.tree.leaves(state.learner.agent)[0])
+    modules = {}
+    for target, source, agent in sorted(config.taken):  # a part after its module: it may be another agent's
+        taken = [jax.tree.leaves(_module(known.agent, source)) for known in sources[agent]]
+        each = [taken[i % len(taken)] for i in range(num_seeds)]
+        structure = jax.tree.structure(module_at(state.learner.agent, target))
+        stacked = [np.stack(leaves) for leaves in zip(*each, strict=True)]
+        modules[target] = jax.tree.unflatten(structure, stacked)
+    return state.replace(learner=learner.with_parameters(state.learner, modules))
+
+
+def _seeds(given: str, trust_code: bool) -> list[KnownAgent]:
+    """The agents of all seeds."""
     if given.startswith(":"):
         raise UserError(
             f"transfer.agent {given!r} is another variant of the recipe: mjx-hkl reproduce trains both; or"
@@ -47,62 +116,7 @@ def load_sources(recipe: Recipe, world: WorldSpecs, trust_code: bool = False) ->
     if trust_code:
         for folder in folders:
             trust(folder)
-    sources = [read_agent(folder) for folder in folders]
-    require_fits(abstract_agent(recipe, world), sources[0])
-    return sources
-
-
-def require_fits(here: KnownAgent, there: KnownAgent) -> None:
-    """Raises UserError, which tells all of them, where `here` takes modules from `there` that do not fit."""
-    problems = list(_misfits(here, there))
-    if problems:
-        raise UserError(f"transfer: {'; and '.join(problems)}")
-
-
-def _misfits(here: KnownAgent, there: KnownAgent) -> Iterator[str]:
-    modules_here, modules_there = transferable(here.agent), transferable(there.agent)
-    for target, source in here.recipe.transfer.taken:
-        if target not in modules_here or modules_here[target].stands_for:
-            known = [name for name, module in modules_here.items() if not module.stands_for]
-            yield f"this agent has {unknown_name('module', target, known)}"
-            continue
-        if source not in modules_there:
-            yield f"the other agent has {unknown_name('module', source, modules_there)}"
-            continue
-        yield from _missing_encoders(here, there, source)
-        new = _signature(here, modules_here[target])
-        old = _signature(there, _module(there.agent, source))
-        for what in dict.fromkeys((*new, *old)):
-            if new.get(what) != old.get(what):
-                told = _told(what, old.get(what), new.get(what))
-                hint = _HINTS.get(what, _SAME_FIELDS).format(old=old.get(what))
-                yield f"{target} does not fit the other agent's {source}: {told}; {hint}"
-                break  # what else differs mostly follows from it
-
-
-def _missing_encoders(here: KnownAgent, there: KnownAgent, source: str) -> Iterator[str]:
-    """Where a module is taken without a shared encoder that it sees a group through."""
-    for group in _module(there.agent, source).sees:
-        encoder = f"encoders.{group}"
-        if (
-            group in there.agent.encoders
-            and source != encoder
-            and encoder not in dict(here.recipe.transfer.taken)
-        ):
-            yield f"the other agent's {source} sees {group} through the shared {encoder}; take that too"
-
-
-def transferred(state: TrainState, sources: list[KnownAgent], config: TransferConfig) -> TrainState:
-    """A fresh state of several seeds whose modules are those of the sources, in turn; see `Loop.place`."""
-    num_seeds = len(jax.tree.leaves(state.learner.agent)[0])
-    modules = {}
-    for target, source in config.taken:
-        taken = [jax.tree.leaves(_module(known.agent, source)) for known in sources]
-        each = [taken[i % len(taken)] for i in range(num_seeds)]
-        structure = jax.tree.structure(module_at(state.learner.agent, target))
-        stacked = [np.stack(leaves) for leaves in zip(*each, strict=True)]
-        modules[target] = jax.tree.unflatten(structure, stacked)
-    return state.replace(learner=learner.with_parameters(state.learner, modules))
+    return [read_agent(folder) for folder in folders]
 
 
 def _folders(given: str) -> list[Path]:

@@ -120,6 +120,12 @@ class Agent(nnx.Module):
         """Whether some level of the policy can differ from the default policy."""
         return self.policy.latent_size > 0 or self.default_policy.low_level.adds_kl
 
+    @property
+    def pays_kl_of_levels(self) -> bool:
+        """Whether the KL is that of two levels, each a KL by itself; a bound by inference is one whole."""
+        default = self.default_policy
+        return self.policy.latent_size > 0 and default.low_level.adds_kl and not default.high_level.infers
+
     def start(self, batch: tuple[int, ...]) -> Carry:
         """The carry for the first step of an episode; that step must have `is_first` set."""
         memory = {name: module.start(batch) for name, module in self._acting().items()}

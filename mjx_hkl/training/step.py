@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from mjx_hkl.algorithms import learner, replay
 from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.learner import Learner
+from mjx_hkl.algorithms.optimizers import Release
 from mjx_hkl.algorithms.replay import Ring
 from mjx_hkl.algorithms.window import Window, time_major
 from mjx_hkl.environments import VectorEnvironment
@@ -43,6 +44,8 @@ class TrainState:
     iteration: Int[Array, ""]
 
 
+_MOST = 2**31 - 1  # counters are of 32 bits
+
 SEED_AXES = TrainState(learner=0, actor=0, replay=0, key=0, iteration=None)  # pyright: ignore
 """`vmap` axes of a state of several seeds: all count the same train steps."""
 
@@ -59,6 +62,8 @@ class TrainStep:
     total_env_steps: int  # of the whole run
     frozen: tuple[str, ...] = ()  # modules that stay as they are
     draws_images: bool = False  # again when windows are sampled, instead of keeping them in replay
+    released: tuple[str, ...] = ()  # modules that stay as they are for the first `release_after`
+    release_after: int = 0  # environment steps
 
     def init(self, key: PRNGKeyArray) -> TrainState:
         """A state before its first train step, replay empty.
@@ -75,7 +80,8 @@ class TrainStep:
         actor = actor.replace(env=actor.env.replace(steps=ages))
         _, windows, _ = jax.eval_shape(lambda: self.act(agent, actor, key, nothing))
         slots = replay.num_slots(self.replay_capacity, env.num_envs, config.unroll_length)
-        state = learner.init(agent, config, self.total_updates, jax.random.fold_in(agent_key, 2))
+        learn_key = jax.random.fold_in(agent_key, 2)
+        state = learner.init(agent, config, self.total_updates, learn_key, self.release)
         return TrainState(state, actor, replay.empty(windows, slots), key, nothing)
 
     def step(self, state: TrainState) -> tuple[TrainState, Metrics]:
@@ -86,7 +92,8 @@ class TrainStep:
         acted_on = jax.tree.map(lambda x: x[:, : self.algorithm.unroll_length], windows.observation)
         if self.redraws:  # compiled only where an encoder measures images
             acted_on = views.with_images(self.environment.env, acted_on)
-        informed = learner.observe(state.learner, acted_on, self.frozen)
+        is_released = state.iteration >= self.steps_before_release if self.released else True
+        informed = learner.observe(state.learner, acted_on, self.frozen, self.released, is_released)
         new_learner, losses, updates = self.learn(informed, ring, learn_key, state.iteration)
         new_state = TrainState(new_learner, actor, ring, key, state.iteration + 1)
         return new_state, {"updates": updates, **episodes, **losses}
@@ -131,7 +138,8 @@ class TrainStep:
                 shift_key, loss_key = jax.random.split(loss_key)
                 windows = views.shifted(windows, shift_key, config.image_shift)
             window = time_major(windows)
-            return learner.update(state, window, loss_key, count, config, self.total_updates, self.frozen)
+            given = window, loss_key, count, config, self.total_updates, self.frozen, self.release
+            return learner.update(state, *given)
 
         # One vector of all metrics: a GPU would launch a kernel to write each.
         _, shapes = jax.eval_shape(update, state, key, iteration)
@@ -202,6 +210,17 @@ class TrainStep:
     def total_updates(self) -> int:
         """Updates of the whole run."""
         return max(0, self.train_steps - self.warmup) * self.updates
+
+    @property
+    def steps_before_release(self) -> int:
+        """Train steps before modules are released."""
+        return min(-(-self.release_after // self.environment_steps), _MOST)
+
+    @property
+    def release(self) -> Release:
+        """Modules that are released, and the updates before that."""
+        updates = max(0, self.steps_before_release - self.warmup) * self.updates
+        return Release(self.released, min(updates, _MOST))
 
     @property
     def batch_size(self) -> int:

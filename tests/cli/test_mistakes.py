@@ -76,6 +76,19 @@ def fails(capsys, *arguments):
             ["train", f"{PRIORS}:svg0", *SHORT, "--algorithm.behaviour-samples", "4"],
             "behaviour_samples: a flat policy has no latents; leave it 0",
         ),
+        (["train", RECIPE, "--algorithm.kl-schedule", "0", "1"], "kl_schedule needs two points"),
+        (
+            ["train", RECIPE, *SHORT, "--algorithm.kl-level-factors", "1", "0.1"],
+            "kl_level_factors: the KL of this agent has one part; leave it out, change kl_cost",
+        ),
+        (
+            ["train", RECIPE, "--algorithm.learning-rate-factors", "critic=0.5", "policy.low_level"],
+            "learning_rate_factors: 'policy.low_level' is no MODULE=FACTOR, a factor above 0",
+        ),
+        (
+            ["train", RECIPE, *SHORT, "--algorithm.learning-rate-factors", "policy.lowlevel=0.1"],
+            "learning_rate_factors: unknown module 'policy.lowlevel'; did you mean policy.low_level",
+        ),
         (["train", RECIPE, "--algorithm.kl-cots", "1"], "did you mean --algorithm.kl-cost"),
         (
             ["train", RECIPE, "--algorithm.lr", "1"],

@@ -121,6 +121,14 @@ def test_stages_are_checked_before_the_first_one_is_trained(recipe_file, tmp_pat
         assert not (tmp_path / "run").exists()
 
 
+def test_no_stage_but_the_first_releases_a_module(recipe_file, tmp_path, capsys):
+    taken = {"agent": "there", "released": ["policy.low_level"], "release_after": 40}
+    table = {**to_table(load_recipe(str(recipe_file))), "transfer": taken}
+    recipe_file.write_text(tomli_w.dumps(table), encoding="utf-8")
+    assert run(["train", str(recipe_file), "--out", str(tmp_path / "run")]) == 2
+    assert "transfer.released: only the first stage of a ladder takes modules" in capsys.readouterr().err
+
+
 def test_training_ends_with_success(tiny_recipe, tmp_path, monkeypatch, capsys):
     """In the second of two seeds it comes one interval later."""
     table = {**to_table(tiny_recipe), "num_seeds": 2, "until_success": 0.7, "evaluation_interval": 40}

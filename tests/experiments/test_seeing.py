@@ -26,14 +26,14 @@ def known(recipe, variant):
 def test_what_drives_one_body_by_its_camera_fits_another(recipe, there):
     other = known(recipe, there)
     for variant in ("with_kl", "without_kl"):
-        require_fits(known(recipe, variant), other)
+        require_fits(known(recipe, variant), {f":{there}": other})
     here = known(recipe, "with_kl")
     assert here.world.environment["body"] != other.world.environment["body"]
     without = dataclasses.replace(
         here.recipe, transfer=TransferConfig(agent="there", frozen=("policy.high_level",))
     )
     with pytest.raises(UserError, match=r"sees vision through the shared encoders.vision; take that too"):
-        require_fits(dataclasses.replace(here, recipe=without), other)
+        require_fits(dataclasses.replace(here, recipe=without), {"there": other})
 
 
 @pytest.mark.parametrize(

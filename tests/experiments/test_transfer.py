@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import tomli_w
 
+from mjx_hkl.analysis import curves
 from mjx_hkl.cli.main import run
 from mjx_hkl.config import to_table
-from mjx_hkl.experiments import card
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments import card, reproduce
 from mjx_hkl.experiments.agent_format import read_agent
 from mjx_hkl.experiments.build import make_loop
-from mjx_hkl.experiments.recipe import TransferConfig, change, recipe_to_toml
+from mjx_hkl.experiments.recipe import TransferConfig, change, load_recipe, recipe_to_toml
 from mjx_hkl.experiments.transfer import transferred
 from mjx_hkl.models.agent import module_at
 from mjx_hkl.models.default_low_levels import Separate
@@ -85,7 +87,7 @@ def test_a_transfer_moves_the_learner_alone(recipe, pretrained):
     loop = make_loop(recipe)
     state = loop.init()
     sources = [read_agent(pretrained / "export" / "seed_0")]
-    placed = loop.place(transferred(state, sources, TransferConfig("there", initial=("critic",))))
+    placed = loop.place(transferred(state, {"there": sources}, TransferConfig("there", initial=("critic",))))
     assert all(a is b for a, b in zip(*map(jax.tree.leaves, (placed.replay, state.replay)), strict=True))
     taken, there = placed.learner.agent.critic, sources[0].agent.critic
     for a, b in zip(jax.tree.leaves(taken), jax.tree.leaves(there), strict=True):
@@ -276,3 +278,101 @@ def test_reproduce_chains_pretraining_and_transfer(recipe, tmp_path):
     command = card.command(read_agent(exports[1]).recipe)
     assert command == "mjx-hkl reproduce tiny --only transferred --num-seeds 1"
     assert run(["train", f"{path}:transferred", "--out", str(tmp_path / "alone")]) == 2
+
+
+@pytest.fixture(scope="module")
+def two(pretrained):
+    return [pretrained / "export" / f"seed_{seed}" for seed in range(2)]
+
+
+def test_modules_come_from_several_agents(recipe, two, tmp_path):
+    """One of them is `agent`; with nothing learned what is initial is still equal."""
+    untrained = dataclasses.replace(recipe, total_env_steps=40, min_replay=100)
+    options = ["--transfer.agent", str(two[0]), "--transfer.frozen", f"{LOW}@{two[1]}", PRIOR]
+    options += ["--transfer.initial", f"critic@{two[1]}"]
+    out = tmp_path / "run"
+    assert run(["train", written(tmp_path, untrained), "--out", str(out), *options]) == 0
+    export = out / "export"
+    for name, source in ((LOW, two[1]), (PRIOR, two[0]), ("critic", two[1])):
+        assert equal(parameters(source, name), parameters(export, name))
+    assert not equal(parameters(two[1], HIGH), parameters(export, HIGH))
+    told = read_agent(export).recipe.transfer
+    assert told == load_recipe(str(out)).transfer
+    from_one, from_other = map(str, two)
+    assert told.taken[:2] == [(LOW, LOW, from_other), (PRIOR, PRIOR, from_one)]
+    assert told.taken[2:] == [("critic", "critic", from_other)]
+    assert told.frozen_modules == (LOW, PRIOR)
+
+
+def test_mistakes_with_several_agents_are_told_in_one_line(recipe, two, tmp_path, capsys):
+    one, other = map(str, two)
+    mistakes = [
+        (
+            ["--transfer.frozen", f"{LOW}@{one}", "--transfer.initial", f"{LOW}@{other}"],
+            f"{LOW} is taken twice, from {one} and from {other}; name it once",
+        ),
+        (["--transfer.frozen", f"{LOW}@"], f"'{LOW}@' is no MODULE, MODULE=MODULE or MODULE@AGENT"),
+        (["--transfer.frozen", f"{LOW}@nobody"], "unknown agent 'nobody'"),
+        (["--transfer.frozen", f"{LOW}@:easy"], "':easy' is another variant of the recipe"),
+        (["--transfer.agent", one, "--transfer.frozen", f"{LOW}@{other}"], "transfer needs an agent"),
+        (
+            ["--transfer.frozen", f"{LOW}@{one}", f"{HIGH}@{other}", "--policy.low-level.sizes", "9"],
+            f"{LOW} does not fit {one}'s {LOW}: shape of head.linear.kernel is [8, 4] there and [9, 4] here",
+        ),
+        (
+            [
+                *("--transfer.frozen", f"{LOW}@{one}", f"{HIGH}@{other}", "--policy.low-level.sizes", "9"),
+                *("--policy.high-level.latent-size", "3"),
+            ],
+            f"and {HIGH} does not fit {other}'s {HIGH}: latent size is 2 there and 3 here",
+        ),
+        (["--transfer.released", f"{LOW}@{one}"], "released modules need release_after"),
+        (
+            ["--transfer.frozen", f"{LOW}@{one}", "--transfer.release-after", "9"],
+            "release_after needs released modules",
+        ),
+    ]
+    out, path = tmp_path / "run", written(tmp_path, recipe)
+    for options, expected in mistakes:
+        capsys.readouterr()
+        assert run(["train", path, "--out", str(out), *options]) == 2, options
+        error = capsys.readouterr().err
+        assert expected in error
+        assert error.count("\n") == 1
+        assert not out.exists()
+
+
+def test_reproduce_trains_all_variants_that_one_takes_from(recipe, tmp_path):
+    taken = TransferConfig(":a", (LOW,), (f"{HIGH}=policy.other@:b", f"critic@{tmp_path}"))
+    variants = {"both": dataclasses.replace(recipe, transfer=taken), "b": recipe, "a": recipe}
+    assert list(reproduce.chosen(variants, ["both"])) == ["a", "b", "both"]
+    found = reproduce._with_sources(variants["both"], Path("out")).transfer
+    assert found == TransferConfig("out/a", (LOW,), (f"{HIGH}=policy.other@out/b", f"critic@{tmp_path}"))
+    variants["b"] = dataclasses.replace(recipe, transfer=TransferConfig(initial=("critic@:both",)))
+    with pytest.raises(UserError, match="variant both transfers from itself"):
+        reproduce.chosen(variants, [])
+
+
+def test_a_card_knows_the_recipe_of_which_all_sources_are_variants(recipe, monkeypatch):
+    named = dataclasses.replace(recipe, transfer=TransferConfig(":a", (LOW,), ("critic@:b", "encoders.x@c")))
+    monkeypatch.setattr(card, "load_recipe", lambda name: named)
+    monkeypatch.setattr(card.resources, "names", lambda *_: ["tiny"])
+    trained = reproduce._with_sources(named, Path("out"))
+    assert card.is_as_named(trained)
+    other = TransferConfig("out/a", (LOW,), ("critic@out/b", "encoders.x@d"))
+    assert not card.is_as_named(dataclasses.replace(trained, transfer=other))
+
+
+def test_a_part_of_the_budget_releases_at_the_same_part_of_the_run(recipe):
+    taken = TransferConfig("there", released=(LOW,), release_after=1000)
+    scaled = reproduce.scaled(dataclasses.replace(recipe, transfer=taken), 0.25)
+    assert scaled.transfer == dataclasses.replace(taken, release_after=250)
+
+
+def test_runs_that_take_from_other_agents_are_seeds_of_one_curve(recipe, tmp_path):
+    groups = {}
+    sources = (LOW, "a"), (LOW, "b"), (HIGH, "b")
+    taken = [TransferConfig(frozen=(f"{module}@{agent}",)) for module, agent in sources]
+    recipes = [dataclasses.replace(recipe, transfer=transfer) for transfer in taken]
+    names = [curves._group(groups, one, tmp_path) for one in recipes]
+    assert names[0] == names[1] != names[2]

@@ -77,7 +77,7 @@ def transfer(recipe):
     source = KnownAgent(agent_of_seed(loop.init(), 0), recipe, world)
     config = TransferConfig("there", frozen=("policy.low_level",))
     loop = make_loop(dataclasses.replace(recipe, seed=1, num_devices=8, transfer=config))
-    *_, (state, _) = loop.intervals(loop.place(transferred(loop.init(), [source], config)))
+    *_, (state, _) = loop.intervals(loop.place(transferred(loop.init(), {"there": [source]}, config)))
     modules = (module_at(agent, "policy.low_level") for agent in (source.agent, agent_of_seed(state, 0)))
     return all(bool((a == b).all()) for a, b in zip(*map(jax.tree.leaves, modules), strict=True))
 

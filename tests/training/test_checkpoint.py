@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments.build import make_loop
+from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.recipe import change
 from mjx_hkl.training import checkpoint
+
+LOW = "policy.low_level"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,14 @@ def exploring(tiny_recipe):
     return make_loop(change(tiny_recipe, num_seeds=2, algorithm=explores))
 
 
-@pytest.mark.parametrize("which", ["loop", "exploring"])
+@pytest.fixture(scope="module")
+def releasing(tiny_recipe):
+    """A low level with statistics, released after the checkpoint and inside a log interval."""
+    transfer = {"agent": "there", "released": [LOW], "release_after": 100}
+    return make_loop(resolve(change(tiny_recipe, encoders={"all": "normalized"}, transfer=transfer)))
+
+
+@pytest.mark.parametrize("which", ["loop", "exploring", "releasing"])
 def test_2n_steps_are_n_then_stop_resume_and_n(which, request, tmp_path):
     loop = request.getfixturevalue(which)
     intervals = loop.intervals(loop.init())
@@ -52,6 +61,23 @@ def test_2n_steps_are_n_then_stop_resume_and_n(which, request, tmp_path):
         assert {k: v for k, v in row.items() if k not in timed} == {
             k: v for k, v in straight_row.items() if k not in timed
         }
+
+
+def test_a_released_module_stays_as_it_is_until_then(releasing):
+    """Of 160 steps the last 60 are learned from and measured, by updates that follow every 20."""
+    state = releasing.init()
+
+    def low_level():
+        return [np.asarray(x.copy()) for x in jax.tree.leaves(state.learner.agent.policy.low_level)]
+
+    before, told, kept = low_level(), [], []
+    for state, rows in releasing.intervals(state):  # noqa: B020
+        told.append(rows[0].get("released"))
+        kept.append(all((a == b).all() for a, b in zip(before, low_level(), strict=True)))
+    assert told == [None, 0.0, 0.5, 1.0]
+    assert kept == [True, True, False, False]
+    assert state.learner.agent.policy.low_level.inputs.encoders.proprioception.count[...] == 60
+    assert state.learner.agent.critic.inputs.encoders.proprioception.count[...] == 160
 
 
 def test_everything_is_in_it(loop, tmp_path):
