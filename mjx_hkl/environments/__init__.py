@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Sequence
 
 # mujoco.mjx prints to stdout where the optional warp is absent; stdout belongs to --json.
 with contextlib.redirect_stdout(io.StringIO()):
@@ -12,6 +13,7 @@ from mjx_hkl.environments.composition import EnvironmentConfig, load_environment
 from mjx_hkl.environments.foreign import is_foreign, load_foreign
 from mjx_hkl.environments.grid import GridConfig, GridWorld
 from mjx_hkl.environments.physics_world import PhysicsWorld
+from mjx_hkl.environments.several import AnyWorld, SeveralState, SeveralWorlds, Worlds, many, task_name
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.environments.world import World
 from mjx_hkl.errors import UserError, unknown_name
@@ -38,6 +40,16 @@ def make_world(name: str, engine: str = "auto", renderer: str = "auto") -> World
     return GridWorld(config)
 
 
+def make_any_world(names: Sequence[str], engine: str = "auto", renderer: str = "auto") -> AnyWorld:
+    """The world of a single environment, or those of several for one agent, by `task_name`.
+
+    Raises:
+      UserError: there is none of a name, or it says something wrong, or they do not suit one agent.
+    """
+    worlds = {task_name(name): make_world(name, engine, renderer) for name in names}
+    return SeveralWorlds(worlds) if len(worlds) > 1 else next(iter(worlds.values()))
+
+
 def make_worlds(name: str, num_envs: int, engine: str = "auto") -> VectorEnvironment:
     """Many copies of the world that `make_world` makes, stepped side by side.
 
@@ -50,16 +62,23 @@ def make_worlds(name: str, num_envs: int, engine: str = "auto") -> VectorEnviron
 
 __all__ = [
     "AdaptedWorld",
+    "AnyWorld",
     "EnvironmentConfig",
     "FlatWorld",
     "GridConfig",
     "GridWorld",
     "PhysicsWorld",
+    "SeveralState",
+    "SeveralWorlds",
     "Timestep",
     "VectorEnvironment",
     "VectorState",
     "World",
+    "Worlds",
     "load_environment",
+    "make_any_world",
     "make_world",
     "make_worlds",
+    "many",
+    "task_name",
 ]

@@ -13,7 +13,7 @@ from mjx_hkl.algorithms.algorithm import Algorithm
 from mjx_hkl.algorithms.learner import Learner
 from mjx_hkl.algorithms.replay import Ring
 from mjx_hkl.algorithms.window import Window, time_major
-from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.environments import Worlds
 from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import ModelConfig
@@ -51,7 +51,7 @@ SEED_AXES = TrainState(learner=0, actor=0, replay=0, key=0, iteration=None)  # p
 class TrainStep:
     """`init(key) -> state` and `step(state) -> state, metrics`, pure: jit, vmap and scan them."""
 
-    environment: VectorEnvironment
+    environment: Worlds
     model: ModelConfig
     algorithm: Algorithm
     replay_capacity: int  # transitions
@@ -70,8 +70,7 @@ class TrainStep:
         env, config = self.environment, self.algorithm
         agent = Agent(env.env.observation_specs, env.env.action_size, self.model, agent_key)
         actor = acting.init(env, agent, actor_key, self.exploration)
-        ages = jax.random.randint(age_key, (env.num_envs,), 0, env.episode_length)
-        actor = actor.replace(env=actor.env.replace(steps=ages))
+        actor = actor.replace(env=env.with_ages(actor.env, age_key))
         _, windows, _ = jax.eval_shape(lambda: self.act(agent, actor, key))
         slots = replay.num_slots(self.replay_capacity, env.num_envs, config.unroll_length)
         state = learner.init(agent, config, self.total_updates, jax.random.fold_in(agent_key, 2))
