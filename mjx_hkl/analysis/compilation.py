@@ -9,7 +9,7 @@ from typing import Any
 from mjx_hkl.analysis.accelerators import Accelerator
 from mjx_hkl.analysis.counts import Counts, by_kind, count, float64, host_callbacks, total
 from mjx_hkl.analysis.hlo import parse
-from mjx_hkl.environments import AnyWorld, make_any_world
+from mjx_hkl.environments import AnyWorld, make_world
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.recipe import Recipe
@@ -94,9 +94,9 @@ def _world(recipe: Recipe) -> AnyWorld:
     """The recipe's world, its physics on the accelerator."""
     if recipe.engine == "mujoco":
         raise UserError("engine mujoco runs on the host's CPU, not on an accelerator: use --engine mjx")
-    world = make_any_world(recipe.environments, recipe.engine, recipe.renderer)
+    world = make_world(recipe.environment, recipe.engine, recipe.renderer)
     if "mujoco" in world.backend.split(", "):  # what `auto` takes on the CPU that compiles
-        return make_any_world(recipe.environments, "mjx", recipe.renderer)
+        return make_world(recipe.environment, "mjx", recipe.renderer)
     return world
 
 

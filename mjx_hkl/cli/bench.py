@@ -83,12 +83,12 @@ def main(arguments: list[str]) -> int:
 def _environment(command: BenchCommand) -> dict[str, Any]:
     from mjx_hkl.analysis.bench import bench_engines, bench_world
     from mjx_hkl.environments import make_world
-    from mjx_hkl.experiments.build import environments_named
+    from mjx_hkl.experiments.build import environment_name
 
-    names, num_envs = environments_named(command.name), command.num_envs or 1024
-    if len(names) > 1:
-        raise UserError(f"bench env takes one environment; {command.name} has {', '.join(names)}")
-    worlds = [make_world(names[0], engine) for engine in command.engine or ("auto",)]
+    name, num_envs = environment_name(command.name), command.num_envs or 1024
+    if not isinstance(name, str):
+        raise UserError(f"bench env takes one environment; {command.name} has {', '.join(name)}")
+    worlds = [make_world(name, engine) for engine in command.engine or ("auto",)]
     if len(worlds) > 1 and worlds[0].engine is None:
         raise UserError(f"{command.name} takes one engine at a time")
     ours = [world for world in worlds if world.engine]

@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from typing import overload
 
 # mujoco.mjx prints to stdout where the optional warp is absent; stdout belongs to --json.
 with contextlib.redirect_stdout(io.StringIO()):
@@ -19,12 +19,24 @@ from mjx_hkl.environments.world import World
 from mjx_hkl.errors import UserError, unknown_name
 
 
-def make_world(name: str, engine: str = "auto", renderer: str = "auto") -> World:
+@overload
+def make_world(name: str, engine: str = ..., renderer: str = ...) -> World: ...
+
+
+@overload
+def make_world(name: str | tuple[str, ...], engine: str = ..., renderer: str = ...) -> AnyWorld: ...
+
+
+def make_world(name: str | tuple[str, ...], engine: str = "auto", renderer: str = "auto") -> AnyWorld:
     """The world of an environment in `envs/` or a file, or one that `load_foreign` knows, like `brax:NAME`.
 
+    Of several names, the worlds of one agent that acts in all of them, by `task_name`.
+
     Raises:
-      UserError: there is none, or it says something wrong.
+      UserError: there is none, or it says something wrong, or several do not suit one agent.
     """
+    if not isinstance(name, str):
+        return SeveralWorlds({task_name(each): make_world(each, engine, renderer) for each in name})
     if is_foreign(name):
         return load_foreign(name, engine)
     config = load_environment(name)
@@ -40,24 +52,13 @@ def make_world(name: str, engine: str = "auto", renderer: str = "auto") -> World
     return GridWorld(config)
 
 
-def make_any_world(names: Sequence[str], engine: str = "auto", renderer: str = "auto") -> AnyWorld:
-    """The world of a single environment, or those of several for one agent, by `task_name`.
-
-    Raises:
-      UserError: there is none of a name, or it says something wrong, or they do not suit one agent.
-    """
-    worlds = {task_name(name): make_world(name, engine, renderer) for name in names}
-    return SeveralWorlds(worlds) if len(worlds) > 1 else next(iter(worlds.values()))
-
-
-def make_worlds(name: str, num_envs: int, engine: str = "auto") -> VectorEnvironment:
-    """Many copies of the world that `make_world` makes, stepped side by side.
+def make_worlds(name: str | tuple[str, ...], num_envs: int, engine: str = "auto") -> Worlds:
+    """Many copies of the world that `make_world` makes, stepped side by side; of several as many of each.
 
     Raises:
       UserError: there is none, or it says something wrong.
     """
-    world = make_world(name, engine)
-    return VectorEnvironment(world, num_envs, world.episode_length)
+    return many(make_world(name, engine), num_envs)
 
 
 __all__ = [
@@ -76,7 +77,6 @@ __all__ = [
     "World",
     "Worlds",
     "load_environment",
-    "make_any_world",
     "make_world",
     "make_worlds",
     "many",

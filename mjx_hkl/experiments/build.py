@@ -7,7 +7,7 @@ from typing import Any
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.table import ALGORITHMS
-from mjx_hkl.environments import AnyWorld, Worlds, make_any_world, many
+from mjx_hkl.environments import AnyWorld, Worlds, make_world, many
 from mjx_hkl.environments.foreign import is_foreign
 from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.errors import UserError, unknown_name
@@ -30,10 +30,10 @@ def world_of(recipe: Recipe) -> AnyWorld:
     Raises:
       UserError: there is no such environment.
     """
-    world = make_any_world(recipe.environments, recipe.engine, recipe.renderer)
+    world = make_world(recipe.environment, recipe.engine, recipe.renderer)
     num_devices = recipe.num_devices or devices.default_num_devices()
     if world.not_shared and recipe.engine == "auto" and num_devices > 1:
-        return make_any_world(recipe.environments, "mjx", recipe.renderer)
+        return make_world(recipe.environment, "mjx", recipe.renderer)
     return world
 
 
@@ -92,11 +92,12 @@ def encoders_by_group(recipe: Recipe, vectors: Iterable[str]) -> Encoders:
     return {**named, **{name: others for name in vectors if name not in named}}
 
 
-def environments_named(given: str) -> tuple[str, ...]:
-    """The name or file of an environment as given, or those of the recipe of that name."""
-    if given in resources.names("train", ".toml") and given not in resources.names("envs", ".toml"):
-        return load_recipe(given).environments
-    return (given,)
+def environment_name(given: str) -> str | tuple[str, ...]:
+    """The name or file of an environment as given, or those of the recipe of that name, as in `priors:ar1`."""
+    recipe = given.partition(":")[0]
+    if recipe in resources.names("train", ".toml") and given not in resources.names("envs", ".toml"):
+        return load_recipe(given).environment
+    return given
 
 
 def make_environment(recipe: Recipe, num_envs: int | None = None, world: AnyWorld | None = None) -> Worlds:

@@ -4,11 +4,11 @@ import dataclasses
 from pathlib import Path
 
 from mjx_hkl.config import to_table
-from mjx_hkl.environments import Worlds, make_any_world, many
+from mjx_hkl.environments import Worlds, make_world, many
 from mjx_hkl.errors import unknown_name
 from mjx_hkl.experiments.agent_format import KnownAgent
 from mjx_hkl.experiments.agents import load_agent
-from mjx_hkl.experiments.build import environments_named, make_environment
+from mjx_hkl.experiments.build import environment_name, make_environment
 from mjx_hkl.experiments.evaluation import Actor, RandomAgent
 from mjx_hkl.experiments.recipe import recipe_from_table
 from mjx_hkl.experiments.world_specs import WorldSpecs
@@ -78,7 +78,8 @@ def evaluation_environment(known: KnownAgent, episodes: int) -> Worlds:
 
 
 def _random_player(given: str, episodes: int, engine: str | None) -> Player:
-    names = environments_named(given)
-    world = make_any_world(names, engine or "auto")
+    name = environment_name(given)
+    world = make_world(name, engine or "auto")
     agent = RandomAgent(world.action_size, world.action_kind)
-    return Player(agent, many(world, episodes), ", ".join(names), has_mean=False)
+    told = name if isinstance(name, str) else ", ".join(name)
+    return Player(agent, many(world, episodes), told, has_mean=False)
