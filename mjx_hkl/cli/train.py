@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> int:
 def _with_files_found(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths of environments: the run may be looked at from elsewhere."""
     found = tuple(beside(Path("."), x) if x.endswith(".toml") else x for x in recipe.environments)
-    return dataclasses.replace(recipe, environment=found if len(found) > 1 else found[0])
+    several = isinstance(recipe.environment, tuple)
+    return dataclasses.replace(recipe, environment=found if several else found[0])
 
 
 def _run_given(given: str, resume: bool) -> Path | None:

@@ -93,7 +93,7 @@ def encoders_by_group(recipe: Recipe, vectors: Iterable[str]) -> Encoders:
 
 
 def environment_name(given: str) -> str | tuple[str, ...]:
-    """The name or file of an environment as given, or those of the recipe that is named, as in `priors:ar1`."""
+    """The name or file of an environment as given, or those of a recipe by its name, as in `priors:ar1`."""
     recipe = given.partition(":")[0]
     if recipe in resources.names("train", ".toml") and given not in resources.names("envs", ".toml"):
         return load_recipe(given).environment
