@@ -48,7 +48,7 @@ def beside(path: Path, table: Mapping[str, Any], files: tuple[str, ...]) -> dict
     Args:
       path: of the file that the table is from.
       table: with tables inside.
-      files: fields of the outermost table, and of tables in lists, that may name a file.
+      files: fields of the outermost table, and of tables in lists, that may name a file or several.
     """
 
     def found(value: Any) -> Any:
@@ -59,9 +59,13 @@ def beside(path: Path, table: Mapping[str, Any], files: tuple[str, ...]) -> dict
         user_class = _CLASS.fullmatch(value) if isinstance(value, str) else None
         return f"{os.path.abspath(path.parent / user_class[1])}:{user_class[2]}" if user_class else value
 
+    def place(given: Any) -> Any:
+        if isinstance(given, list):
+            return [place(x) for x in given]
+        return resources.beside(path, given) if isinstance(given, str) else given
+
     result = {name: found(value) for name, value in table.items()}
-    named = {name: result[name] for name in files if isinstance(result.get(name), str)}
-    return result | {name: resources.beside(path, given) for name, given in named.items()}
+    return result | {name: place(result[name]) for name in files if name in result}
 
 
 def with_files(table: Any, place: Callable[[str], str]) -> Any:

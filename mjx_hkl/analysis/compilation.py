@@ -9,7 +9,7 @@ from typing import Any
 from mjx_hkl.analysis.accelerators import Accelerator
 from mjx_hkl.analysis.counts import Counts, by_kind, count, float64, host_callbacks, total
 from mjx_hkl.analysis.hlo import parse
-from mjx_hkl.environments import World, make_world
+from mjx_hkl.environments import AnyWorld, make_world
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.recipe import Recipe
@@ -28,9 +28,10 @@ def bench_compile(recipe: Recipe, accelerator: Accelerator) -> dict[str, Any]:
     """
     world = _world(recipe)
     on = accelerator.devices(recipe.num_devices or 1)
+    default = devices.ENVS_OF_ACCELERATOR - devices.ENVS_OF_ACCELERATOR % len(recipe.environments)
     recipe = dataclasses.replace(
         recipe,
-        num_envs=recipe.num_envs or devices.ENVS_OF_ACCELERATOR,
+        num_envs=recipe.num_envs or default,
         num_devices=len(on),
         log_interval=1,  # one train step
     )
@@ -89,12 +90,12 @@ def bound(counts: Counts, accelerator: Accelerator, environment_steps: int) -> d
     }
 
 
-def _world(recipe: Recipe) -> World:
+def _world(recipe: Recipe) -> AnyWorld:
     """The recipe's world, its physics on the accelerator."""
     if recipe.engine == "mujoco":
         raise UserError("engine mujoco runs on the host's CPU, not on an accelerator: use --engine mjx")
     world = make_world(recipe.environment, recipe.engine, recipe.renderer)
-    if world.backend == "mujoco":  # what `auto` takes on the CPU that compiles
+    if "mujoco" in world.backend.split(", "):  # what `auto` takes on the CPU that compiles
         return make_world(recipe.environment, "mjx", recipe.renderer)
     return world
 

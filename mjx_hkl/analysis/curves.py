@@ -17,7 +17,7 @@ from mjx_hkl.experiments.run_directory import RunDirectory
 
 AXES = {"learner_steps": "learner steps", "environment_steps": "environment steps", "seconds": "seconds"}
 THRESHOLDS = (0.5, 0.8)
-SUCCESS = ("success_rate", "evaluation_success_rate")  # of training's sampled policy, of the mean policy
+_SUCCESS = ("success_rate", "evaluation_success_rate")  # of training's sampled policy, of the mean policy
 _EPISODES = ("success_rate", "episode_return", "episode_length")  # means over the episodes that ended
 _LAST = 0.1  # share of a run whose mean counts as its end
 _CONFIDENCE = 0.95
@@ -46,6 +46,11 @@ class Curve:
         """Where the curve first is at the threshold; infinite if it never is."""
         there = np.flatnonzero(self.value >= threshold)
         return float(self.axes[axis][there[0]]) if len(there) else math.inf
+
+
+def tells_success(metric: str) -> bool:
+    """Whether the metric is a success rate, of all environments or of one by its name."""
+    return metric.partition("/")[0] in _SUCCESS
 
 
 def read_curves(
@@ -164,7 +169,7 @@ def _curve(seed: _Seed, metric: str, smooth: int) -> Curve:
         ended = np.cumsum([row["episodes"] for row in rows])
         rows = [row for row, count in zip(rows, ended, strict=True) if count >= seed.num_envs] or rows
     lost = next((i for i, row in enumerate(rows) if row.get("diverged")), None)
-    after = [] if lost is None or metric not in SUCCESS else rows[lost:]
+    after = [] if lost is None or not tells_success(metric) else rows[lost:]
     rows = [row for row in rows[:lost] if row[metric] is not None]
     if not rows:
         raise UserError(f"{seed.path} has no {metric} yet")
@@ -260,7 +265,7 @@ def _interval(values: np.ndarray) -> list[float] | None:
 
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
     """The summary as a Markdown table."""
-    share, last = metric in SUCCESS, f"{THRESHOLDS[-1]:.0%}"
+    share, last = tells_success(metric), f"{THRESHOLDS[-1]:.0%}"
 
     def number(x: float) -> str:
         return f"{x:.1%}" if share else f"{x:.3g}"
@@ -322,7 +327,7 @@ def draw(curves: dict[str, list[Curve]], metric: str, path: Path) -> None:
         plot.set_xlabel(label)
         plot.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1.2M
         plot.grid(alpha=0.3)
-        if metric in SUCCESS:
+        if tells_success(metric):
             plot.set_ylim(-0.02, 1.02)
     figure.axes[0].set_ylabel(metric.replace("_", " "))
     figure.axes[0].legend(fontsize="small")

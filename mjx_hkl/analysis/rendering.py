@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mjx_hkl.environments import VectorEnvironment
 from mjx_hkl.experiments.evaluation import record
 from mjx_hkl.experiments.players import Player
 
@@ -41,7 +42,7 @@ def render_video(player: Player, out: Path, seed: int, deterministic: bool, size
     import imageio_ffmpeg
     import mediapy
 
-    world = player.environment.env
+    world = _environment(player).env
     every = max(1, round(1 / (_FPS * world.control_seconds)))
     fps = 1 / (every * world.control_seconds)
     mediapy.set_ffmpeg(imageio_ffmpeg.get_ffmpeg_exe())
@@ -63,16 +64,22 @@ def render_picture(player: Player, out: Path, seed: int, size: tuple[int, int]) 
     Raises:
       UserError: the world cannot be drawn, or no OpenGL.
     """
-    environment = dataclasses.replace(player.environment, episode_length=1)
+    environment = dataclasses.replace(_environment(player), episode_length=1)
     player = dataclasses.replace(player, environment=environment)
     with environment.env.renderer(*size) as draw:
         frame = next(_frames(player, seed, player.has_mean, 1, 0))
         Image.fromarray(_picture(draw(frame.visible), frame)).save(out)
 
 
+def _environment(player: Player) -> VectorEnvironment:
+    """That of a player in a single one."""
+    (environment,) = player.environment.tasks.values()
+    return environment
+
+
 def _frames(player: Player, seed: int, deterministic: bool, every: int, pause: int) -> Iterator[Frame]:
     """One moment in `every` of each episode, its last one held for `pause` more frames."""
-    recording = record(player.environment, player.agent, seed, deterministic)
+    recording = record(_environment(player), player.agent, seed, deterministic)
     episodes = player.environment.num_envs
     for episode in range(episodes):
         last = int(recording.alive[:, episode].sum()) - 1

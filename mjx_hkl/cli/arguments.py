@@ -29,6 +29,8 @@ class PlayOptions:
     """Which agent of a run of several seeds."""
     engine: str | None = None
     """Physics engine; by default the recipe's."""
+    environment: str = ""
+    """Of an agent of several environments the one to play in; by default all, and for a video the first."""
     stochastic: bool = False
     """Sample latents and actions instead of taking their means."""
     trust_code: bool = False

@@ -86,6 +86,8 @@ def _environment(command: BenchCommand) -> dict[str, Any]:
     from mjx_hkl.experiments.build import environment_name
 
     name, num_envs = environment_name(command.name), command.num_envs or 1024
+    if not isinstance(name, str):
+        raise UserError(f"bench env takes one environment; {command.name} has {', '.join(name)}")
     worlds = [make_world(name, engine) for engine in command.engine or ("auto",)]
     if len(worlds) > 1 and worlds[0].engine is None:
         raise UserError(f"{command.name} takes one engine at a time")

@@ -29,6 +29,8 @@ def main(arguments: list[str]) -> int:
     player = find_player(
         command.agent, command.episodes, command.seed_index, command.engine, command.trust_code
     )
+    if command.environment:
+        player = player.in_one(command.environment, command.episodes)
     tell_edited(command.agent)
     deterministic = player.has_mean and not command.stochastic
     result = evaluate(player.environment, player.agent, command.seed, deterministic)
@@ -42,6 +44,8 @@ def main(arguments: list[str]) -> int:
             f" length {result.episode_length:.1f}"
             + (f", {result.faults} simulator faults" if result.faults else "")
         )
+        for name, of_task in result.tasks.items():
+            print(f"  {name}: {of_task.summary(digits=2)}")
         for name, total in result.return_terms.items():
             print(f"  {name}: {total:.2f}")
     return 0

@@ -66,7 +66,7 @@ def _recipes() -> Table:
         for variant, recipe in variants.items():
             table.add_row(
                 f"{name}:{variant}" if variant else name,
-                recipe.environment,
+                recipe.environment_name,
                 *kinds(recipe),
                 f"{recipe.total_env_steps:,}",
             )
@@ -85,6 +85,8 @@ def _agents() -> Table:
             table.add_row(name, f"unreadable: {error}", "")
             continue
         table.add_row(
-            name, card.recipe.environment, card.evaluation.summary() if card.evaluation else "not evaluated"
+            name,
+            card.recipe.environment_name,
+            card.evaluation.summary() if card.evaluation else "not evaluated",
         )
     return table

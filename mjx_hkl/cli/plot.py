@@ -55,7 +55,7 @@ def plot(runs: list[Path], out: Path, metric: str, smooth: int | None, as_json: 
 
     smooth = smooth or (1 if metric.startswith("evaluation_") else 5)
     found = curves.read_curves(runs, metric, smooth, say=lambda text: print(text, file=sys.stderr))
-    rows = curves.summarize(found, with_thresholds=metric in curves.SUCCESS)
+    rows = curves.summarize(found, with_thresholds=curves.tells_success(metric))
     curves.draw(found, metric, out)
     if as_json:
         print(json.dumps({"metric": metric, "runs": rows}))

@@ -45,7 +45,9 @@ def main(arguments: list[str]) -> int:
     known = load_agent(command.agent, command.seed_index, command.trust_code)
     world = evaluation_environment(known, 1).env
     if not isinstance(world, CellWorld):
-        raise UserError(f"{command.agent} is an agent of {known.recipe.environment}, not of a grid world")
+        raise UserError(
+            f"{command.agent} is an agent of {known.recipe.environment_name}, not of a grid world"
+        )
     if known.recipe.policy.is_flat:
         raise UserError(f"{command.agent} has a flat policy: there is no high level, and no KL of it")
     if max(command.goal) >= world.cells:

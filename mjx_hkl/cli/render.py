@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
     is_picture = out.suffix == ".png"
     episodes = 1 if is_picture else command.episodes
     player = find_player(command.agent, episodes, command.seed_index, command.engine, command.trust_code)
+    player = player.in_one(command.environment, episodes)
     tell_edited(command.agent)
     if is_picture:
         render_picture(player, out, command.seed, size)

@@ -44,8 +44,7 @@ def main(arguments: list[str]) -> int:
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
     command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields))
     recipe = Recipe(**{name: getattr(command, name) for name in fields})
-    if recipe.environment.endswith(".toml"):  # the run may be looked at from elsewhere
-        recipe = dataclasses.replace(recipe, environment=beside(Path("."), recipe.environment))
+    recipe = _with_files_found(recipe)
     resume, distributed = command.resume, command.distributed
     out = command.out or _run_given(given, resume)
     if out is None and distributed:
@@ -53,6 +52,13 @@ def main(arguments: list[str]) -> int:
     name = recipe.name.replace(":", "-")
     out = out or Path(f"runs/{name}-seed{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
     return _train(recipe, out, resume, distributed, command.trust_code)
+
+
+def _with_files_found(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths of environments: the run may be looked at from elsewhere."""
+    found = tuple(beside(Path("."), x) if x.endswith(".toml") else x for x in recipe.environments)
+    several = isinstance(recipe.environment, tuple)
+    return dataclasses.replace(recipe, environment=found if several else found[0])
 
 
 def _run_given(given: str, resume: bool) -> Path | None:
@@ -96,5 +102,7 @@ def _train(recipe: Recipe, out: Path, resume: bool, distributed: bool, trust_cod
             f"{seed}evaluation over {evaluation.episodes} episodes, mean actions:"
             f" {evaluation.summary()}, length {evaluation.episode_length:.0f}"
         )
+        for name, of_task in evaluation.tasks.items():
+            display.say(f"  {name}: {of_task.summary()}")
     display.say(f"trained in {result.seconds:.0f} s; run and exported agent in {out}")
     return 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from typing import overload
 
 # mujoco.mjx prints to stdout where the optional warp is absent; stdout belongs to --json.
 with contextlib.redirect_stdout(io.StringIO()):
@@ -12,17 +13,30 @@ from mjx_hkl.environments.composition import EnvironmentConfig, load_environment
 from mjx_hkl.environments.foreign import is_foreign, load_foreign
 from mjx_hkl.environments.grid import GridConfig, GridWorld
 from mjx_hkl.environments.physics_world import PhysicsWorld
+from mjx_hkl.environments.several import AnyWorld, SeveralState, SeveralWorlds, Worlds, many, task_name
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.environments.world import World
 from mjx_hkl.errors import UserError, unknown_name
 
 
-def make_world(name: str, engine: str = "auto", renderer: str = "auto") -> World:
+@overload
+def make_world(name: str, engine: str = ..., renderer: str = ...) -> World: ...
+
+
+@overload
+def make_world(name: tuple[str, ...], engine: str = ..., renderer: str = ...) -> SeveralWorlds: ...
+
+
+def make_world(name: str | tuple[str, ...], engine: str = "auto", renderer: str = "auto") -> AnyWorld:
     """The world of an environment in `envs/` or a file, or one that `load_foreign` knows, like `brax:NAME`.
 
+    Of several names, the worlds of one agent that acts in all of them, by `task_name`.
+
     Raises:
-      UserError: there is none, or it says something wrong.
+      UserError: there is none, or it says something wrong, or several do not suit one agent.
     """
+    if not isinstance(name, str):
+        return SeveralWorlds({task_name(each): make_world(each, engine, renderer) for each in name})
     if is_foreign(name):
         return load_foreign(name, engine)
     config = load_environment(name)
@@ -38,28 +52,33 @@ def make_world(name: str, engine: str = "auto", renderer: str = "auto") -> World
     return GridWorld(config)
 
 
-def make_worlds(name: str, num_envs: int, engine: str = "auto") -> VectorEnvironment:
-    """Many copies of the world that `make_world` makes, stepped side by side.
+def make_worlds(name: str | tuple[str, ...], num_envs: int, engine: str = "auto") -> Worlds:
+    """Many copies of the world that `make_world` makes, stepped side by side; of several as many of each.
 
     Raises:
       UserError: there is none, or it says something wrong.
     """
-    world = make_world(name, engine)
-    return VectorEnvironment(world, num_envs, world.episode_length)
+    return many(make_world(name, engine), num_envs)
 
 
 __all__ = [
     "AdaptedWorld",
+    "AnyWorld",
     "EnvironmentConfig",
     "FlatWorld",
     "GridConfig",
     "GridWorld",
     "PhysicsWorld",
+    "SeveralState",
+    "SeveralWorlds",
     "Timestep",
     "VectorEnvironment",
     "VectorState",
     "World",
+    "Worlds",
     "load_environment",
     "make_world",
     "make_worlds",
+    "many",
+    "task_name",
 ]

@@ -70,12 +70,25 @@ class VectorEnvironment:
     num_envs: int
     episode_length: int
 
+    @property
+    def tasks(self) -> dict[str, "VectorEnvironment"]:
+        """Itself, unnamed: see `Worlds.tasks`, of several environments."""
+        return {"": self}
+
+    def by_task(self, x: Shaped[Array, "envs ..."]) -> dict[str, Shaped[Array, "each ..."]]:
+        """Nothing: there is one task. See `Worlds.by_task`."""
+        return {}
+
     def reset(self, key: PRNGKeyArray) -> VectorState:
         """Every world at a fresh start."""
         env_state = jax.vmap(self.env.reset)(jax.random.split(key, self.num_envs))
         zero = jnp.zeros(self.num_envs)
         terms = dict.fromkeys(reward_terms(env_state.metrics), zero)
         return VectorState(env_state, jnp.zeros(self.num_envs, int), zero, terms)
+
+    def with_ages(self, state: VectorState, key: PRNGKeyArray) -> VectorState:
+        """The state with each episode at a random age."""
+        return state.replace(steps=jax.random.randint(key, (self.num_envs,), 0, self.episode_length))
 
     def step(
         self, state: VectorState, action: Shaped[Array, "envs ..."], key: PRNGKeyArray

@@ -7,7 +7,7 @@ from typing import Any
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.table import ALGORITHMS
-from mjx_hkl.environments import VectorEnvironment, World, make_world
+from mjx_hkl.environments import AnyWorld, Worlds, make_world, many
 from mjx_hkl.environments.foreign import is_foreign
 from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.errors import UserError, unknown_name
@@ -22,8 +22,8 @@ from mjx_hkl.training.step import TrainStep
 _PRIVILEGED = "privileged"  # MuJoCo Playground's groups for critics alone: no robot senses them
 
 
-def world_of(recipe: Recipe) -> World:
-    """The world of a recipe; built once, it serves the functions below.
+def world_of(recipe: Recipe) -> AnyWorld:
+    """The world of a recipe, or its several; built once, it serves the functions below.
 
     Several devices take an engine that they can share, unless the recipe names one.
 
@@ -37,14 +37,15 @@ def world_of(recipe: Recipe) -> World:
     return world
 
 
-def resolve(recipe: Recipe, world: World | None = None) -> Recipe:
+def resolve(recipe: Recipe, world: AnyWorld | None = None) -> Recipe:
     """The recipe with what depends on the device and on the world filled in.
 
     Raises:
       UserError: there is no such environment.
     """
     if recipe.num_envs is None:
-        recipe = dataclasses.replace(recipe, num_envs=devices.default_num_envs())
+        default = devices.default_num_envs()
+        recipe = dataclasses.replace(recipe, num_envs=default - default % len(recipe.environments))
     if recipe.num_devices is None:
         recipe = dataclasses.replace(recipe, num_devices=devices.default_num_devices())
     seen = recipe.information
@@ -84,29 +85,30 @@ def encoders_by_group(recipe: Recipe, vectors: Iterable[str]) -> Encoders:
     It is what the recipe says of "all". Groups of other people's worlds are normalized where it says nothing.
     """
     named = {name: fields for name, fields in recipe.encoders.items() if name != EVERY_VECTOR}
-    unsaid = NormalizedFields() if is_foreign(recipe.environment) else None
+    unsaid = NormalizedFields() if any(map(is_foreign, recipe.environments)) else None
     others = recipe.encoders.get(EVERY_VECTOR, unsaid)
     if others is None:
         return named
     return {**named, **{name: others for name in vectors if name not in named}}
 
 
-def environment_name(given: str) -> str:
-    """The name or file of an environment as given, or that of the recipe of that name."""
-    if given in resources.names("train", ".toml") and given not in resources.names("envs", ".toml"):
+def environment_name(given: str) -> str | tuple[str, ...]:
+    """The name or file of an environment as given, or those of a recipe by its name, as in `priors:ar1`."""
+    recipe = given.partition(":")[0]
+    if recipe in resources.names("train", ".toml") and given not in resources.names("envs", ".toml"):
         return load_recipe(given).environment
     return given
 
 
-def make_environment(
-    recipe: Recipe, num_envs: int | None = None, world: World | None = None
-) -> VectorEnvironment:
+def make_environment(recipe: Recipe, num_envs: int | None = None, world: AnyWorld | None = None) -> Worlds:
     """The recipe's worlds.
 
     Raises:
       UserError: there is no such environment, or it lacks what the recipe asks of it.
     """
     world = world or world_of(recipe)
+    if len(recipe.environments) > 1:
+        _require_for_several(recipe)
     recipe.information.check(world.observation_specs)
     groups = world.observation_specs
     for group in recipe.encoders:
@@ -115,25 +117,27 @@ def make_environment(
     _require_camera(recipe, world)
     if recipe.policy.actions not in ("auto", world.action_kind):
         raise UserError(
-            f"policy.actions is {recipe.policy.actions!r}, but those of {recipe.environment} are"
+            f"policy.actions is {recipe.policy.actions!r}, but those of {recipe.environment_name} are"
             f" {world.action_kind}"
         )
     if world.action_kind not in recipe.algorithm.action_kinds:
         able = [name for name, kind in ALGORITHMS.known.items() if world.action_kind in kind.action_kinds]
         raise UserError(
             f"algorithm.kind {ALGORITHMS.name_of(recipe.algorithm)!r} does not learn the {world.action_kind}"
-            f" actions of {recipe.environment}; {' or '.join(able)} does"
+            f" actions of {recipe.environment_name}; {' or '.join(able)} does"
         )
     if recipe.until_success and not world.can_succeed:
-        raise UserError(f"until_success: nothing can succeed in {recipe.environment}; leave it 0")
+        raise UserError(f"until_success: nothing can succeed in {recipe.environment_name}; leave it 0")
     if recipe.algorithm.symmetries and world.symmetry is None:
-        raise UserError(f"algorithm.symmetries: {recipe.environment} declares none; leave it false")
+        raise UserError(f"algorithm.symmetries: {recipe.environment_name} declares none; leave it false")
     if recipe.algorithm.relabelled and world.relabelling is None:
-        raise UserError(f"algorithm.relabelled: {recipe.environment} declares no relabelling; leave it 0")
+        raise UserError(
+            f"algorithm.relabelled: {recipe.environment_name} declares no relabelling; leave it 0"
+        )
     for name, off in (("exploration_scale", (1.0, 1.0)), ("exploration_correlation", 0.0)):
         if world.action_kind != "gaussian" and getattr(recipe.algorithm, name) != off:
             raise UserError(
-                f"algorithm.{name} is for gaussian actions, but those of {recipe.environment} are"
+                f"algorithm.{name} is for gaussian actions, but those of {recipe.environment_name} are"
                 f" {world.action_kind}; leave it out"
             )
     if recipe.algorithm.acts_in_latents and LOW_LEVEL not in recipe.transfer.frozen_modules:
@@ -148,10 +152,23 @@ def make_environment(
         )
     num_envs = num_envs or recipe.num_envs
     assert num_envs is not None, "resolve the recipe first"
-    return VectorEnvironment(world, num_envs, world.episode_length)
+    return many(world, num_envs)
 
 
-def _require_camera(recipe: Recipe, world: World) -> None:
+def _require_for_several(recipe: Recipe) -> None:
+    """Raises UserError where the recipe asks of several environments what only a single one can have."""
+    count, num_envs = len(recipe.environments), recipe.num_envs or 0
+    if num_envs % count:
+        raise UserError(
+            f"num_envs {num_envs} cannot be shared evenly by {count} environments: make it"
+            f" {max(count, num_envs - num_envs % count)}"
+        )
+    for name, off in (("symmetries", "false"), ("relabelled", "0")):
+        if getattr(recipe.algorithm, name):
+            raise UserError(f"algorithm.{name} is for a single environment, not for several; leave it {off}")
+
+
+def _require_camera(recipe: Recipe, world: AnyWorld) -> None:
     """Raises UserError where the recipe asks of images what cannot be, or shows them to who must not see."""
     seen = recipe.information
     images = [name for name, spec in world.observation_specs.items() if spec.is_image and seen.is_seen(name)]
@@ -159,7 +176,7 @@ def _require_camera(recipe: Recipe, world: World) -> None:
         raise UserError("algorithm.image_shift: no module sees an image (information); leave it 0")
     if world.drawing is None:
         if recipe.images == "drawn":
-            raise UserError(f'images is "drawn", but {recipe.environment} has no camera; leave it out')
+            raise UserError(f'images is "drawn", but {recipe.environment_name} has no camera; leave it out')
         return
     for module, groups in dataclasses.asdict(seen).items():
         if VISION_STATE in groups:
@@ -178,7 +195,7 @@ def _require_camera(recipe: Recipe, world: World) -> None:
         )
 
 
-def make_train_step(recipe: Recipe, world: World | None = None) -> TrainStep:
+def make_train_step(recipe: Recipe, world: AnyWorld | None = None) -> TrainStep:
     """The recipe's train step.
 
     Raises:
@@ -206,7 +223,7 @@ def make_train_step(recipe: Recipe, world: World | None = None) -> TrainStep:
     return step
 
 
-def make_loop(recipe: Recipe, world: World | None = None, on: Sequence[Any] = ()) -> Loop:
+def make_loop(recipe: Recipe, world: AnyWorld | None = None, on: Sequence[Any] = ()) -> Loop:
     """The recipe's loop, nothing compiled yet; for this machine's devices, unless others are given."""
     schedule = Schedule(make_train_step(recipe, world), recipe.total_env_steps, recipe.log_interval)
     world = schedule.train_step.environment.env

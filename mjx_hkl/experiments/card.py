@@ -86,7 +86,7 @@ def _facts(card: AgentCard) -> dict[str, str]:
     high_level, prior, default_low_level = kinds(recipe)
     return {
         "recipe": recipe.name,
-        "environment": recipe.environment,
+        "environment": recipe.environment_name,
         "policy": f"high level {high_level}",
         "default policy": f"high level {prior}, low level {default_low_level}",
         "budget": f"{recipe.total_env_steps:,} environment steps",

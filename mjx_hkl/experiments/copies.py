@@ -88,7 +88,8 @@ def _worlds(table: Any) -> list[Path]:
     if not isinstance(table, Mapping):
         return []
     given = table.get("environment")
-    own = [absolute(given)] if isinstance(given, str) and given.endswith(".toml") else []
+    names = given if isinstance(given, list) else [given]
+    own = [absolute(name) for name in names if isinstance(name, str) and name.endswith(".toml")]
     return own + _worlds(list(table.values()))
 
 

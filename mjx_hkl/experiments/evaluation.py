@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any, NamedTuple, Protocol, cast
 
 import flax.struct
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 from brax.envs.base import State
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.environments import VectorEnvironment, Worlds
 from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.errors import UserError
 from mjx_hkl.training.metrics import term_name
@@ -21,7 +23,8 @@ from mjx_hkl.training.metrics import term_name
 class Evaluation:
     """What a policy achieves, with what it was measured by.
 
-    Where the world cannot tell of success, `can_succeed` is false and the success rate is 0.
+    Where the world cannot tell of success, `can_succeed` is false and the success rate is 0. Of several
+    environments `tasks` has that of each, by name; the rest is of all episodes, as many of each.
     """
 
     episodes: int
@@ -34,6 +37,7 @@ class Evaluation:
     seed: int
     return_terms: dict[str, float] = dataclasses.field(default_factory=dict)  # what the return is made of
     can_succeed: bool = True
+    tasks: dict[str, "Evaluation"] = dataclasses.field(default_factory=dict)
 
     def summary(self, digits: int = 1) -> str:
         """Success and return for people; the return alone where nothing can succeed."""
@@ -109,9 +113,7 @@ class RandomAgent:
         return None, Acted(noise)
 
 
-def evaluate(
-    environment: VectorEnvironment, agent: Actor, seed: int = 0, deterministic: bool = True
-) -> Evaluation:
+def evaluate(environment: Worlds, agent: Actor, seed: int = 0, deterministic: bool = True) -> Evaluation:
     """One episode in every world, from starts drawn with `seed`.
 
     Args:
@@ -120,6 +122,12 @@ def evaluate(
       seed: of the starts, and of the samples of stochastic actions.
       deterministic: latents and actions are their means.
     """
+    parts = environment.tasks.items()
+    each = {name: _evaluate_one(part, agent, seed, deterministic) for name, part in parts}
+    return _together(each) if len(each) > 1 else each[""]
+
+
+def _evaluate_one(environment: VectorEnvironment, agent: Actor, seed: int, deterministic: bool) -> Evaluation:
     done = jax.device_get(_run(environment, deterministic)(agent, _evaluation_key(seed)))
     return Evaluation(
         episodes=environment.num_envs,
@@ -132,6 +140,26 @@ def evaluate(
         seed=seed,
         return_terms={term_name(name): float(total.mean()) for name, total in done.terms.items()},
         can_succeed=environment.env.can_succeed,
+    )
+
+
+def _together(each: dict[str, Evaluation]) -> Evaluation:
+    """Of all episodes of several environments, as many of each."""
+    parts = list(each.values())
+    mean = fmean(part.episode_return for part in parts)
+    squares = fmean(part.episode_return_std**2 + (part.episode_return - mean) ** 2 for part in parts)
+    terms = dict.fromkeys(name for part in parts for name in part.return_terms)
+    return dataclasses.replace(
+        parts[0],
+        episodes=sum(part.episodes for part in parts),
+        success_rate=fmean(part.success_rate for part in parts),
+        episode_return=mean,
+        episode_return_std=math.sqrt(squares),
+        episode_length=fmean(part.episode_length for part in parts),
+        faults=sum(part.faults for part in parts),
+        return_terms={name: fmean(part.return_terms.get(name, 0.0) for part in parts) for name in terms},
+        can_succeed=any(part.can_succeed for part in parts),
+        tasks=each,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mjx_hkl.config import difference
-from mjx_hkl.environments import World
+from mjx_hkl.environments import AnyWorld
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent
 from mjx_hkl.experiments.build import make_environment, resolve, world_of
@@ -20,7 +20,7 @@ TrainStage = Callable[[Recipe, Path, bool], bool]
 """Trains a recipe in a folder, anew or going on from its checkpoint; whether it came to its end."""
 
 
-def linked(recipe: Recipe, world: World, run: RunDirectory) -> list[Recipe]:
+def linked(recipe: Recipe, world: AnyWorld, run: RunDirectory) -> list[Recipe]:
     """The stages of a ladder, and the recipe itself as the last: each takes all modules from the one before.
 
     The first takes what the recipe takes, and what the recipe freezes stays frozen in all.
@@ -44,7 +44,7 @@ def linked(recipe: Recipe, world: World, run: RunDirectory) -> list[Recipe]:
     return [agent.recipe for agent in chain]
 
 
-def _agent(recipe: Recipe, world: World) -> KnownAgent:
+def _agent(recipe: Recipe, world: AnyWorld) -> KnownAgent:
     recipe = resolve(recipe, world)
     make_environment(recipe, world=world)  # checks that the world has what the recipe asks of it
     return abstract_agent(recipe, WorldSpecs.of(world))

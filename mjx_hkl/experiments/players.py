@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from mjx_hkl.config import to_table
-from mjx_hkl.environments import VectorEnvironment, make_world
+from mjx_hkl.environments import Worlds, make_world, many
+from mjx_hkl.errors import unknown_name
 from mjx_hkl.experiments.agent_format import KnownAgent
 from mjx_hkl.experiments.agents import load_agent
 from mjx_hkl.experiments.build import environment_name, make_environment
@@ -21,14 +22,26 @@ class Player:
     Attributes:
       agent: who acts.
       environment: as many worlds as episodes.
-      environment_name: for people.
+      environment_name: for people, of all where there are several.
       has_mean: whether the agent has mean actions; a random one has none.
     """
 
     agent: Actor
-    environment: VectorEnvironment
+    environment: Worlds
     environment_name: str
     has_mean: bool = True
+
+    def in_one(self, name: str, episodes: int) -> "Player":
+        """The player in that one of its environments, or in the first, in a world for each episode.
+
+        Raises:
+          UserError: it has no such environment.
+        """
+        known = {task or self.environment_name: part for task, part in self.environment.tasks.items()}
+        name = name or next(iter(known))
+        if name not in known:
+            raise unknown_name("environment", name, known)
+        return dataclasses.replace(self, environment=many(known[name].env, episodes), environment_name=name)
 
 
 def find_player(
@@ -49,10 +62,10 @@ def find_player(
     if engine is not None:
         recipe = recipe_from_table({**to_table(known.recipe), "engine": engine}, "command line")
         known = dataclasses.replace(known, recipe=recipe)
-    return Player(known.agent, evaluation_environment(known, episodes), known.recipe.environment)
+    return Player(known.agent, evaluation_environment(known, episodes), known.recipe.environment_name)
 
 
-def evaluation_environment(known: KnownAgent, episodes: int) -> VectorEnvironment:
+def evaluation_environment(known: KnownAgent, episodes: int) -> Worlds:
     """The world an agent was trained in, one copy for each episode.
 
     Raises:
@@ -60,7 +73,7 @@ def evaluation_environment(known: KnownAgent, episodes: int) -> VectorEnvironmen
     """
     recipe = dataclasses.replace(known.recipe, num_devices=1)  # it was trained on others, perhaps
     environment = make_environment(recipe, episodes)
-    known.world.require_same(WorldSpecs.of(environment.env), known.recipe.environment)
+    known.world.require_same(WorldSpecs.of(environment.env), known.recipe.environment_name)
     return environment
 
 
@@ -68,4 +81,5 @@ def _random_player(given: str, episodes: int, engine: str | None) -> Player:
     name = environment_name(given)
     world = make_world(name, engine or "auto")
     agent = RandomAgent(world.action_size, world.action_kind)
-    return Player(agent, VectorEnvironment(world, episodes, world.episode_length), name, has_mean=False)
+    told = name if isinstance(name, str) else ", ".join(name)
+    return Player(agent, many(world, episodes), told, has_mean=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import tomli_w
+from pydantic import PlainValidator
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.algorithm import Algorithm
@@ -22,6 +23,7 @@ from mjx_hkl.config import (
     from_table,
     to_table,
 )
+from mjx_hkl.environments import task_name
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments import copies
 from mjx_hkl.models.config import DefaultPolicyConfig, Encoders, Information, ModelConfig, PolicyConfig
@@ -118,13 +120,23 @@ def _taken(entry: str, agent: str) -> Taken:
     return Taken(module, source or module, own if "@" in entry else agent)
 
 
+def _environments(given: Any) -> Any:
+    """A name, or a tuple of names; raises ValueError where it is neither."""
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"input should be a name or a list of names, not {given!r}")
+    return tuple(given)
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """What `mjx-hkl train` runs."""
 
-    environment: str
+    environment: Annotated[str | tuple[str, ...], PlainValidator(_environments)]
     """Name in envs/, path to an environment .toml, brax:NAME or playground:NAME; after the latter two
-    arguments of theirs, as in "brax:ant backend=mjx episode_length=500"."""
+    arguments of theirs, as in "brax:ant backend=mjx episode_length=500". Several: one agent learns all of
+    them, in as many worlds of each."""
     name: str = "unnamed"
     """Names the run; the recipe file's own name where it gives none."""
     engine: Literal["auto", "mjx", "mujoco", "warp"] = "auto"
@@ -176,6 +188,12 @@ class Recipe:
     environment and `until_success`. An agent begins each stage with all modules of the stage before."""
 
     def __post_init__(self):
+        names = [task_name(name) for name in self.environments]
+        if isinstance(self.environment, tuple) and len(names) < 2:
+            raise ValueError("environment: a list needs several; name a single one without a list")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"environment: {twice} is there twice")
         if self.seed + self.num_seeds > 2**32:
             raise ValueError(f"seed {self.seed} leaves no room for {self.num_seeds} seeds below {2**32}")
         if self.min_replay > self.replay_capacity:
@@ -185,6 +203,16 @@ class Recipe:
             )
         self.model  # noqa: B018 - raises where its parts contradict each other
         self.stages  # noqa: B018 - likewise
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """What the agent acts in: one environment, or several."""
+        return (self.environment,) if isinstance(self.environment, str) else self.environment
+
+    @property
+    def environment_name(self) -> str:
+        """Names them for people."""
+        return ", ".join(self.environments)
 
     @property
     def stages(self) -> list["Recipe"]:

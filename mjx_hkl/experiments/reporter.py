@@ -61,7 +61,7 @@ def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
     ratio, wanted = step.replay_ratio, step.algorithm.replay_ratio
     rounded = f" (the nearest to {wanted:g})" if abs(ratio - wanted) > 0.02 * wanted else ""
     reporter.say(
-        f"{recipe.name}: {recipe.environment}, {recipe.num_envs} worlds"
+        f"{recipe.name}: {recipe.environment_name}, {recipe.num_envs} worlds"
         + (f" x {recipe.num_seeds} seeds" if recipe.num_seeds > 1 else f", seed {recipe.seed}")
         + f", replay ratio {ratio:g}{rounded}, engine {step.environment.env.backend}"
         + f" on {devices.describe(num_devices)}"

@@ -6,14 +6,14 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from mjx_hkl.config import difference, to_table
-from mjx_hkl.environments import World
+from mjx_hkl.environments import AnyWorld, many
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
@@ -202,8 +202,7 @@ class _Training:
         agents = [agent_of_seed(state, index) for index in range(self.recipe.num_seeds)]
         if not processes.is_first():
             return []
-        training = self.loop.schedule.train_step.environment
-        environment = dataclasses.replace(training, num_envs=self.recipe.evaluation_episodes)
+        environment = many(self._environment, self.recipe.evaluation_episodes)
         return [
             (agent, evaluate(environment, agent, seed, deterministic=True))
             for seed, agent in enumerate(agents, self.recipe.seed)
@@ -218,21 +217,15 @@ class _Training:
         before = done - schedule.interval * schedule.train_step.environment_steps
         due = done // every > before // every or done >= schedule.environment_steps
         results = [result for _, result in self._evaluated(state)] if due else []
-        return [
-            row
-            | {
-                "evaluation_success_rate": result.success_rate if result else None,
-                "evaluation_return": result.episode_return if result else None,
-            }
-            for row, result in itertools.zip_longest(rows, results)
-        ]
+        tasks = self.loop.schedule.train_step.environment.tasks
+        return [row | _told(result, tasks) for row, result in itertools.zip_longest(rows, results)]
 
     def done(self, state: TrainState) -> int:
         """Environment steps so far."""
         return int(state.iteration) * self.loop.schedule.train_step.environment_steps
 
     @property
-    def _environment(self) -> World:
+    def _environment(self) -> AnyWorld:
         return self.loop.schedule.train_step.environment.env
 
     @property
@@ -267,7 +260,7 @@ def agent_of_seed(state: TrainState, index: int) -> Agent:
     return jax.device_put(jax.device_get(picked))
 
 
-def identity(recipe: Recipe, world: World) -> dict[str, Any]:
+def identity(recipe: Recipe, world: AnyWorld) -> dict[str, Any]:
     """What a checkpoint belongs to."""
     return {"recipe": essence(recipe), "world": to_table(WorldSpecs.of(world))}
 
@@ -295,6 +288,17 @@ def _require_same(run: RunDirectory, identity: dict[str, Any]) -> None:
     different = difference({name: held.get(name, {}) for name in identity}, identity)
     if different:
         raise UserError(f"{run.path} holds a run of another recipe: {different}")
+
+
+def _told(result: Evaluation | None, tasks: Iterable[str]) -> Row:
+    """What a row of metrics tells of an evaluation, and of each task's by name; None where there is none."""
+    row: Row = {}
+    for name in dict.fromkeys(("", *tasks)):
+        found = result.tasks[name] if result and name else result
+        end = f"/{name}" if name else ""
+        row[f"evaluation_success_rate{end}"] = found.success_rate if found else None
+        row[f"evaluation_return{end}"] = found.episode_return if found else None
+    return row
 
 
 def _have_succeeded(rows: list[Row], share: float) -> bool:

@@ -1,6 +1,6 @@
 """Transfer (§7): modules of exported agents in new ones, frozen or as a start."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from flax import nnx
 
 from mjx_hkl.algorithms import learner
 from mjx_hkl.config import difference
+from mjx_hkl.environments.several import TASK
 from mjx_hkl.environments.world import VISION
 from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent, parameter_name, read_agent
@@ -152,10 +153,10 @@ def _signature(known: KnownAgent, module: Module) -> dict[str, Any]:
     bodily = module.bound_to_body or _BODY in seen
     return {
         "input": ", ".join(seen),
-        "body": told_body(world.environment.get("body", "its own")) if bodily else "any",
+        "body": _of_all(told_body(x.get("body", "its own")) for x in world.worlds) if bodily else "any",
         "input size": ", ".join(sizes),
         "shared encoder": ", ".join(name for name in seen if name in known.agent.encoders) or "none",
-        "unit of distance": _unit(world) if set(seen) - _WITHOUT_UNIT else "any",
+        "unit of distance": _of_all(map(_unit, world.worlds)) if set(seen) - _WITHOUT_UNIT else "any",
         "latent size": getattr(module, "latent_size", known.agent.policy.latent_size),
         "shape": _shapes(module),
         **_fits(module),
@@ -176,9 +177,14 @@ def _shapes(module: Module) -> dict[str, list[int]]:
     return {parameter_name(path): list(x.shape) for path, x in leaves}
 
 
-def _unit(world: WorldSpecs) -> str:
+def _of_all(told: Iterable[str]) -> str:
+    """What is said of each of several worlds, which is one thing where they are alike."""
+    return ", ".join(dict.fromkeys(told))
+
+
+def _unit(table: dict[str, Any]) -> str:
     """Of coordinates in observations: a target at 1 is a metre away in one world and four in another."""
-    unit = world.environment.get("task", {}).get("distance_unit")
+    unit = table.get("task", {}).get("distance_unit")
     return f"{unit} m" if unit else "its own"
 
 
@@ -193,7 +199,7 @@ def _told(what: str, old: Any, new: Any) -> str:
 
 
 _BODY = "proprioception"
-_WITHOUT_UNIT = {_BODY, "instruction", VISION, LATENT, PREVIOUS_LATENT, ACTION}
+_WITHOUT_UNIT = {_BODY, "instruction", TASK, VISION, LATENT, PREVIOUS_LATENT, ACTION}
 _GROUPS = "hide from both what differs (--information.MODULE GROUP ...), or leave this module out"
 _SAME_FIELDS = "give both recipes the same fields of the module"
 _HINTS = {

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import LatentNoise, Window, over
-from mjx_hkl.environments import Timestep, VectorEnvironment, VectorState
+from mjx_hkl.environments import SeveralState, Timestep, VectorState, Worlds
 from mjx_hkl.models.agent import LOW_LEVEL, Agent
 from mjx_hkl.models.encoders import encode
 from mjx_hkl.models.steps import Carry, Noise, Step
@@ -18,13 +18,14 @@ from mjx_hkl.training.metrics import term_name
 
 Metrics = dict[str, Float[Array, ""]]
 _EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults")
+_BY_TASK = ("episodes", "episode_return", "success")
 
 
 @flax.struct.dataclass
 class Actor:
     """The worlds, what the agent carries in each, whether an episode begins there, what exploration keeps."""
 
-    env: VectorState
+    env: VectorState | SeveralState
     carry: Carry
     is_first: Bool[Array, " envs"]
     noise: Any
@@ -34,7 +35,7 @@ _AS_THE_POLICY = Exploration()
 
 
 def init(
-    environment: VectorEnvironment,
+    environment: Worlds,
     agent: Agent,
     key: PRNGKeyArray,
     exploration: Exploration = _AS_THE_POLICY,
@@ -47,7 +48,7 @@ def init(
 
 @jax.named_scope("window")
 def unroll(
-    environment: VectorEnvironment,
+    environment: Worlds,
     agent: Agent,
     actor: Actor,
     key: PRNGKeyArray,
@@ -78,7 +79,7 @@ def unroll(
     Returns:
       The actor after the last step, a window of each world (batch first), and sums over the episodes
       that ended: `episodes`, `episode_return` and those of its terms, `episode_length`, `success`; `faults`
-      counts all.
+      counts all. Of several environments some are there by their names too, like `success/NAME`.
     """
 
     def kept_of(observation: Mapping[str, Array]) -> dict[str, Array]:
@@ -135,7 +136,12 @@ def unroll(
             cut_observation,
         ),
     )
-    return actor, windows, jax.tree.map(jnp.sum, sums)
+    of_tasks = {
+        f"{name}/{task}": of_task
+        for name in _BY_TASK
+        for task, of_task in environment.by_task(sums[name]).items()
+    }
+    return actor, windows, jax.tree.map(jnp.sum, {**sums, **of_tasks})
 
 
 def _log_prob(

@@ -48,8 +48,8 @@ class Loop:
         self.schedule = schedule
         self._train_step = schedule.train_step
         self._seeds = seeds
-        num_envs = schedule.train_step.environment.num_envs
-        self._layout = make_layout(num_devices, len(seeds), num_envs, devices)
+        worlds = schedule.train_step.environment
+        self._layout = make_layout(num_devices, len(seeds), worlds.num_envs, len(worlds.tasks), devices)
 
     def init(self) -> TrainState:
         """A fresh state; seed i is the same whether it is trained alone or beside others."""

@@ -13,21 +13,30 @@ def term_name(metric: str) -> str:
 
 
 def means(sums: dict[str, float]) -> Row:
-    """Means over episodes and updates of an interval, from their sums; None where there were none."""
+    """Means over episodes and updates of an interval, from their sums; None where there were none.
+
+    Of several environments, success and return are there by their names too, like `success_rate/NAME`.
+    """
     episodes, updates = sums["episodes"], sums["updates"]
 
     def over(total: float, count: float) -> float | None:
         return total / count if count else None
 
+    by_task: Row = {}
+    for task in [name.partition("/")[2] for name in sums if name.startswith("episodes/")]:
+        count = sums[f"episodes/{task}"]
+        by_task[f"success_rate/{task}"] = over(sums[f"success/{task}"], count)
+        by_task[f"episode_return/{task}"] = over(sums[f"episode_return/{task}"], count)
     return {
         "episodes": int(episodes),
         "episode_return": over(sums["episode_return"], episodes),
         "success_rate": over(sums["success"], episodes),
         "episode_length": over(sums["episode_length"], episodes),
         "faults": int(sums["faults"]),
+        **by_task,
         **{
             name: over(total, episodes if name.startswith(TERM) else updates)
             for name, total in sums.items()
-            if name not in _EPISODE_SUMS
+            if name.partition("/")[0] not in _EPISODE_SUMS
         },
     }

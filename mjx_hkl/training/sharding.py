@@ -17,12 +17,15 @@ from mjx_hkl.training.step import TrainState
 _AXIS = "devices"
 
 
-def make_layout(num_devices: int, num_seeds: int, num_envs: int, devices: Sequence[Any] = ()) -> TrainState:
+def make_layout(
+    num_devices: int, num_seeds: int, num_envs: int, num_tasks: int = 1, devices: Sequence[Any] = ()
+) -> TrainState:
     """Shardings of a state of several seeds: a prefix of its pytree.
 
     Where seeds divide evenly, each device holds whole seeds, and nothing travels. Where they do not, each
-    device holds a part of each seed's worlds and of their replay, and a copy of everything else. The devices
-    are this machine's, unless others are given, to compile for.
+    device holds a part of each seed's worlds, as many of each of `num_tasks` environments, and of their
+    replay, and a copy of everything else. The devices are this machine's, unless others are given, to compile
+    for.
 
     Raises:
       UserError: there are not so many devices, or nothing divides evenly among them.
@@ -42,13 +45,14 @@ def make_layout(num_devices: int, num_seeds: int, num_envs: int, devices: Sequen
     mesh = Mesh(np.array(devices[:num_devices]), (_AXIS,))
     if num_seeds % num_devices == 0:
         whole = part = NamedSharding(mesh, PartitionSpec(_AXIS))
-    elif num_envs % num_devices == 0:
+    elif num_envs % (num_tasks * num_devices) == 0:
         whole = NamedSharding(mesh, PartitionSpec())
         part = NamedSharding(mesh, PartitionSpec(None, _AXIS))
     else:
+        multiple = "num_devices" if num_tasks == 1 else f"{num_tasks} environments x num_devices"
         raise UserError(
             f"neither {num_seeds} seeds nor {num_envs} environments can be shared evenly by {num_devices}"
-            " devices: make num_envs a multiple of num_devices"
+            f" devices: make num_envs a multiple of {multiple}"
         )
     places: dict[str, Any] = {"learner": whole, "actor": part, "replay": part, "key": whole}
     return TrainState(**places, iteration=replicated(part))

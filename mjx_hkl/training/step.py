@@ -14,7 +14,7 @@ from mjx_hkl.algorithms.learner import Learner
 from mjx_hkl.algorithms.optimizers import Release
 from mjx_hkl.algorithms.replay import Ring
 from mjx_hkl.algorithms.window import Window, time_major
-from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.environments import Worlds
 from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import ModelConfig
@@ -54,7 +54,7 @@ SEED_AXES = TrainState(learner=0, actor=0, replay=0, key=0, iteration=None)  # p
 class TrainStep:
     """`init(key) -> state` and `step(state) -> state, metrics`, pure: jit, vmap and scan them."""
 
-    environment: VectorEnvironment
+    environment: Worlds
     model: ModelConfig
     algorithm: Algorithm
     replay_capacity: int  # transitions
@@ -76,8 +76,7 @@ class TrainStep:
         nothing = jnp.zeros((), jnp.int32)
         agent = Agent(env.env.observation_specs, env.env.action_size, self.model, agent_key)
         actor = acting.init(self.worlds(nothing), agent, actor_key, self.exploration)
-        ages = jax.random.randint(age_key, (env.num_envs,), 0, env.episode_length)
-        actor = actor.replace(env=actor.env.replace(steps=ages))
+        actor = actor.replace(env=env.with_ages(actor.env, age_key))
         _, windows, _ = jax.eval_shape(lambda: self.act(agent, actor, key, nothing))
         slots = replay.num_slots(self.replay_capacity, env.num_envs, config.unroll_length)
         learn_key = jax.random.fold_in(agent_key, 2)
@@ -108,13 +107,14 @@ class TrainStep:
         given = self.worlds(iteration), agent, actor, key, length, keeps_noise
         return acting.unroll(*given, self.exploration, samples, self.forgets, config.acts_in_latents)
 
-    def worlds(self, iteration: Int[Array, ""]) -> VectorEnvironment:
+    def worlds(self, iteration: Int[Array, ""]) -> Worlds:
         """The environment as it is after so many train steps."""
         curriculum = self.environment.env.curriculum
         if curriculum is None:
             return self.environment
         progress = jnp.minimum(iteration / self.train_steps, 1.0)
-        return dataclasses.replace(self.environment, env=curriculum(progress))
+        environment: Any = self.environment
+        return dataclasses.replace(environment, env=curriculum(progress))
 
     def learn(
         self, state: Learner, ring: Ring, key: PRNGKeyArray, iteration: Int[Array, ""]

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from mjx_hkl.algorithms.window import Window, over
-from mjx_hkl.environments import World
+from mjx_hkl.environments import AnyWorld
 from mjx_hkl.environments.world import VISION
 from mjx_hkl.models.modules import Observation
 from mjx_hkl.specs import ArraySpec
 
 
 @jax.named_scope("replay")
-def through_symmetries(world: World, windows: Window, key: PRNGKeyArray) -> Window:
+def through_symmetries(world: AnyWorld, windows: Window, key: PRNGKeyArray) -> Window:
     """Windows, batch first, each seen through a random symmetry of the world, one for all its observations.
 
     What was done stays: actions, their probabilities μ, latents that the behaviour carried, rewards.
@@ -26,7 +26,7 @@ def through_symmetries(world: World, windows: Window, key: PRNGKeyArray) -> Wind
 
 
 @jax.named_scope("replay")
-def under_other_instructions(world: World, windows: Window, key: PRNGKeyArray, share: float) -> Window:
+def under_other_instructions(world: AnyWorld, windows: Window, key: PRNGKeyArray, share: float) -> Window:
     """Windows, batch first; a share of them as if an instruction had been given that is drawn anew.
 
     What was done stays. Where an episode truly terminated nobody knows what another instruction would have
@@ -59,7 +59,7 @@ def under_other_instructions(world: World, windows: Window, key: PRNGKeyArray, s
 
 
 @jax.named_scope("replay")
-def with_images(world: World, observation: Observation) -> dict[str, Array]:
+def with_images(world: AnyWorld, observation: Observation) -> dict[str, Array]:
     """Observation groups with the images that are drawn from `vision_state`."""
     assert world.drawing is not None, "make_environment refuses a world without any"
     return {**observation, VISION: world.drawing(observation)}

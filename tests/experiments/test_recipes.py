@@ -45,7 +45,7 @@ def can_be_made(environment):
     return "Joystick" not in environment or robots.is_dir()
 
 
-RECIPES = [name for name, recipe in ALL.items() if can_be_made(recipe.environment)]
+RECIPES = [name for name, recipe in ALL.items() if all(map(can_be_made, recipe.environments))]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,11 +66,11 @@ def test_every_recipe_is_valid_and_survives_being_written(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_fits_its_environment(name):
     recipe = resolve(load_recipe(name))
-    is_slow = "-near-" in recipe.environment or "-coarse-" in recipe.environment
+    is_slow = "-near-" in recipe.environment_name or "-coarse-" in recipe.environment_name
     steps = 100 if is_slow else 400  # 10 s of either
-    if is_foreign(recipe.environment):
+    if is_foreign(recipe.environment_name):
         steps = 1000
-    assert make_environment(recipe, 2).episode_length == steps
+    assert make_environment(recipe, 2).env.episode_length == steps
 
 
 def network(recipe):
@@ -90,7 +90,9 @@ SAID = (
 )
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in ALL.items() if not is_foreign(recipe.environment)])
+@pytest.mark.parametrize(
+    "name", [name for name, recipe in ALL.items() if not is_foreign(recipe.environment_name)]
+)
 def test_recipes_say_what_they_were_tuned_with(name):
     """These defaults are for worlds that nobody has tuned: another default must not change a figure."""
     file, _, variant = name.partition(":")

@@ -87,6 +87,7 @@ print(
         {
             "worlds": compare(small("grid-1-step")),
             "seeds": compare(small("grid-1-step", num_seeds=8)),
+            "environments": compare(change(small("grid-1-step"), environment=["grid-1-step", "grid-2-step"])),
             "transfer": transfer(small("grid-1-step")),
             "physics": compare(change(small("ball-go-to-target-plain", engine="mjx"), algorithm=EXPLORES)),
             "remembers": compare(change(small("grid-1-step"), **FLAT_WITH_LSTM)),

@@ -43,7 +43,14 @@ def compared():
 
 @pytest.mark.parametrize(
     ("what", "of_the_way"),
-    [("worlds", 1e-3), ("seeds", 1e-3), ("physics", 5e-3), ("normalized", 1e-3), ("remembers", 1e-3)],
+    [
+        ("worlds", 1e-3),
+        ("environments", 1e-3),
+        ("seeds", 1e-3),
+        ("physics", 5e-3),
+        ("normalized", 1e-3),
+        ("remembers", 1e-3),
+    ],
 )
 def test_eight_devices_compute_what_one_does(compared, what, of_the_way):
     """Up to the order of float additions, which a contact makes visible in the physics."""
@@ -56,7 +63,7 @@ def test_eight_devices_compute_what_one_does(compared, what, of_the_way):
 
 
 def test_of_the_worlds_only_sums_travel(compared):
-    for what in ("worlds", "physics", "normalized"):
+    for what in ("worlds", "environments", "physics", "normalized"):
         assert compared[what]["collectives"] == ["all-reduce"]
         assert compared[what]["replay"] == [None, "devices"]
         assert compared[what]["parameters"] == []
