@@ -1,4 +1,4 @@
-"""Robots as MuJoCo Menagerie has them: in a scene with a floor, with servos, a key frame, meshes, any names."""
+"""Robots as MuJoCo Menagerie has them: a scene with a floor, servos, a key frame, meshes, their own names."""
 
 import importlib.util
 import re
@@ -258,7 +258,7 @@ def test_feet_are_put_at_sites_and_bodies(tmp_path):
     world = load(path)
     state = jax.jit(world.reset)(jax.random.key(0)).pipeline_state
     feet = world.scene(state.physics, state.physics.qpos[None]).feet
-    np.testing.assert_allclose(feet[:3, 2], 0.03, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(feet)[:3, 2], 0.03, atol=1e-5)
     assert feet[3, 2] == pytest.approx(state.physics.qpos[2], abs=1e-5)  # of RR_leg, whose origin is the hip
     assert world.stage.feet == ("FL", "FR_tip", "RL_tip", "RR_leg")
     assert world.body.mass == pytest.approx(6.0)
@@ -299,7 +299,7 @@ FIXED = DOG.replace("<freejoint/>", "")
         ({"feet": ["imu"]}, "'imu' is a site; say foot_radius"),
         ({"feet": ["trunk"]}, "body 'trunk' has not one sphere that collides; say foot_radius"),
         ({"servo": "motor", "action_scale": 0.5}, "action_scale is of position actuators"),
-        ({"foot": ["FL"]}, "[robot]: unknown field 'foot'; did you mean feet"),
+        ({"foot": ["FL"]}, "[robot]: unknown field 'foot'; did you mean foot_radius or feet?"),
         ({"collides": "none"}, "robot.collides: input should be 'all' or 'feet'"),
         ({"spheres": "", "feet": [], "collides": "feet"}, "falls through the ground: name [robot] feet"),
     ],
