@@ -1,8 +1,8 @@
 """Bodies: an MJCF file with a few named parts, and what the body feels of itself.
 
-The parts: the body `torso`, carried either by a free joint or by slides x, y, z and an upright hinge
-(in that order); geoms whose name ends in `foot` or `hand` are end effectors, spheres; geoms with a contype
-collide with the ground and with boxes.
+The parts of a file that was made for us: the body `torso`, carried either by a free joint or by slides x, y,
+z and an upright hinge (in that order); geoms whose name ends in `foot` or `hand` are end effectors, spheres;
+geoms with a contype collide with the ground and with boxes. For other files see `robots.py`.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from mjx_hkl.environments.forces import Forces
 from mjx_hkl.environments.limbs import Limbs
 from mjx_hkl.environments.numbers import Amount
 from mjx_hkl.environments.outlines import outline
-from mjx_hkl.environments.physics import PhysicsState, no_log_file
+from mjx_hkl.environments.physics import PhysicsState, Servos, no_log_file
 from mjx_hkl.environments.rotations import quaternion_matrix, seen_from, turn_matrix, turn_quaternion, turned
 from mjx_hkl.errors import UserError
 
 _JOINT = mujoco.mjtJoint
 _FILES = re.compile(r"""\b(file\w*|\w*dir)\s*=\s*(["'])(.*?)\2""")  # attributes that name files and folders
-_END_EFFECTORS = ("foot", "hand")  # ends of their geoms' names
+END_EFFECTORS = ("foot", "hand")  # ends of their geoms' names
 GroundHeight = Callable[[Float[Array, "n 2"], PhysicsState], Float[Array, " n"]]
 
 
@@ -68,6 +68,29 @@ class Frame:
         """World points in the heading frame: x ahead, y to the left and, where given, z above; metres."""
         axes = points.shape[-1]
         return seen_from(turn_matrix(self.heading)[:axes, :axes], points - self.position[:axes])
+
+
+@dataclasses.dataclass(frozen=True)
+class Anatomy:
+    """What a body's file calls its parts, how it starts, and what its position actuators are given.
+
+    Attributes:
+      torso: name of its body.
+      feet: names of its end effectors' geoms.
+      rest: positions at a start, wherever the torso is placed then.
+      servos: position actuators that actions move around a start's control; None: actions span all ranges.
+    """
+
+    torso: str
+    feet: tuple[str, ...]
+    rest: Float[np.ndarray, " nq"]
+    servos: Servos | None = None
+
+    @classmethod
+    def of(cls, model: mujoco.MjModel) -> "Anatomy":
+        """Of a file that was made for us."""
+        names = [model.geom(i).name for i in range(model.ngeom)]
+        return cls("torso", tuple(x for x in names if x.endswith(END_EFFECTORS)), np.array(model.qpos0))
 
 
 def load_body(name: str) -> mujoco.MjSpec:
@@ -122,19 +145,21 @@ class Body:
       feet: from positions to the centres of the end effectors in the torso frame, metres.
       foot_radius: of these, metres.
       forces: of the actuators.
+      anatomy: names of its parts, and how it starts.
       joint_names: of those beyond the torso; `actuator_names`, `foot_names` likewise.
     """
 
-    def __init__(self, model: mujoco.MjModel, config: ProprioceptionConfig):
+    def __init__(self, model: mujoco.MjModel, config: ProprioceptionConfig, anatomy: Anatomy | None = None):
+        self.anatomy = anatomy = anatomy or Anatomy.of(model)
         try:
-            torso = model.body("torso")
+            torso = model.body(anatomy.torso)
         except KeyError as error:
             raise UserError("the body has no part named 'torso'") from error
         self._config = config
         self._model, self._torso = model, torso.id
         root = [model.joint(torso.jntadr[0] + i) for i in range(torso.jntnum[0])]
         self._free = [joint.type[0] for joint in root] == [_JOINT.mjJNT_FREE]
-        _require_root(model, torso.id, root)
+        _require_root(model, torso.id, root, anatomy.rest)
         self._root_qpos = root[0].qposadr[0]
         self._root_qvel = root[0].dofadr[0]
         self._spawn = jnp.asarray(model.body_pos[torso.id], jnp.float32)
@@ -146,19 +171,19 @@ class Body:
         # The angle of an unlimited hinge is not felt: a wheel is the same at every angle.
         self._joint_qpos = np.array([j.qposadr[0] for j in own if model.jnt_limited[j.id]], int)
         self._joint_qvel = np.array([j.dofadr[0] for j in own], int)
-        feet = np.array([i for i in range(model.ngeom) if model.geom(i).name.endswith(_END_EFFECTORS)], int)
+        feet = np.array([model.geom(name).id for name in anatomy.feet], int)
         self.foot_radius = model.geom_size[feet, 0]
-        self.foot_names = tuple(model.geom(i).name for i in feet)
+        self.foot_names = anatomy.feet
         self.actuator_names = tuple(model.actuator(i).name for i in range(model.nu))
         if (model.geom_type[feet] != mujoco.mjtGeom.mjGEOM_SPHERE).any():
             raise UserError("the body's geoms whose name ends in 'foot' or 'hand' must be spheres")
         _require_felt(own)
         _require_dynamics(model)
         self.feet = Limbs(model, feet, torso.id)
-        self.forces = Forces(model)
+        self.forces = Forces(model, anatomy.servos)
         self.num_links, self.num_velocities = model.nbody, model.nv
         self.mass = float(model.body_subtreemass[torso.id])
-        self.radius = _radius(model, torso.id)
+        self.radius = _radius(model, torso.id, anatomy.rest)
         vertical = root[0 if self._free else 2]
         self.falls = bool(self._gravity.any() and not model.jnt_limited[vertical.id])
 
@@ -240,14 +265,16 @@ class Body:
         return jnp.concatenate(parts)
 
 
-def _require_root(model: mujoco.MjModel, torso: int, root: list) -> None:
+def _require_root(model: mujoco.MjModel, torso: int, root: list, rest: Float[np.ndarray, " nq"]) -> None:
     """Raises UserError where the torso is not carried as `place` and `frame` assume."""
     types = [joint.type[0] for joint in root]
     planar = types == 3 * [_JOINT.mjJNT_SLIDE] + [_JOINT.mjJNT_HINGE]
     upright = planar and np.allclose([joint.axis for joint in root], [*np.eye(3), [0, 0, 1]])
     if not upright and types != [_JOINT.mjJNT_FREE]:
         raise UserError("the body's 'torso' needs a free joint, or slides x, y, z and an upright hinge")
-    if model.body_parentid[torso] != 0 or not np.allclose(model.body_quat[torso], [1, 0, 0, 0]):
+    at = root[0].qposadr[0]
+    turn = model.body_quat[torso] if planar else rest[at + 3 : at + 7]  # a free joint's place is its qpos
+    if model.body_parentid[torso] != 0 or not np.allclose(turn, [1, 0, 0, 0]):
         raise UserError("the body's 'torso' must lie in the worldbody itself, and not be turned")
 
 
@@ -284,8 +311,9 @@ def _require_dynamics(model: mujoco.MjModel) -> None:
         raise UserError(f"the body's joint {name!r} has a negative damping, which makes it ever faster")
 
 
-def _radius(model: mujoco.MjModel, torso: int) -> float:
+def _radius(model: mujoco.MjModel, torso: int, rest: Float[np.ndarray, " nq"]) -> float:
     data = mujoco.MjData(model)
+    data.qpos[:] = rest
     mujoco.mj_kinematics(model, data)
     away = np.linalg.norm(data.geom_xpos[:, :2] - data.xpos[torso, :2], axis=1) + model.geom_rbound
     collides = (model.geom_contype > 0) | (model.geom_conaffinity > 0)

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import mujoco
+import numpy as np
+from jaxtyping import Float
 from mujoco.mjx import GeomType
 from mujoco.mjx._src.collision_driver import has_collision_fn  # the only table of what collides
 
@@ -18,6 +20,7 @@ from mjx_hkl.environments.numbers import Distance, Steps
 from mjx_hkl.environments.physics import PhysicsConfig, no_log_file, set_options
 from mjx_hkl.environments.randomization import RandomizationConfig
 from mjx_hkl.environments.renderers import CameraConfig
+from mjx_hkl.environments.robots import RobotConfig, adapt, lifted
 from mjx_hkl.environments.scene import Stage
 from mjx_hkl.environments.tasks import TASKS, Task
 from mjx_hkl.errors import UserError
@@ -34,6 +37,7 @@ class EnvironmentConfig:
     body: str
     arena: Annotated[Arena, ARENAS]
     task: Annotated[Task, TASKS]
+    robot: RobotConfig | None = None  # how the body's file is read where it was not made for us
     boxes: BoxesConfig | None = None
     camera: CameraConfig | None = None  # with one, the world has the groups vision and vision_state
     randomization: RandomizationConfig | None = None  # what each episode draws of body, senses and actions
@@ -55,6 +59,8 @@ class Composition:
       body: reads the body's part of it.
       stage: what the task is told of the rest.
       ground: names of the arena's geoms.
+      rest: positions at a start, wherever body and boxes are placed then.
+      notes: lines for people: what of a robot's file is not used.
     """
 
     model: mujoco.MjModel
@@ -62,6 +68,8 @@ class Composition:
     body: Body
     stage: Stage
     ground: tuple[str, ...]
+    rest: Float[np.ndarray, " nq"]
+    notes: tuple[str, ...]
 
     @property
     def is_flat(self) -> bool:
@@ -114,12 +122,14 @@ def compose(config: EnvironmentConfig) -> Composition:
     """
     arena = config.arena
     spec = load_body(config.body)
+    robot = config.robot and adapt(spec, config.robot)
     collidable = _collidable(spec)
-    body = Body(_compile(spec, config.body), config.proprioception)
+    alone = _compile(spec, config.body)
+    own = robot and robot.anatomy(spec, alone)
+    body = Body(alone, config.proprioception, own)
     if body.falls and not collidable:
-        raise UserError(
-            f"body {config.body!r} falls through the ground: give a geom that shall touch it a contype"
-        )
+        do = "name [robot] feet and a foot_radius" if robot else "give a geom that shall touch it a contype"
+        raise UserError(f"body {config.body!r} falls through the ground: {do}")
     ground = arena.build(spec)
     for geom in spec.geoms:
         geom.contype = geom.conaffinity = 0  # pairs replace marks
@@ -141,6 +151,10 @@ def compose(config: EnvironmentConfig) -> Composition:
         for other in boxes[:i]:
             _add_pair(spec, spec.geom(name), spec.geom(other), spec.geom(name))
     model = _compile(spec, config.body)
+    rest = np.array(model.qpos0)
+    if own:
+        rest[: len(own.rest)] = own.rest
+        rest = lifted(model, own.torso, rest, ground)
     stage = Stage(
         arena,
         config.boxes,
@@ -151,7 +165,7 @@ def compose(config: EnvironmentConfig) -> Composition:
         body.actuator_names,
         body.foot_names,
     )
-    return Composition(model, spec, body, stage, tuple(ground))
+    return Composition(model, spec, body, stage, tuple(ground), rest, robot.notes if robot else ())
 
 
 def _build_boxes(

@@ -5,7 +5,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
-from mjx_hkl.environments.physics import PhysicsState, control_of
+from mjx_hkl.environments.physics import PhysicsState, Servos, control_of
 from mjx_hkl.errors import UserError
 
 
@@ -16,8 +16,8 @@ class Forces:
     length and velocity are those of its joint times its gear.
     """
 
-    def __init__(self, model: mujoco.MjModel):
-        self._to_control = control_of(model)
+    def __init__(self, model: mujoco.MjModel, servos: Servos | None = None):
+        self._to_control = control_of(model, servos)
         self._gain, self._bias = model.actuator_gainprm, model.actuator_biasprm
         self._gear = model.actuator_gear[:, 0]
         self._range = np.where(

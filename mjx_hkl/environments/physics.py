@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mjx_hkl.environments.model_factors import ModelFactors
 from mjx_hkl.environments.numbers import Amount, Repeats, Seconds
@@ -78,13 +78,59 @@ def no_log_file() -> Iterator[None]:
         mujoco.set_mju_user_warning(before)
 
 
-def control_of(model: mujoco.MjModel) -> Callable[[Float[Array, " nu"]], Float[Array, " nu"]]:
-    """From an action in [-1, 1] to a control: over the range of each actuator that has one, else as it is."""
+@dataclasses.dataclass(frozen=True)
+class Servos:
+    """Position actuators, and what an action means to them.
+
+    Attributes:
+      numbers: of these actuators.
+      centre: their controls at action 0, within their ranges.
+      scale: how far from there an action of 1 moves them, radians or metres; None: to the end of their range.
+    """
+
+    numbers: Int[np.ndarray, " servos"]
+    centre: Float[np.ndarray, " servos"]
+    scale: float | None = None
+
+
+def servos_of(model: mujoco.MjModel) -> Int[np.ndarray, " servos"]:
+    """The numbers of the actuators that hold a hinge or slide where their control says."""
+    holds = (model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE) & (model.actuator_biasprm[:, 1] != 0)
+    return np.flatnonzero(holds & (model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT))
+
+
+def control_of(
+    model: mujoco.MjModel, servos: Servos | None = None
+) -> Callable[[Float[Array, " nu"]], Float[Array, " nu"]]:
+    """From an action in [-1, 1] to a control: over the range of each actuator that has one, else as it is.
+
+    At action 0 the servos have their centre; the way from there to either end may be of different length.
+    """
     low, high = np.where(model.actuator_ctrllimited[:, None], model.actuator_ctrlrange, (-1.0, 1.0)).T
+    if servos is not None and len(servos.numbers):
+        return _around_centre(model, low, high, servos)
     scale, middle = (high - low) / 2, (high + low) / 2
     if (scale == 1).all() and (middle == 0).all():
         return lambda action: action
     return lambda action: jnp.asarray(middle, jnp.float32) + jnp.asarray(scale, jnp.float32) * action
+
+
+def _around_centre(
+    model: mujoco.MjModel, low: np.ndarray, high: np.ndarray, servos: Servos
+) -> Callable[[Float[Array, " nu"]], Float[Array, " nu"]]:
+    own, limited, centre = servos.numbers, model.actuator_ctrllimited > 0, (high + low) / 2
+    least, most = np.where(limited, low, -np.inf), np.where(limited, high, np.inf)
+    centre[own] = np.clip(servos.centre, least[own], most[own])
+    # Without limits an action is the distance itself.
+    below, above = np.where(limited, (centre - low, high - centre), 1.0)
+    if servos.scale is not None:
+        below[own] = above[own] = servos.scale
+    centre, below, above, least, most = np.array([centre, below, above, least, most], np.float32)
+
+    def control(action: Float[Array, " nu"]) -> Float[Array, " nu"]:
+        return jnp.clip(centre + jnp.where(action < 0, below, above) * action, least, most)
+
+    return control
 
 
 def set_options(spec: mujoco.MjSpec, config: PhysicsConfig) -> None:

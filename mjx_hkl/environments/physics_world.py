@@ -73,16 +73,18 @@ class PhysicsWorld(Env):
     """
 
     action_kind: ActionKind = "gaussian"
+    notes: tuple[str, ...]  # lines for people: what of a robot's file is not used
 
     def __init__(self, config: EnvironmentConfig, engine: str = "auto", renderer: str = "auto"):
         self.config = config
         parts = compose(config)
+        self.notes = parts.notes
         self.stage, self.body, self.task = parts.stage, parts.body, config.task
         self.boxes = Boxes(parts.model, config.boxes)
         self._num_velocities, self._num_actions = parts.model.nv, parts.model.nu
-        self._rest = jnp.asarray(parts.model.qpos0, jnp.float32)
+        self._rest = jnp.asarray(parts.rest, jnp.float32)
         self._mocap_rest = jnp.asarray(parts.model.body_pos[parts.model.body_mocapid >= 0], jnp.float32)
-        self._to_control = control_of(parts.model)
+        self._to_control = control_of(parts.model, parts.body.anatomy.servos)
         self._progress = 1.0 if getattr(self.task, "uses_progress", False) else None
         drawn = config.randomization
         self._randomization = drawn and Randomization(drawn, parts.model, parts.body, self.control_seconds)

@@ -43,7 +43,7 @@ def physics_renderer(world: Any, width: int, height: int) -> Iterator[Draw]:
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
         if view.follows:
-            camera.lookat[:] = data.body("torso").xpos + view.lookat
+            camera.lookat[:] = data.body(world.body.anatomy.torso).xpos + view.lookat
         renderer.update_scene(data, camera)
         marks = jax.device_get(marks_of(state))
         if marks is not None:

@@ -66,6 +66,8 @@ def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
         + f", replay ratio {ratio:g}{rounded}, engine {step.environment.env.backend}"
         + f" on {devices.describe(num_devices)}"
     )
+    for note in getattr(step.environment.env, "notes", ()):
+        reporter.say(note)
     if not step.total_updates:
         reporter.say(
             f"nothing will be learned: the first update comes after {recipe.min_replay:,} environment steps"

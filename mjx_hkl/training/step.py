@@ -1,6 +1,7 @@
 """The train step: environment steps, replay, updates, in one pure function of one state."""
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax

@@ -77,7 +77,7 @@ def _scan_substeps(
 
 def _room(model: mujoco.MjModel) -> tuple[int, int]:
     """The most contacts and constraint rows a world can have."""
-    contacts, rows = 0, int(model.jnt_limited.sum()) + model.neq * 6 + model.nv
+    contacts, rows = 0, int(model.jnt_limited.sum()) + model.neq * 6 + model.nv + 2 * model.ntendon
     for a, b, condim in zip(model.pair_geom1, model.pair_geom2, model.pair_dim, strict=True):
         low, high = sorted((int(model.geom_type[a]), int(model.geom_type[b])))
         count = _CONTACTS.get((low, high), 1)

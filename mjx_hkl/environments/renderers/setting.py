@@ -129,7 +129,7 @@ class Setting:
     @property
     def torso(self) -> int:
         """The number of the body that the camera is on."""
-        return self.model.body("torso").id
+        return self.model.body(self.body.anatomy.torso).id
 
     @property
     def box_numbers(self) -> dict[int, int]:
