@@ -16,7 +16,6 @@ EVALUATION_EPISODES = 128
 LONGER = 8  # times the budget, at the most, that a peer goes on
 
 
-
 class Point(NamedTuple):
     """An evaluation: after how many environment steps and training seconds, and what it gave."""
 

@@ -10,12 +10,12 @@ Continuous actions: Brax's SAC and PPO, and FastTD3's algorithm (`fast_td3.py`).
 whose PPO follows PureJaxRL's, and the same with one pass over its data (A2C). Each trains in a process of its
 own with as many worlds, the physics engine, the budget and the network sizes of the recipe; SAC and FastTD3
 also with its batch, replay and replay ratio; the others go on beyond the budget until they have had three
-times the seconds that mjx-hkl took to 80 %, and those that its budget took. Of each: environment steps per second with learning, and training
-seconds until 50 and 80 % success, evaluations and compilation apart. Success is that of 128 episodes,
-`--evaluations` times in the budget, under the mean policy (with discrete actions: the sampled one). Where
-nothing can succeed: the mean return after half of mjx-hkl's seconds and after all of them. With
-`--tries` each peer trains with each of the settings that the file has for it. One JSON object, and a table by
-seconds to 80 %.
+times the seconds that mjx-hkl took to 80 %, and as many as its whole budget took. Of each: environment steps
+per second with learning, and training seconds until 50 and 80 % success, evaluations and compilation apart.
+Success is that of 128 episodes, `--evaluations` times in the budget, under the mean policy (with discrete
+actions: the sampled one). Where nothing can succeed it is the mean return after half of mjx-hkl's seconds and
+after all of them. With `--tries` each peer trains with each of the settings that the file has for it. One
+JSON object, and a table by seconds to 80 % or by return.
 """
 
 import argparse
@@ -161,8 +161,7 @@ def run(
     first, last = points[0], points[-1]
     found |= {
         # the first part has the warm-up in it
-        "environment_steps_per_second": (last.steps - first.steps)
-        / max(last.seconds - first.seconds, 1e-9),
+        "environment_steps_per_second": (last.steps - first.steps) / max(last.seconds - first.seconds, 1e-9),
         "final_success_rate": last.success,
         "best_success_rate": max(point.success for point in points),
         "final_mean_return": last.mean_return,
