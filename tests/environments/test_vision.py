@@ -22,7 +22,6 @@ from mjx_hkl.environments.cameras import CameraConfig
 from mjx_hkl.errors import UserError
 
 SIZE = 64
-FEW = {"width": 8, "height": 8}  # each step draws: in states that are only moved as small as may be
 WORLDS = [
     f"{body}-{task}"
     for body in ("ball", "ant", "quadruped")
@@ -33,6 +32,11 @@ WORLDS = [
 def seeing(name: str, renderer: str = "auto", **camera: Any) -> PhysicsWorld:
     config = load(name).config
     return PhysicsWorld(dataclasses.replace(config, camera=CameraConfig(**camera)), "mujoco", renderer)
+
+
+def moving(name: str, **camera: Any) -> PhysicsWorld:
+    """To make states of: each step draws, here as little as may be."""
+    return seeing(name, **{**camera, "width": 8, "height": 8})
 
 
 def drawing_of(world):
@@ -85,7 +89,7 @@ def mujocos(world, states, folder):
 @pytest.mark.parametrize("name", WORLDS)
 def test_pictures_show_what_mujocos_renderer_shows(name, tmp_path):
     world = seeing(name, width=SIZE, height=SIZE)
-    states = states_of(seeing(name, **FEW), 8)
+    states = states_of(moving(name), 8)
     depth, geom = mujocos(world, states, tmp_path)
     _, ours_depth, shape = traced(world, states.obs["vision_state"])
     assert (shape == geom).mean() >= 0.99
@@ -228,7 +232,7 @@ needs_warp = pytest.mark.skipif(
 def test_warp_draws_the_pictures_that_rays_draw(name, camera):
     """Colours too, to one level of 255, but for pixels on edges."""
     ours, theirs = seeing(name, **camera), seeing(name, "warp", **camera)
-    states = states_of(seeing(name, **{**camera, **FEW}), 8).obs["vision_state"]
+    states = states_of(moving(name, **camera), 8).obs["vision_state"]
     image, depth, shape = traced(ours, states)
     their_image, their_depth, their_shape = traced(theirs, states)
     assert (shape == their_shape).mean() >= 0.999
@@ -241,7 +245,7 @@ def test_warp_draws_the_pictures_that_rays_draw(name, camera):
 @needs_warp
 def test_warp_shows_what_mujocos_renderer_shows(tmp_path):
     world = seeing("ant-move-box-hard", "warp", width=SIZE, height=SIZE)
-    states = states_of(seeing("ant-move-box-hard", **FEW), 8)
+    states = states_of(moving("ant-move-box-hard"), 8)
     depth, geom = mujocos(world, states, tmp_path)
     _, warp_depth, shape = traced(world, states.obs["vision_state"])
     assert (shape == geom).mean() >= 0.99
