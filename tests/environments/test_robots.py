@@ -257,9 +257,9 @@ def test_feet_are_put_at_sites_and_bodies(tmp_path):
     path = write(tmp_path, spheres="FL", feet=["FL", "FR_tip", "RL_tip", "RR_leg"], foot_radius=0.03)
     world = load(path)
     state = jax.jit(world.reset)(jax.random.key(0)).pipeline_state
-    feet = world.scene(state.physics, state.physics.qpos[None]).feet
-    np.testing.assert_allclose(np.asarray(feet)[:3, 2], 0.03, atol=1e-5)
-    assert feet[3, 2] == pytest.approx(state.physics.qpos[2], abs=1e-5)  # of RR_leg, whose origin is the hip
+    heights = world.scene(state.physics, state.physics.qpos[None]).feet[:, 2]
+    hip = float(state.physics.qpos[2])  # where RR_leg has its origin
+    np.testing.assert_allclose(heights, [0.03, 0.03, 0.03, hip], atol=1e-5)
     assert world.stage.feet == ("FL", "FR_tip", "RL_tip", "RR_leg")
     assert world.body.mass == pytest.approx(6.0)
 
