@@ -186,7 +186,7 @@ def _without_collisions(spec: mujoco.MjSpec, feet: tuple[str, ...], collides: st
         meshes += is_mesh
         if is_mesh or (collides == "feet" and geom.name not in feet):
             geom.contype = geom.conaffinity = 0
-    return f"{meshes} meshes of the robot would collide, and are only seen" if meshes else ""
+    return f"collision meshes of the robot, {meshes} in all, are seen and touch nothing" if meshes else ""
 
 
 def _without_options(option: mujoco.MjOption) -> str:
@@ -196,7 +196,7 @@ def _without_options(option: mujoco.MjOption) -> str:
     if option.cone == mujoco.mjtCone.mjCONE_PYRAMIDAL and option.impratio == 1:
         return ""
     option.cone, option.impratio = mujoco.mjtCone.mjCONE_PYRAMIDAL, 1.0
-    return "friction cones are pyramidal with impratio 1, on every engine, and not as the robot's file says"
+    return "friction cones are pyramidal with impratio 1 on every engine, whatever the robot's file says"
 
 
 def _key(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 from mjx_hkl.environments import PhysicsWorld, load_environment, make_world
 from mjx_hkl.environments.composition import EnvironmentConfig
 from mjx_hkl.environments.physics import control_of
+from mjx_hkl.environments.robots import RobotConfig
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments import copies
 
@@ -140,8 +142,8 @@ def test_of_a_scene_the_robot_stays(world):
     assert world.stage.feet == ("FL", "FR_leg", "RL", "RR")
     assert world.stage.joints == ("FL_hip", "FR_hip", "RL_hip", "RR_hip")
     assert world.notes == (
-        "1 meshes of the robot would collide, and are only seen",
-        "friction cones are pyramidal with impratio 1, on every engine, and not as the robot's file says",
+        "collision meshes of the robot, 1 in all, are seen and touch nothing",
+        "friction cones are pyramidal with impratio 1 on every engine, whatever the robot's file says",
     )
 
 
@@ -151,6 +153,14 @@ def test_a_start_is_the_key_frame_out_of_the_ground(world):
     np.testing.assert_allclose(qpos[7:], 0.3, atol=1e-6)
     assert qpos[2] == pytest.approx(0.2 * np.cos(0.3) + 0.03, abs=1e-5)
     assert qpos[4] == qpos[5] == 0  # upright; the file's half turn is none of a start's
+
+
+def test_without_a_key_frame_it_starts_as_its_file_says(tmp_path):
+    """Half a metre up with straight legs, and servos that hold them so."""
+    world = load(write(tmp_path, key="", scene=re.sub("<keyframe>.*</keyframe>", "", SCENE)))
+    qpos = jax.jit(world.reset)(jax.random.key(0)).pipeline_state.physics.qpos
+    np.testing.assert_allclose(qpos[jnp.array([2, 7, 8, 9, 10])], [0.5, 0, 0, 0, 0], atol=1e-6)
+    np.testing.assert_array_equal(world.body.anatomy.servos.centre, np.zeros(4))
 
 
 @pytest.mark.parametrize(
@@ -257,9 +267,9 @@ def test_feet_are_put_at_sites_and_bodies(tmp_path):
     path = write(tmp_path, spheres="FL", feet=["FL", "FR_tip", "RL_tip", "RR_leg"], foot_radius=0.03)
     world = load(path)
     state = jax.jit(world.reset)(jax.random.key(0)).pipeline_state
-    feet = world.scene(state.physics, state.physics.qpos[None]).feet
-    np.testing.assert_allclose(np.asarray(feet)[:3, 2], 0.03, atol=1e-5)
-    assert feet[3, 2] == pytest.approx(state.physics.qpos[2], abs=1e-5)  # of RR_leg, whose origin is the hip
+    heights = world.scene(state.physics, state.physics.qpos[None]).feet[:, 2]
+    hip = float(state.physics.qpos[2])  # where RR_leg has its origin
+    np.testing.assert_allclose(heights, [0.03, 0.03, 0.03, hip], atol=1e-5)
     assert world.stage.feet == ("FL", "FR_tip", "RL_tip", "RR_leg")
     assert world.body.mass == pytest.approx(6.0)
 
@@ -317,3 +327,13 @@ def test_a_missing_mesh_is_named(tmp_path):
     (tmp_path / "assets" / "shell.obj").unlink()
     with pytest.raises(UserError, match=r"scene\.xml.*shell\.obj"):
         make_world(path, "mujoco")
+
+
+def test_the_guide_shows_the_example():
+    """Its body is Menagerie's, which is not here."""
+    docs = Path(__file__).parents[2] / "docs"
+    example = docs / "example" / "go1-track-velocity.toml"
+    assert example.read_text().strip() in (docs / "your-own-world.md").read_text()
+    config = load_environment(str(example))
+    assert isinstance(config, EnvironmentConfig)
+    assert config.robot == RobotConfig(feet=("FR", "FL", "RR", "RL"), action_scale=0.3, collides="feet")
