@@ -134,7 +134,8 @@ def _leave_out_scene(spec: mujoco.MjSpec, torso: mujoco.MjsBody) -> None:
     scenery = [body for body in spec.worldbody.bodies if body != torso]
     scenery += [geom for geom in spec.geoms if geom.parent == spec.worldbody]
     scenery += [texture for texture in spec.textures if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX]
-    for element in (*scenery, *spec.lights, *spec.sensors, *spec.pairs, *spec.excludes):
+    # Bodies last: what is on them or names them goes with them.
+    for element in (*spec.lights, *spec.sensors, *spec.pairs, *spec.excludes, *reversed(scenery)):
         spec.delete(element)
 
 

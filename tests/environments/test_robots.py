@@ -29,7 +29,10 @@ SCENE = """<mujoco model="dog scene">
   <worldbody>
     <light pos="0 0 1.5" directional="true"/>
     <geom name="floor" size="0 0 0.05" type="plane" material="groundplane"/>
+    <body name="table" pos="3 0 0.2"><light pos="0 0 1"/><geom name="top" size="0.1"/></body>
   </worldbody>
+  <contact><exclude body1="table" body2="trunk"/></contact>
+  <sensor><framepos objtype="body" objname="table"/></sensor>
   <keyframe><key name="home" qpos="0 0 0.2 1 0 0 0 0.3 0.3 0.3 0.3" ctrl="0.3 0.3 0.3 0.3"/></keyframe>
 </mujoco>"""
 DOG = """<mujoco model="dog">
