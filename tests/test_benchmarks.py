@@ -218,13 +218,14 @@ def test_fast_td3_trains_on_a_recipes_world(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     recipe = dataclasses.replace(resolve(load_recipe("ball-go-to-target")), num_envs=8, total_env_steps=320)
     points = load("peer_trainers").train_fast_td3(recipe, 0, 2, 0.0, {"n_step": 3})
-    assert [steps for steps, _, _ in points] == [160, 320]
-    assert 0.0 < points[0][1] < points[1][1]
-    assert all(0.0 <= success <= 1.0 for _, _, success in points)
+    assert [point.steps for point in points] == [160, 320]
+    assert 0.0 < points[0].seconds < points[1].seconds
+    assert all(0.0 <= point.success <= 1.0 for point in points)
 
 
 def test_the_table_of_peers_is_by_seconds_and_tells_how_many_there_were(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+    peers, point = load("peers"), load("peer_trainers").Point(1, 120.0, 0.5, 30.0)
     ways = {"a": (None, None), "b": (4.0, 70.0), "c": (20.0, 30.4), "d": (9.0, None)}
     runs = [
         {
@@ -233,11 +234,11 @@ def test_the_table_of_peers_is_by_seconds_and_tells_how_many_there_were(monkeypa
             "seconds_to_50%": half,
             "seconds_to_80%": most,
             "final_success_rate": 0.5,
-            "points": [(1, 120.0, 0.5)],
+            "points": [point],
         }
         for peer, (half, most) in ways.items()
     ]
-    rows = load("peers").table(runs).splitlines()[2:]
+    rows = peers.table(runs).splitlines()[2:]
     assert [[cell.strip() for cell in row.split("|")][1:6] for row in rows] == [
         ["c", "1", "1,000", "20", "30"],
         ["b", "1", "1,000", "4.0", "70"],
