@@ -26,6 +26,7 @@ class Line:
     observation_specs = {"proprioception": ArraySpec((1,)), "targets": ArraySpec((1,))}  # noqa: RUF012
     action_size = 1
     can_succeed = True
+    curriculum = None
 
     def reset(self, rng):
         x, target = jax.random.uniform(rng, (2,), minval=-1.0, maxval=1.0)
@@ -55,6 +56,7 @@ ALGORITHM = SVG(
     entropy_cost=1e-4,
     policy_learning_rate=1e-3,
     critic_learning_rate=1e-3,
+    default_policy_learning_rate=1e-4,
     learning_rate_decay=1.0,
     target_update_period=20,
     unroll_length=5,

@@ -429,7 +429,7 @@ def test_list_names_what_is_there(capsys):
         assert name in shown, shown
     assert run(["list", "agents"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["ball-to-ant"]]
-    assert line.split(maxsplit=2)[1:] == ["ant-go-to-near-target", "success 100.0%, return 60.0"]
+    assert line.strip().split(maxsplit=2)[1:] == ["ant-go-to-near-target", "success 100.0%, return 60.0"]
 
 
 def test_bench_train_reports_what_it_promises(recipe_file, tmp_path, capfd):
