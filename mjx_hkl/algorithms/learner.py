@@ -140,7 +140,8 @@ def update(
     with jax.named_scope("optimizer"):
         nothing = {name: jax.tree.map(jnp.zeros_like, module_at(gradients[0], name)) for name in frozen}
         of_agent = with_modules(gradients[0], nothing)
-        if held:
+        if held:  # no gradient, which counts in the part's clipped norm; no moments, by the optimizer; and no
+            # weight decay, by the old values below
             zeros = jax.tree.map(jnp.zeros_like, of_agent)
             of_agent = _with_held(of_agent, zeros, held, count > release.after)
         gradients = _parts(of_agent, gradients[1])

@@ -65,8 +65,9 @@ class Area:
         """See `Arena.build`; with walls, slides x and y of the body are limited to the square."""
         _add_floor(spec)
         if self.walls:
-            root = spec.body("torso") or spec.worldbody.bodies[0]  # a robot's torso has any name
-            for joint in [j for j in root.joints if j.type == mujoco.mjtJoint.mjJNT_SLIDE][:2]:
+            torso = spec.body("torso")  # a robot's has any name, and a free joint
+            slides = [j for j in torso.joints if j.type == mujoco.mjtJoint.mjJNT_SLIDE] if torso else []
+            for joint in slides[:2]:
                 joint.limited = mujoco.mjtLimited.mjLIMITED_TRUE
                 joint.range = [-self.half_width, self.half_width]
         return ["floor"]

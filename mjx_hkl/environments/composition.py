@@ -141,7 +141,9 @@ def compose(config: EnvironmentConfig) -> Composition:
     set_options(spec, config.physics)
     for geom in collidable:
         for other in ground:
-            _add_pair(spec, geom, spec.geom(other), geom)
+            pair = _add_pair(spec, geom, spec.geom(other), geom)
+            if robot:
+                robot.soften(pair, geom)
         for other in boxes:
             _add_pair(spec, geom, spec.geom(other), spec.geom(other))
     for name in on_the_ground:
@@ -194,7 +196,9 @@ def _collidable(spec: mujoco.MjSpec) -> list[mujoco.MjsGeom]:
     return found
 
 
-def _add_pair(spec: mujoco.MjSpec, a: mujoco.MjsGeom, b: mujoco.MjsGeom, surface: mujoco.MjsGeom) -> None:
+def _add_pair(
+    spec: mujoco.MjSpec, a: mujoco.MjsGeom, b: mujoco.MjsGeom, surface: mujoco.MjsGeom
+) -> mujoco.MjsPair:
     """A pair that collides as `surface` says."""
     low, high = sorted(GeomType(int(geom.type)) for geom in (a, b))
     if not has_collision_fn(low, high):
@@ -203,7 +207,7 @@ def _add_pair(spec: mujoco.MjSpec, a: mujoco.MjsGeom, b: mujoco.MjsGeom, surface
             " sphere, capsule or box, or set its contype to 0"
         )
     slide, spin, roll = surface.friction
-    spec.add_pair(
+    return spec.add_pair(
         geomname1=a.name, geomname2=b.name, condim=surface.condim, friction=[slide, slide, spin, roll, roll]
     )
 

@@ -31,8 +31,10 @@ def outline(model: mujoco.MjModel, torso: int, names: Sequence[str]) -> tuple[Li
       From positions to the centres in the torso frame, metres, part after part; the radii, (parts, spheres).
 
     Raises:
-      UserError: nothing of that name collides, or it is of another shape.
+      UserError: nothing is named, nothing of a name collides, or it is of another shape.
     """
+    if not names:
+        raise UserError("depths and touches are of parts of the body: name some")
     parts = [[sphere for geom in _geoms(model, name) for sphere in _spheres(model, geom)] for name in names]
     most = max(map(len, parts))
     spheres = [sphere for part in parts for sphere in part + part[:1] * (most - len(part))]

@@ -78,6 +78,10 @@ class Robot:
         centre = lengths if control is None else control[servos]
         return Anatomy(self.torso, self.feet, qpos, Servos(servos, centre, scale))
 
+    def soften(self, pair: mujoco.MjsPair, geom: mujoco.MjsGeom) -> None:
+        """Makes a contact with the ground as soft and as early as the file says of the geom."""
+        pair.solref, pair.solimp, pair.margin, pair.gap = geom.solref, geom.solimp, geom.margin, geom.gap
+
 
 def adapt(spec: mujoco.MjSpec, config: RobotConfig) -> Robot:
     """Makes the model of a robot in its scene the model of a body alone.

@@ -128,6 +128,11 @@ def make_environment(recipe: Recipe, num_envs: int | None = None, world: AnyWorl
         )
     if recipe.until_success and not world.can_succeed:
         raise UserError(f"until_success: nothing can succeed in {recipe.environment_name}; leave it 0")
+    if recipe.until_success and world.curriculum is not None:
+        raise UserError(
+            "until_success: the task grows harder with training's progress (uses_progress), and its easy"
+            " beginning would end the run; leave it 0"
+        )
     if recipe.algorithm.symmetries and world.symmetry is None:
         raise UserError(f"algorithm.symmetries: {recipe.environment_name} declares none; leave it false")
     if recipe.algorithm.relabelled and world.relabelling is None:

@@ -63,11 +63,15 @@ class TransferConfig:
     def __post_init__(self):
         if bool(self.agent) != any("@" not in entry for entry in self._entries):
             raise ValueError(
-                "transfer needs an agent, and frozen or initial modules of it; or modules that name theirs,"
-                " MODULE@AGENT"
+                "transfer needs an agent, and frozen, initial or released modules of it; or modules that name"
+                " theirs, MODULE@AGENT"
             )
         if bool(self.released) != (self.release_after is not None):
             raise ValueError("released modules need release_after, and release_after needs released modules")
+        for module in self.released_modules:
+            inside = [outer for outer in self.frozen_modules if f"{module}.".startswith(f"{outer}.")]
+            if inside and module != inside[0]:
+                raise ValueError(f"{module} cannot be released: {inside[0]}, which it is in, is frozen")
         for entry in self._entries:
             module, _, agent = _taken(entry, self.agent)
             if not module or not agent:

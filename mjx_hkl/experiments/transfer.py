@@ -110,8 +110,8 @@ def _seeds(given: str, trust_code: bool) -> list[KnownAgent]:
     """The agents of all seeds."""
     if given.startswith(":"):
         raise UserError(
-            f"transfer.agent {given!r} is another variant of the recipe: mjx-hkl reproduce trains both; or"
-            " give --transfer.agent"
+            f"transfer: {given!r} is another variant of the recipe: mjx-hkl reproduce trains both; or name an"
+            " agent there is, such as a run of it"
         )
     folders = _folders(given)
     if trust_code:
@@ -154,6 +154,7 @@ def _signature(known: KnownAgent, module: Module) -> dict[str, Any]:
     return {
         "input": ", ".join(seen),
         "body": _of_all(told_body(x.get("body", "its own")) for x in world.worlds) if bodily else "any",
+        "[robot]": _of_all(str(x.get("robot") or "none") for x in world.worlds) if bodily else "any",
         "input size": ", ".join(sizes),
         "shared encoder": ", ".join(name for name in seen if name in known.agent.encoders) or "none",
         "unit of distance": _of_all(map(_unit, world.worlds)) if set(seen) - _WITHOUT_UNIT else "any",
@@ -205,6 +206,7 @@ _SAME_FIELDS = "give both recipes the same fields of the module"
 _HINTS = {
     "input": _GROUPS,
     "body": "what moves or sees a body fits that body alone; a high level without proprioception fits others",
+    "[robot]": "it says what actions mean and how a start is: give both environments the same table",
     "input size": _GROUPS,
     "shared encoder": "give both recipes the same [encoders]",
     "unit of distance": "give both environments the same task.distance_unit, or leave this module out",

@@ -16,6 +16,11 @@ from mjx_hkl.environments.physics import control_of
 from mjx_hkl.environments.robots import RobotConfig
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments import copies
+from mjx_hkl.experiments.agent_format import abstract_agent
+from mjx_hkl.experiments.build import resolve
+from mjx_hkl.experiments.recipe import Recipe, TransferConfig
+from mjx_hkl.experiments.transfer import require_fits
+from mjx_hkl.experiments.world_specs import WorldSpecs
 
 SCENE = """<mujoco model="dog scene">
   <include file="dog.xml"/>
@@ -252,6 +257,32 @@ def test_steps_on_its_feet_are_those_of_c_mujoco(dog, world, engine):
     engine = world.engine if engine == "mujoco" else load(dog, engine).engine
     after, _ = jax.jit(jax.vmap(engine.step))(states, jnp.asarray(np.stack(controls), jnp.float32))
     np.testing.assert_allclose(after.qpos, np.stack(afters), atol=1e-4)
+
+
+def test_contacts_with_the_ground_are_as_soft_as_the_file_says(tmp_path):
+    soft = 'priority="1" solref="0.01 0.9" solimp="0.015 0.9 0.022" margin="0.002" gap="0.001"'
+    model = load(write(tmp_path, dog=DOG.replace('priority="1"', soft))).engine.model
+    pairs = {model.geom(model.pair_geom2[i]).name: i for i in range(model.npair)}
+    assert pairs.keys() == {"trunk_geom2", "FL", "FR_leg", "RL", "RR"}
+    for name, i in pairs.items():
+        is_foot = name != "trunk_geom2"  # which has MuJoCo's own
+        np.testing.assert_allclose(model.pair_solref[i], [0.01, 0.9] if is_foot else [0.02, 1.0])
+        np.testing.assert_allclose(
+            model.pair_solimp[i, :3], [0.015, 0.9, 0.022] if is_foot else [0.9, 0.95, 0.001]
+        )
+        assert (model.pair_margin[i], model.pair_gap[i]) == ((0.002, 0.001) if is_foot else (0.0, 0.0))
+
+
+def test_a_module_of_a_robot_that_is_read_otherwise_does_not_fit(dog, world, tmp_path):
+    """An action of 1 would move its servos twice as far."""
+    transfer = TransferConfig(agent="other", frozen=("policy.low_level",))
+    recipe = resolve(Recipe(environment=dog, transfer=transfer), world)
+    here = abstract_agent(recipe, WorldSpecs.of(world))
+    require_fits(here, {"other": here})
+    far = load(write(tmp_path, action_scale=0.6))
+    there = abstract_agent(recipe, WorldSpecs.of(far))
+    with pytest.raises(UserError, match=r"\[robot\] is .*give both environments the same table"):
+        require_fits(here, {"other": there})
 
 
 def test_forces_are_of_controls_within_their_range(tmp_path):

@@ -270,6 +270,8 @@ def test_what_is_in_the_ground_is_c_mujocos():
     assert (seen > 3).all()
     with pytest.raises(UserError, match="geom 'tail' is a cylinder, whose depth"):
         body.depths(["shin"], state, level)
+    with pytest.raises(UserError, match="of parts of the body: name some"):
+        body.depths([], state, level)
 
 
 def test_parts_that_touch_are_counted():

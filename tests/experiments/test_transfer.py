@@ -155,7 +155,7 @@ def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
         (["--transfer.frozen", f"{LOW}=policy.low"], "the other agent has unknown module 'policy.low'"),
         (["--transfer.frozen", "default_policy.low_level"], "unknown module 'default_policy.low_level'"),
         (["--transfer.frozen", LOW, "--transfer.initial", LOW], "policy.low_level is taken twice"),
-        ([], "transfer needs an agent, and frozen or initial modules"),
+        ([], "transfer needs an agent, and frozen, initial or released modules"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(recipe, pretrained, tmp_path, capsys, options, expected):
@@ -325,6 +325,13 @@ def test_mistakes_with_several_agents_are_told_in_one_line(recipe, two, tmp_path
                 *("--policy.high-level.latent-size", "3"),
             ],
             f"and {HIGH} does not fit {other}'s {HIGH}: latent size is 2 there and 3 here",
+        ),
+        (
+            [
+                *("--transfer.frozen", f"{LOW}@{one}", "--transfer.released", f"{LOW}.head@{one}"),
+                *("--transfer.release-after", "9"),
+            ],
+            f"{LOW}.head cannot be released: {LOW}, which it is in, is frozen",
         ),
         (["--transfer.released", f"{LOW}@{one}"], "released modules need release_after"),
         (

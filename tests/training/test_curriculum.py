@@ -11,7 +11,8 @@ from loading import physics_environment
 
 from mjx_hkl.environments import PhysicsWorld, VectorEnvironment
 from mjx_hkl.environments.tasks import Outcome, Start
-from mjx_hkl.experiments.build import make_loop, make_train_step, resolve
+from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.build import make_environment, make_loop, make_train_step, resolve
 from mjx_hkl.experiments.evaluation import RandomAgent, evaluate
 from mjx_hkl.models.config import Information
 from mjx_hkl.training import checkpoint
@@ -82,6 +83,17 @@ def test_evaluation_is_of_the_whole(world):
     agent = RandomAgent(world.action_size, world.action_kind)
     found = evaluate(VectorEnvironment(world, 4, 5), agent, deterministic=False)
     assert found.episode_return == 5.0
+
+
+def test_success_at_an_easy_beginning_ends_no_run(flat_recipe):
+    class Reaching(Growing):
+        can_succeed: ClassVar[bool] = True
+
+    config = dataclasses.replace(physics_environment("ball-go-to-target"), task=Reaching(), episode_length=5)
+    world = PhysicsWorld(config, "mujoco")
+    recipe = dataclasses.replace(flat_recipe, information=Information(), until_success=0.8)
+    with pytest.raises(UserError, match="until_success: the task grows harder"):
+        make_environment(resolve(recipe, world), world=world)
 
 
 def test_nothing_is_carried_where_no_task_asks(ball, tiny_recipe):
