@@ -174,10 +174,11 @@ SAY = r"say information\.high_level and information\.critic, without 'task'"
         (TWO, ONE, "stage 1 has one environment, the recipe itself several"),
     ],
 )
-def test_a_ladder_of_one_and_of_several_says_who_sees_what(ends, stage, expected):
+def test_a_ladder_of_one_and_of_several_says_who_sees_what(ends, stage, expected, tmp_path):
     recipe = change(Recipe(ONE), environment=ends, ladder=[{"environment": stage}])
     with pytest.raises(UserError, match=f"ladder: {expected}.*{SAY}"):
-        require_alike(recipe)
+        training_run.train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match=SAY):
         require_alike(change(recipe, information={**UNTOLD, "high_level": ["coordinates", "task"]}))
     require_alike(change(recipe, information=UNTOLD))
