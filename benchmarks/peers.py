@@ -105,7 +105,10 @@ def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any
     try:
         given = {field: getattr(options, field) for field in FIELDS if getattr(options, field) is not None}
         table = to_table(load_recipe(options.recipe)) | given
-        recipe = resolve(recipe_from_table(table, "command line"))
+        recipe = recipe_from_table(table, "command line")
+        if len(recipe.environments) > 1:
+            parser.error(f"{options.recipe} has several environments; a peer trains in one")
+        recipe = resolve(recipe)
     except UserError as error:
         parser.error(str(error))
     if recipe.transfer.agents:

@@ -1,5 +1,6 @@
 """The scripts under benchmarks/, as far as they go in no time."""
 
+import argparse
 import dataclasses
 import importlib.util
 import json
@@ -104,6 +105,14 @@ def test_peers_say_before_they_run_what_cannot_be(arguments, expected):
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_peers_train_in_one_environment(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    options = argparse.Namespace(recipe="ball-multi-task:three_tasks", num_envs=None, total_env_steps=None)
+    with pytest.raises(SystemExit):
+        load("peers").prepare(argparse.ArgumentParser(), options)
+    assert "ball-multi-task:three_tasks has several environments" in capsys.readouterr().err
 
 
 def test_a_peers_seconds_are_without_those_it_compiles_in():

@@ -11,7 +11,7 @@ from mjx_hkl.analysis.counts import Counts, by_kind, count, float64, host_callba
 from mjx_hkl.analysis.hlo import parse
 from mjx_hkl.environments import AnyWorld, make_world
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments.build import make_loop, resolve
+from mjx_hkl.experiments.build import make_loop, resolve, shared_evenly, world_on_mjx
 from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop
@@ -28,10 +28,9 @@ def bench_compile(recipe: Recipe, accelerator: Accelerator) -> dict[str, Any]:
     """
     world = _world(recipe)
     on = accelerator.devices(recipe.num_devices or 1)
-    default = devices.ENVS_OF_ACCELERATOR - devices.ENVS_OF_ACCELERATOR % len(recipe.environments)
     recipe = dataclasses.replace(
         recipe,
-        num_envs=recipe.num_envs or default,
+        num_envs=recipe.num_envs or shared_evenly(devices.ENVS_OF_ACCELERATOR, recipe),
         num_devices=len(on),
         log_interval=1,  # one train step
     )
@@ -96,7 +95,7 @@ def _world(recipe: Recipe) -> AnyWorld:
         raise UserError("engine mujoco runs on the host's CPU, not on an accelerator: use --engine mjx")
     world = make_world(recipe.environment, recipe.engine, recipe.renderer)
     if "mujoco" in world.backend.split(", "):  # what `auto` takes on the CPU that compiles
-        return make_world(recipe.environment, "mjx", recipe.renderer)
+        return world_on_mjx(recipe)
     return world
 
 

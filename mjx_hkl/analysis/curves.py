@@ -88,11 +88,12 @@ def read_curves(
 
 @dataclasses.dataclass(frozen=True)
 class _Seed:
-    """One seed of a run: its rows of metrics, and how many worlds it has."""
+    """One seed of a run: its rows of metrics, and how many worlds it has, of each environment."""
 
     path: Path
     rows: list[dict[str, Any]]
     num_envs: int
+    num_each: int
 
     def repeats(self, other: "_Seed") -> bool:
         """Whether both have the same rows as far as both go: a copy, or the same training again."""
@@ -157,23 +158,29 @@ def _seeds(run: RunDirectory, recipe: Recipe) -> list[_Seed]:
     before = {axis: sum(end[axis] for end in ends) for axis in AXES}
     rows = [row | {axis: row[axis] + x for axis, x in before.items()} for row in run.read_metrics()]
     seeds = dict.fromkeys(row["seed"] for row in rows)
-    return [_Seed(run.path, [row for row in rows if row["seed"] == seed], recipe.num_envs) for seed in seeds]
+    num_envs, num_each = recipe.num_envs, recipe.num_envs // len(recipe.environments)
+    by_seed = [[row for row in rows if row["seed"] == seed] for seed in seeds]
+    return [_Seed(run.path, rows, num_envs, num_each) for rows in by_seed]
 
 
 def _curve(seed: _Seed, metric: str, smooth: int) -> Curve:
     rows = seed.rows
     if metric not in rows[0]:
         raise unknown_name("metric", metric, [name for name in rows[0] if name not in (*AXES, "seed")])
-    if metric in _EPISODES:
+    of_what, slash, task = metric.partition("/")
+    episodes = f"episodes{slash}{task}"
+    of_episodes = of_what in _EPISODES and episodes in rows[0]  # early runs do not count those of a task
+    if of_episodes:
         # Until each world has ended an episode, short ones count too much; a run may end before that.
-        ended = np.cumsum([row["episodes"] for row in rows])
-        rows = [row for row, count in zip(rows, ended, strict=True) if count >= seed.num_envs] or rows
+        ended = np.cumsum([row[episodes] for row in rows])
+        worlds = seed.num_each if task else seed.num_envs
+        rows = [row for row, count in zip(rows, ended, strict=True) if count >= worlds] or rows
     lost = next((i for i, row in enumerate(rows) if row.get("diverged")), None)
     after = [] if lost is None or not tells_success(metric) else rows[lost:]
     rows = [row for row in rows[:lost] if row[metric] is not None]
     if not rows:
         raise UserError(f"{seed.path} has no {metric} yet")
-    weight = [float(row["episodes"]) if metric in _EPISODES else 1.0 for row in rows]
+    weight = [float(row[episodes]) if of_episodes else 1.0 for row in rows]
     value = np.array([row[metric] for row in rows], float)
     value = np.concatenate([_running_mean(value, np.array(weight), smooth), np.zeros(len(after))])
     axes = {axis: np.array([row[axis] for row in rows + after], float) for axis in AXES}

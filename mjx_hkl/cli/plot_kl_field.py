@@ -43,6 +43,10 @@ def main(arguments: list[str]) -> int:
     from mjx_hkl.experiments.players import evaluation_environment
 
     known = load_agent(command.agent, command.seed_index, command.trust_code)
+    if len(known.recipe.environments) > 1:
+        raise UserError(
+            f"{command.agent} is an agent of several environments; a field is of an agent of one grid world"
+        )
     world = evaluation_environment(known, 1).env
     if not isinstance(world, CellWorld):
         raise UserError(

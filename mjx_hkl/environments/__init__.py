@@ -13,7 +13,15 @@ from mjx_hkl.environments.composition import EnvironmentConfig, load_environment
 from mjx_hkl.environments.foreign import is_foreign, load_foreign
 from mjx_hkl.environments.grid import GridConfig, GridWorld
 from mjx_hkl.environments.physics_world import PhysicsWorld
-from mjx_hkl.environments.several import AnyWorld, SeveralState, SeveralWorlds, Worlds, many, task_name
+from mjx_hkl.environments.several import (
+    TASK,
+    AnyWorld,
+    SeveralState,
+    SeveralWorlds,
+    Worlds,
+    many,
+    task_name,
+)
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.environments.world import World
 from mjx_hkl.errors import UserError, unknown_name
@@ -62,6 +70,7 @@ def make_worlds(name: str | tuple[str, ...], num_envs: int, engine: str = "auto"
 
 
 __all__ = [
+    "TASK",
     "AdaptedWorld",
     "AnyWorld",
     "EnvironmentConfig",

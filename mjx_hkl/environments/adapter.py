@@ -28,6 +28,7 @@ class AdaptedWorld(Env):
 
     action_kind: ActionKind = "gaussian"
     engine = None
+    notes = ()
     not_shared = ""
     symmetry = None
     relabelling = None

@@ -66,6 +66,7 @@ class GridWorld(Env):
 
     action_kind: ActionKind = "categorical"
     engine = None
+    notes = ()
     not_shared = ""
     can_succeed = True
     symmetry = None  # a turned grid has other actions

@@ -128,6 +128,23 @@ class SeveralWorlds:
         )
 
     @property
+    def low_levels(self) -> str:
+        """For people: what each world's own low level sees, with sizes."""
+
+        def seen(world: World) -> str:
+            groups = [f"{group} {world.observation_specs[group]}" for group in world.low_level_information]
+            return ", ".join(groups) or "nothing"
+
+        pairs = zip(self.tasks, self._worlds, strict=True)
+        return "; ".join(f"{name}: {seen(world)}" for name, world in pairs)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `World.notes`: of each, with its name."""
+        pairs = zip(self.tasks, self._worlds, strict=True)
+        return tuple(f"{name}: {note}" for name, world in pairs for note in world.notes)
+
+    @property
     def description(self) -> dict[str, Any]:
         """Tables of plain values that an export keeps of them."""
         pairs = zip(self.tasks, self._worlds, strict=True)

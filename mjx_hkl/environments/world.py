@@ -93,6 +93,11 @@ class World(Protocol):
         ...
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for people, before they train in it: what of its files is not used."""
+        ...
+
+    @property
     def backend(self) -> str:
         """Name of its simulator."""
         ...

@@ -3,11 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.table import ALGORITHMS
-from mjx_hkl.environments import AnyWorld, Worlds, make_world, many
+from mjx_hkl.environments import TASK, AnyWorld, SeveralWorlds, World, Worlds, make_world, many, task_name
 from mjx_hkl.environments.foreign import is_foreign
 from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.errors import UserError, unknown_name
@@ -33,8 +33,23 @@ def world_of(recipe: Recipe) -> AnyWorld:
     world = make_world(recipe.environment, recipe.engine, recipe.renderer)
     num_devices = recipe.num_devices or devices.default_num_devices()
     if world.not_shared and recipe.engine == "auto" and num_devices > 1:
-        return make_world(recipe.environment, "mjx", recipe.renderer)
+        return world_on_mjx(recipe)
     return world
+
+
+def world_on_mjx(recipe: Recipe) -> AnyWorld:
+    """The world of a recipe, or its several, on the engine of every device; other people's on their own.
+
+    Raises:
+      UserError: there is no such environment.
+    """
+
+    def made(name: str) -> World:
+        return make_world(name, "auto" if is_foreign(name) else "mjx", recipe.renderer)
+
+    if isinstance(recipe.environment, str):
+        return made(recipe.environment)
+    return SeveralWorlds({task_name(name): made(name) for name in recipe.environment})
 
 
 def resolve(recipe: Recipe, world: AnyWorld | None = None) -> Recipe:
@@ -44,8 +59,7 @@ def resolve(recipe: Recipe, world: AnyWorld | None = None) -> Recipe:
       UserError: there is no such environment.
     """
     if recipe.num_envs is None:
-        default = devices.default_num_envs()
-        recipe = dataclasses.replace(recipe, num_envs=default - default % len(recipe.environments))
+        recipe = dataclasses.replace(recipe, num_envs=shared_evenly(devices.default_num_envs(), recipe))
     if recipe.num_devices is None:
         recipe = dataclasses.replace(recipe, num_devices=devices.default_num_devices())
     seen = recipe.information
@@ -79,17 +93,24 @@ def resolve(recipe: Recipe, world: AnyWorld | None = None) -> Recipe:
     return dataclasses.replace(recipe, information=information, policy=policy, encoders=encoders)
 
 
+def shared_evenly(num_envs: int, recipe: Recipe) -> int:
+    """So many worlds, or the few less that the recipe's environments can share evenly."""
+    return num_envs - num_envs % len(recipe.environments)
+
+
 def encoders_by_group(recipe: Recipe, vectors: Iterable[str]) -> Encoders:
     """The recipe's encoders, with an entry for each vector that has none of its own and is to have one.
 
-    It is what the recipe says of "all". Groups of other people's worlds are normalized where it says nothing.
+    It is what the recipe says of "all". Where it says nothing, the groups of other people's worlds are
+    normalized, unless there are worlds of our own beside them.
     """
     named = {name: fields for name, fields in recipe.encoders.items() if name != EVERY_VECTOR}
-    unsaid = NormalizedFields() if any(map(is_foreign, recipe.environments)) else None
-    others = recipe.encoders.get(EVERY_VECTOR, unsaid)
-    if others is None:
+    unnamed = [name for name in vectors if name not in named]
+    if EVERY_VECTOR in recipe.encoders:
+        return {**named, **dict.fromkeys(unnamed, recipe.encoders[EVERY_VECTOR])}
+    if not all(map(is_foreign, recipe.environments)):
         return named
-    return {**named, **{name: others for name in vectors if name not in named}}
+    return {**named, **{name: NormalizedFields() for name in unnamed if name != TASK}}
 
 
 def environment_name(given: str) -> str | tuple[str, ...]:
@@ -108,7 +129,7 @@ def make_environment(recipe: Recipe, num_envs: int | None = None, world: AnyWorl
     """
     world = world or world_of(recipe)
     if len(recipe.environments) > 1:
-        _require_for_several(recipe)
+        _require_for_several(recipe, cast(SeveralWorlds, world))
     recipe.information.check(world.observation_specs)
     groups = world.observation_specs
     for group in recipe.encoders:
@@ -160,7 +181,7 @@ def make_environment(recipe: Recipe, num_envs: int | None = None, world: AnyWorl
     return many(world, num_envs)
 
 
-def _require_for_several(recipe: Recipe) -> None:
+def _require_for_several(recipe: Recipe, world: SeveralWorlds) -> None:
     """Raises UserError where the recipe asks of several environments what only a single one can have."""
     count, num_envs = len(recipe.environments), recipe.num_envs or 0
     if num_envs % count:
@@ -171,6 +192,12 @@ def _require_for_several(recipe: Recipe) -> None:
     for name, off in (("symmetries", "false"), ("relabelled", "0")):
         if getattr(recipe.algorithm, name):
             raise UserError(f"algorithm.{name} is for a single environment, not for several; leave it {off}")
+    for module in ("low_level", "default"):
+        if not getattr(recipe.information, module):
+            raise UserError(
+                f"no group is the low level's in all environments, and of one size ({world.low_levels}): say"
+                f" what it sees, --information.{module.replace('_', '-')} GROUP"
+            )
 
 
 def _require_camera(recipe: Recipe, world: AnyWorld) -> None:

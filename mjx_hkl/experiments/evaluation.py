@@ -24,7 +24,8 @@ class Evaluation:
     """What a policy achieves, with what it was measured by.
 
     Where the world cannot tell of success, `can_succeed` is false and the success rate is 0. Of several
-    environments `tasks` has that of each, by name; the rest is of all episodes, as many of each.
+    environments `tasks` has that of each, by name; the rest is of all episodes, as many of each, but success
+    is of those that can succeed.
     """
 
     episodes: int
@@ -146,13 +147,14 @@ def _evaluate_one(environment: VectorEnvironment, agent: Actor, seed: int, deter
 def _together(each: dict[str, Evaluation]) -> Evaluation:
     """Of all episodes of several environments, as many of each."""
     parts = list(each.values())
+    told = [part.success_rate for part in parts if part.can_succeed]
     mean = fmean(part.episode_return for part in parts)
     squares = fmean(part.episode_return_std**2 + (part.episode_return - mean) ** 2 for part in parts)
     terms = dict.fromkeys(name for part in parts for name in part.return_terms)
     return dataclasses.replace(
         parts[0],
         episodes=sum(part.episodes for part in parts),
-        success_rate=fmean(part.success_rate for part in parts),
+        success_rate=fmean(told) if told else 0.0,
         episode_return=mean,
         episode_return_std=math.sqrt(squares),
         episode_length=fmean(part.episode_length for part in parts),
@@ -210,7 +212,7 @@ def _evaluation_key(seed: int) -> PRNGKeyArray:
     return jax.random.fold_in(jax.random.key(seed), 0xE7A1)  # apart from the keys training draws from
 
 
-@functools.lru_cache(maxsize=8)  # compiled once for the agents of all seeds
+@functools.lru_cache(maxsize=64)  # compiled once for the agents of all seeds, for each environment
 def _run(environment: VectorEnvironment, deterministic: bool) -> Any:
     begin, step = _episodes(environment, deterministic)
 

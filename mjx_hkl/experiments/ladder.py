@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mjx_hkl.config import difference
-from mjx_hkl.environments import AnyWorld
+from mjx_hkl.environments import TASK, AnyWorld
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import KnownAgent, abstract_agent
 from mjx_hkl.experiments.build import make_environment, resolve, world_of
@@ -18,6 +18,38 @@ from mjx_hkl.training import processes
 
 TrainStage = Callable[[Recipe, Path, bool], bool]
 """Trains a recipe in a folder, anew or going on from its checkpoint; whether it came to its end."""
+
+
+def require_alike(recipe: Recipe) -> None:
+    """Raises UserError where not all stages show `task`, and the recipe does not hide it.
+
+    What a recipe does not say of information is filled in once, for its last world, and holds in all stages.
+
+    Args:
+      recipe: as it is written, not resolved.
+    """
+    several = len(recipe.environments) > 1
+    for number, stage in enumerate(recipe.stages, 1):
+        alike = (len(stage.environments) > 1) == several
+        if alike or (_hides_task(recipe) and _hides_task(stage)):
+            continue
+        has, ends = ("one environment", "several") if several else ("several environments", "one")
+        needed = " and ".join(f"information.{module}" for module in _told_of_task(recipe))
+        raise UserError(
+            f"ladder: stage {number} has {has}, the recipe itself {ends}: the group {TASK!r} is there only"
+            f" with several environments; say {needed}, without {TASK!r}"
+        )
+
+
+def _told_of_task(recipe: Recipe) -> tuple[str, ...]:
+    """The modules that see `task` where a recipe of several environments does not say."""
+    return ("high_level", "low_level", "critic") if recipe.policy.is_flat else ("high_level", "critic")
+
+
+def _hides_task(recipe: Recipe) -> bool:
+    """Whether the recipe says of each of these what it sees, and that is not the task."""
+    seen = [getattr(recipe.information, module) for module in _told_of_task(recipe)]
+    return all(groups and TASK not in groups for groups in seen)
 
 
 def linked(recipe: Recipe, world: AnyWorld, run: RunDirectory) -> list[Recipe]:

@@ -159,7 +159,8 @@ class Recipe:
     total_env_steps: Positive = 10_000_000
     """Environment steps of each agent after which training ends, rounded up to whole log intervals."""
     until_success: Fraction = 0.0
-    """Training ends before that once this share of a log interval's episodes has succeeded, in every seed."""
+    """Training ends before that once this share of a log interval's episodes has succeeded, in every seed; of
+    several environments, in each that tells of success."""
     log_interval: Positive = 100_000
     """Environment steps between metrics; rounded up to whole train steps."""
     checkpoint_interval: NonNegative = 5_000_000
@@ -197,7 +198,12 @@ class Recipe:
             raise ValueError("environment: a list needs several; name a single one without a list")
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
-            raise ValueError(f"environment: {twice} is there twice")
+            alike = [given for given, name in zip(self.environments, names, strict=True) if name == twice]
+            if len(set(alike)) < len(alike):
+                raise ValueError(f"environment: {twice} is there twice")
+            raise ValueError(
+                f"environment: {' and '.join(alike)} are both called {twice}: give one file another name"
+            )
         if self.seed + self.num_seeds > 2**32:
             raise ValueError(f"seed {self.seed} leaves no room for {self.num_seeds} seeds below {2**32}")
         if self.min_replay > self.replay_capacity:

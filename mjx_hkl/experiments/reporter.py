@@ -66,7 +66,7 @@ def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
         + f", replay ratio {ratio:g}{rounded}, engine {step.environment.env.backend}"
         + f" on {devices.describe(num_devices)}"
     )
-    for note in getattr(step.environment.env, "notes", ()):
+    for note in step.environment.env.notes:
         reporter.say(note)
     if not step.total_updates:
         reporter.say(

@@ -6,20 +6,20 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from mjx_hkl.config import difference, to_table
-from mjx_hkl.environments import AnyWorld, many
+from mjx_hkl.environments import AnyWorld, VectorEnvironment, many
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.copies import Copies, UserFile, edited, inside, located, user_files
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
-from mjx_hkl.experiments.ladder import climb, linked
+from mjx_hkl.experiments.ladder import climb, linked, require_alike
 from mjx_hkl.experiments.recipe import Recipe, TransferConfig, essence, with_copies
 from mjx_hkl.experiments.reporter import Reporter, Silent, announce
 from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory
@@ -82,6 +82,7 @@ def train(
             reporter.say(changed)
     else:
         run.require_free()
+    require_alike(recipe)
     world = world_of(recipe)
     resolved = resolve(recipe, world)
     *stages, last = linked(resolved, world, run) if recipe.ladder else [resolved]
@@ -290,20 +291,27 @@ def _require_same(run: RunDirectory, identity: dict[str, Any]) -> None:
         raise UserError(f"{run.path} holds a run of another recipe: {different}")
 
 
-def _told(result: Evaluation | None, tasks: Iterable[str]) -> Row:
+def _told(result: Evaluation | None, tasks: Mapping[str, VectorEnvironment]) -> Row:
     """What a row of metrics tells of an evaluation, and of each task's by name; None where there is none."""
-    row: Row = {}
-    for name in dict.fromkeys(("", *tasks)):
-        found = result.tasks[name] if result and name else result
-        end = f"/{name}" if name else ""
-        row[f"evaluation_success_rate{end}"] = found.success_rate if found else None
-        row[f"evaluation_return{end}"] = found.episode_return if found else None
+    row: Row = {
+        "evaluation_success_rate": result.success_rate if result else None,
+        "evaluation_return": result.episode_return if result else None,
+    }
+    for name in filter(None, tasks):
+        of_task = result.tasks[name] if result else None
+        if tasks[name].env.can_succeed:
+            row[f"evaluation_success_rate/{name}"] = of_task.success_rate if of_task else None
+        row[f"evaluation_return/{name}"] = of_task.episode_return if of_task else None
     return row
 
 
 def _have_succeeded(rows: list[Row], share: float) -> bool:
-    """Whether so large a share of the interval's episodes succeeded, in every seed; never where it is 0."""
-    return bool(share) and all((row["success_rate"] or 0.0) >= share for row in rows)
+    """Whether so large a share of the interval's episodes succeeded, in every seed; never where it is 0.
+
+    Of several environments, in each that tells of success: of all episodes most are of where they are short.
+    """
+    told = [name for name in rows[0] if name.startswith("success_rate/")] or ["success_rate"]
+    return bool(share) and all((row[name] or 0.0) >= share for row in rows for name in told)
 
 
 def _timed(row: Row, seconds: float) -> Row:

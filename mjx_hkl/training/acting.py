@@ -79,7 +79,8 @@ def unroll(
     Returns:
       The actor after the last step, a window of each world (batch first), and sums over the episodes
       that ended: `episodes`, `episode_return` and those of its terms, `episode_length`, `success`; `faults`
-      counts all. Of several environments some are there by their names too, like `success/NAME`.
+      counts all. Of several environments some are there by their names too, like `success/NAME`, which is
+      only of those that tell of success.
     """
 
     def kept_of(observation: Mapping[str, Array]) -> dict[str, Array]:
@@ -140,6 +141,7 @@ def unroll(
         f"{name}/{task}": of_task
         for name in _BY_TASK
         for task, of_task in environment.by_task(sums[name]).items()
+        if name != "success" or environment.tasks[task].env.can_succeed
     }
     return actor, windows, jax.tree.map(jnp.sum, {**sums, **of_tasks})
 

@@ -15,9 +15,12 @@ def term_name(metric: str) -> str:
 def means(sums: dict[str, float]) -> Row:
     """Means over episodes and updates of an interval, from their sums; None where there were none.
 
-    Of several environments, success and return are there by their names too, like `success_rate/NAME`.
+    Of several environments, episodes, return and success are there by their names too, like
+    `success_rate/NAME`. Success is of the episodes of those that tell of it.
     """
     episodes, updates = sums["episodes"], sums["updates"]
+    able = [name.partition("/")[2] for name in sums if name.startswith("success/")]
+    judged = sum(sums[f"episodes/{task}"] for task in able) if able else episodes
 
     def over(total: float, count: float) -> float | None:
         return total / count if count else None
@@ -25,12 +28,14 @@ def means(sums: dict[str, float]) -> Row:
     by_task: Row = {}
     for task in [name.partition("/")[2] for name in sums if name.startswith("episodes/")]:
         count = sums[f"episodes/{task}"]
-        by_task[f"success_rate/{task}"] = over(sums[f"success/{task}"], count)
+        by_task[f"episodes/{task}"] = int(count)
+        if task in able:
+            by_task[f"success_rate/{task}"] = over(sums[f"success/{task}"], count)
         by_task[f"episode_return/{task}"] = over(sums[f"episode_return/{task}"], count)
     return {
         "episodes": int(episodes),
         "episode_return": over(sums["episode_return"], episodes),
-        "success_rate": over(sums["success"], episodes),
+        "success_rate": over(sums["success"], judged),
         "episode_length": over(sums["episode_length"], episodes),
         "faults": int(sums["faults"]),
         **by_task,

@@ -8,6 +8,7 @@ import pytest
 from mjx_hkl.analysis import curves
 from mjx_hkl.analysis.curves import Curve
 from mjx_hkl.cli.main import run
+from mjx_hkl.experiments import recipe as recipes
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
 from mjx_hkl.experiments.reproduce import scaled
 
@@ -84,6 +85,23 @@ def test_each_seed_of_each_run_counts_once(runs, capsys):
     shown = capsys.readouterr()
     assert [row["seeds"] for row in json.loads(shown.out)["runs"]] == [2, 1]
     assert "counted once" in shown.err
+
+
+def test_a_curve_of_one_environment_is_by_its_own_episodes(tmp_path):
+    """Two worlds of each: those of `far` have all ended an episode after two rows, others long before."""
+    near, far = "ball-go-to-near-target", "ball-go-to-target"
+    write_run(tmp_path / "run", far, [np.zeros(4)])
+    recipe = recipes.change(load_recipe(far), environment=(near, far), num_envs=4)
+    (tmp_path / "run" / "recipe.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
+    file = tmp_path / "run" / "metrics.jsonl"
+    ended, success = (1, 1, 3, 1), (1.0, 0.5, 0.5, 0.9)
+    rows = [
+        json.loads(line) | {f"episodes/{far}": count, f"success_rate/{far}": x}
+        for line, count, x in zip(file.read_text().splitlines(), ended, success, strict=True)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ((curve,),) = curves.read_curves([tmp_path / "run"], f"success_rate/{far}", smooth=2).values()
+    np.testing.assert_allclose(curve.value, [0.5, 0.5, (3 * 0.5 + 0.9) / 4])
 
 
 def test_a_diverged_seed_ends_at_nothing(runs):

@@ -11,7 +11,10 @@ from brax.envs.base import State
 from mjx_hkl.environments import SeveralWorlds, VectorEnvironment, World, many
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.evaluation import Acted, evaluate
+from mjx_hkl.models.agent import Agent
+from mjx_hkl.models.config import Information, ModelConfig, PolicyConfig
 from mjx_hkl.specs import ArraySpec
+from mjx_hkl.training import acting
 
 
 class Walk:
@@ -20,6 +23,7 @@ class Walk:
     action_kind = "gaussian"
     backend = "none"
     not_shared = ""
+    notes = ()
     can_succeed = True
     symmetry = relabelling = drawing = None
 
@@ -127,6 +131,8 @@ def test_what_several_worlds_tell_of_themselves(two):
             "long": {"body": "walker", "pay": 10.0},
         }
     }
+    noted = worlds(a=Walk(1.0, 2, 3, {"body": (2,)}, notes=("no skin", "no sound")), b=two.tasks["long"].env)
+    assert noted.notes == ("a: no skin", "a: no sound")
     assert two.episode_length == 3
     assert two.backend == "none"
 
@@ -174,3 +180,28 @@ def test_an_evaluation_is_of_all_episodes_and_of_each_environments(two):
     assert found.return_terms == {"episode_return_pay": 1.0}
     each = {name: (x.episodes, x.success_rate, x.episode_return) for name, x in found.tasks.items()}
     assert each == {"short": (3, 1.0, 2.0), "long": (3, 0.0, 30.0)}
+
+
+def test_success_is_of_those_that_can_succeed():
+    able = Walk(1.0, 1, 2, {"body": (2,)})
+    unable = Walk(1.0, 99, 2, {"body": (2,)}, can_succeed=False)
+    still: Any = Still()
+    found = evaluate(many(worlds(able=able, unable=unable), 2), still)
+    assert (found.success_rate, found.can_succeed) == (1.0, True)
+    assert [x.can_succeed for x in found.tasks.values()] == [True, False]
+
+
+def test_training_counts_success_where_there_can_be_some():
+    able, unable = Walk(1.0, 1, 2, {"body": (2,)}), Walk(1.0, 99, 2, {"body": (2,)}, can_succeed=False)
+    environment = many(worlds(able=able, unable=unable), 2)
+    information = Information(("task",), ("body",), ("task",), ("body",))
+    config = ModelConfig(information, PolicyConfig(actions="gaussian"))
+    specs = environment.env.observation_specs
+
+    def sums(key):
+        agent = Agent(specs, 1, config, key)
+        return acting.unroll(environment, agent, acting.init(environment, agent, key), key, 2)[-1]
+
+    names = jax.eval_shape(sums, jax.random.key(0))
+    assert [name for name in names if name.startswith("success")] == ["success", "success/able"]
+    assert {"episodes/able", "episodes/unable", "episode_return/unable"} <= set(names)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import jax
 import pytest
@@ -9,9 +10,13 @@ import pytest
 from mjx_hkl.cli.main import run
 from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError
+from mjx_hkl.experiments import training_run
 from mjx_hkl.experiments.agent_format import module_parameters, read_agent
-from mjx_hkl.experiments.build import make_loop, resolve
-from mjx_hkl.experiments.recipe import change, load_recipe, recipe_from_table
+from mjx_hkl.experiments.build import make_loop, resolve, world_of
+from mjx_hkl.experiments.ladder import require_alike
+from mjx_hkl.experiments.recipe import Recipe, change, load_recipe, recipe_from_table
+from mjx_hkl.models.encoders import NormalizedFields
+from mjx_hkl.training.metrics import Row
 
 BOTH = """
 extends = "grid-1-step"
@@ -138,6 +143,10 @@ def test_what_a_recipe_of_several_does_not_say():
     [
         ({"environment": ["grid-1-step"]}, "a list needs several; name a single one without a list"),
         ({"environment": ["grid-1-step", "grid-1-step"]}, "grid-1-step is there twice"),
+        (
+            {"environment": ["easy/dog.toml", "hard/dog.toml"]},
+            "easy/dog.toml and hard/dog.toml are both called dog: give one file another name",
+        ),
         ({"environment": 3}, "environment: input should be a name or a list of names, not 3"),
         ({"num_envs": 7}, "num_envs 7 cannot be shared evenly by 2 environments: make it 6"),
         ({"algorithm": {"symmetries": True}}, "symmetries is for a single environment, not for several"),
@@ -152,3 +161,70 @@ def test_mistakes(changes, expected):
 
     with pytest.raises(UserError, match=expected):
         make()
+
+
+ONE, TWO = "grid-1-step", ["grid-1-step", "grid-2-step"]
+UNTOLD = {"high_level": ["coordinates"], "critic": ["coordinates", "proprioception"]}
+SAY = r"say information\.high_level and information\.critic, without 'task'"
+
+
+@pytest.mark.parametrize(
+    ("ends", "stage", "expected"),
+    [
+        (ONE, TWO, "stage 1 has several environments, the recipe itself one"),
+        (TWO, ONE, "stage 1 has one environment, the recipe itself several"),
+    ],
+)
+def test_a_ladder_of_one_and_of_several_says_who_sees_what(ends, stage, expected, tmp_path):
+    recipe = change(Recipe(ONE), environment=ends, ladder=[{"environment": stage}])
+    with pytest.raises(UserError, match=f"ladder: {expected}.*{SAY}"):
+        training_run.train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=SAY):
+        require_alike(change(recipe, information={**UNTOLD, "high_level": ["coordinates", "task"]}))
+    require_alike(change(recipe, information=UNTOLD))
+    require_alike(change(recipe, ladder=[{"environment": ends}]))
+
+
+@pytest.fixture(scope="module")
+def with_theirs():
+    """One world of our own and one of Brax, both of two actions, for two devices."""
+    recipe = Recipe(("ball-go-to-target", "brax:reacher"), num_devices=2)
+    with warnings.catch_warnings(action="ignore"):  # Brax's
+        return recipe, world_of(recipe)
+
+
+def test_ours_among_theirs_take_an_engine_that_devices_share(with_theirs):
+    _, world = with_theirs
+    assert not world.not_shared
+    assert world.backend.startswith("mjx, ")
+
+
+def test_groups_are_normalized_by_default_where_all_are_others(with_theirs):
+    recipe, world = with_theirs
+    assert resolve(recipe, world).encoders == {}
+    theirs = Recipe(("brax:fast", "brax:fast episode_length=500"), num_devices=1)
+    assert resolve(theirs, world_of(theirs)).encoders == {"observation": NormalizedFields()}
+
+
+def test_low_levels_that_share_no_group_are_told_apart(with_theirs):
+    recipe, world = with_theirs
+    expected = (
+        r"no group is the low level's in all environments.*ball-go-to-target: proprioception \d+;"
+        r" brax:reacher: observation \d+\): say what it sees, --information\.low-level GROUP"
+    )
+    with pytest.raises(UserError, match=expected):
+        make_loop(resolve(recipe, world), world)
+
+
+def test_training_ends_with_success_in_each_that_tells_of_it():
+    row: Row = {"success_rate": 0.9, "success_rate/a": 1.0, "success_rate/b": 0.6}
+    assert training_run._have_succeeded([row], 0.6)
+    assert not training_run._have_succeeded([row], 0.7)
+    assert not training_run._have_succeeded([row, row | {"success_rate/b": None}], 0.6)
+    assert not training_run._have_succeeded([row], 0.0)
+
+
+def test_a_kl_field_is_of_one_grid(trained, tmp_path, capsys):
+    assert run(["plot-kl-field", str(trained), "--out", str(tmp_path / "field.png")]) == 2
+    assert "is an agent of several environments; a field is of" in capsys.readouterr().err
