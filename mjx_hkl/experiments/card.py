@@ -108,7 +108,10 @@ def _modules(card: AgentCard) -> Iterator[str]:
 
 
 def is_as_named(recipe: Recipe) -> bool:
-    """Whether `train/` holds the recipe under its name; seeds, and what device and world fill in, apart."""
+    """Whether `train/` holds the recipe under its name.
+
+    Seeds, how training was watched, and what device and world fill in may differ.
+    """
     if recipe.name.partition(":")[0] not in resources.names("train", ".toml"):  # nor a path that others chose
         return False
     try:
@@ -119,7 +122,7 @@ def is_as_named(recipe: Recipe) -> bool:
     sources = dict(zip(named.transfer.agents, recipe.transfer.agents, strict=False))
     return recipe == dataclasses.replace(
         named,
-        **{name: getattr(recipe, name) for name in ("seed", "num_seeds", "num_devices")},
+        **{name: getattr(recipe, name) for name in _MAY_DIFFER},
         num_envs=named.num_envs or recipe.num_envs,
         information=Information(*(written or seen for written, seen in pairs)),
         policy=dataclasses.replace(named.policy, actions=recipe.policy.actions),
@@ -128,6 +131,9 @@ def is_as_named(recipe: Recipe) -> bool:
             lambda source: sources.get(source, source) if source.startswith(":") else source
         ),
     )
+
+
+_MAY_DIFFER = ("seed", "num_seeds", "num_devices", "evaluation_episodes", "evaluation_interval")
 
 
 def command(recipe: Recipe) -> str:

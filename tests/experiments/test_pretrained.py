@@ -18,7 +18,12 @@ NAMES = sorted(path.parent.name for path in resources.folder("checkpoints").glob
 
 def test_those_promised_are_there():
     promised = {"ball-go-to-target", "ball-move-box-easy", "grid-1-step", "ball-to-ant"}
-    promised |= {"ball-go-to-near-target", "ant-go-to-near-target", "ant-go-to-target"}
+    promised |= {
+        "ball-go-to-near-target",
+        "ant-go-to-near-target",
+        "ant-go-to-target",
+        "quadruped-go-to-target",
+    }
     assert promised <= set(NAMES)
 
 
@@ -27,7 +32,8 @@ def test_the_command_on_a_card_trains_such_an_agent(name):
     card = read_card(resources.folder("checkpoints") / name)
     recipe = card.recipe
     assert recipe.seed <= card.seed < recipe.seed + recipe.num_seeds
-    today = dataclasses.replace(load_recipe(recipe.name), num_seeds=recipe.num_seeds)
+    watched = {name: getattr(recipe, name) for name in ("evaluation_episodes", "evaluation_interval")}
+    today = dataclasses.replace(load_recipe(recipe.name), num_seeds=recipe.num_seeds, **watched)
     assert resolve(today) == resolve(recipe)  # which leaves the devices open, or says one
 
 

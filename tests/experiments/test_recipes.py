@@ -231,6 +231,7 @@ def test_an_integer_is_a_number_and_a_bool_is_not():
 def test_a_card_gives_the_command_of_an_unchanged_recipe_alone(name):
     recipe = resolve(load_recipe(name))
     assert card.is_as_named(dataclasses.replace(recipe, seed=3, num_devices=2))
+    assert card.is_as_named(dataclasses.replace(recipe, evaluation_interval=51_200))  # the agent is the same
     assert not card.is_as_named(dataclasses.replace(recipe, total_env_steps=7))
     algorithm = dataclasses.replace(recipe.algorithm, kl_cost=0.7)
     assert not card.is_as_named(dataclasses.replace(recipe, algorithm=algorithm))
