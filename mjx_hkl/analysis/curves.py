@@ -243,13 +243,15 @@ def _finite(x: float) -> float | None:
 
 
 def _faster(seeds: list[Curve], reference: list[Curve]) -> dict[str, float] | None:
-    """Compares environment steps to the last threshold; those that never get there are last."""
+    """Compares environment steps to the last threshold; those that never get there are last, and alike."""
     if min(len(seeds), len(reference)) < 2:
         return None
     steps, others = (
         [min(seed.reaches(THRESHOLDS[-1], "environment_steps"), _NEVER) for seed in group]
         for group in (seeds, reference)
     )
+    if len({*others, *steps}) == 1:  # nothing to rank, which SciPy answers with NaN
+        return {"probability": 0.5, "p": 1.0}
     test = stats.mannwhitneyu(others, steps, alternative="two-sided")
     return {"probability": float(test.statistic) / (len(seeds) * len(reference)), "p": float(test.pvalue)}
 

@@ -170,6 +170,14 @@ def test_variants_are_compared_with_the_first(tmp_path):
     assert "to never)" in shown
 
 
+def test_seeds_that_never_get_there_are_alike(tmp_path):
+    for name in ("svg0", "ar1"):
+        write_run(tmp_path / name, f"ball-go-to-target-priors:{name}", [np.zeros(ROWS)] * 2)
+    found = curves.read_curves([tmp_path / "svg0", tmp_path / "ar1"], "success_rate", smooth=1)
+    _, other = curves.summarize(found, with_thresholds=True)
+    assert other["faster"] == {"probability": 0.5, "p": 1.0}
+
+
 def test_a_running_mean_is_over_episodes(runs):
     value, weight = np.array([1.0, 0.0, 0.5, 1.0]), np.array([10.0, 30.0, 0.0, 20.0])
     expected = [1.0, 10 / 40, 0.0, 20 / 20]
