@@ -124,8 +124,7 @@ def train_ppo(recipe: Any, seed: int, evaluations: int, seconds: float, settings
         evaluations,
         seconds,
         network_factory=lambda *args, **kwargs: networks.make_ppo_networks(*args, **{**kwargs, **sizes}),
-        batch_size=recipe.num_envs // settings["num_minibatches"],
-        **settings,
+        **{"batch_size": settings.get("num_envs", recipe.num_envs) // settings["num_minibatches"], **settings},
     )
 
 
@@ -178,14 +177,13 @@ def train_brax(
             environment=FlatWorld(world),
             num_timesteps=LONGER * recipe.total_env_steps,
             episode_length=world.episode_length,
-            num_envs=recipe.num_envs,
             num_eval_envs=EVALUATION_EPISODES,
             num_evals=LONGER * evaluations + 1,
             normalize_observations=True,
             deterministic_eval=True,
             seed=seed,
             progress_fn=progress,
-            **settings,
+            **{"num_envs": recipe.num_envs, **settings},
         )
     return without_compiling(points)
 

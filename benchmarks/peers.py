@@ -3,7 +3,7 @@
     pip install ".[benchmarks]"
     python benchmarks/peers.py ball-go-to-target --out peers.json
     python benchmarks/peers.py grid-1-step --out grid.json
-    python benchmarks/peers.py brax-reacher --repeats 3 --evaluations 20 --out reacher.json
+    python benchmarks/peers.py brax-reacher --tries benchmarks/published.toml --repeats 3 --evaluations 20 --out reacher.json
     python benchmarks/peers.py ball-go-to-target --tries benchmarks/tries.toml --out tries.json
 
 Continuous actions: Brax's SAC and PPO, and FastTD3's algorithm (`fast_td3.py`). Discrete actions: rejax,
@@ -14,8 +14,8 @@ times the seconds that mjx-hkl took to 80 %, and as many as its whole budget too
 per second with learning, and training seconds until 50 and 80 % success, evaluations and compilation apart.
 Success is that of 128 episodes, `--evaluations` times in the budget, under the mean policy (with discrete
 actions: the sampled one). Where nothing can succeed it is the mean return after half of mjx-hkl's seconds and
-after all of them. With `--tries` each peer trains with each of the settings that the file has for it. One
-JSON object, and a table by seconds to 80 % or by return.
+after all of them. With `--tries` each peer trains with each of the settings that the file has for it, or that the
+file's table of the recipe's name has. One JSON object, and a table by seconds to 80 % or by return.
 """
 
 import argparse
@@ -138,6 +138,7 @@ def read_tries(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         tries = tomllib.loads(options.tries.read_text())
     except (OSError, ValueError) as error:
         parser.error(f"cannot read {options.tries}: {error}")
+    tries = tries.get(options.recipe, tries)
     for peer, named in tries.items():
         if peer not in PEERS:
             parser.error(f"{options.tries}: there is no peer {peer}; there are {', '.join(PEERS)}")

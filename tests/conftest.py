@@ -56,6 +56,13 @@ def state_folder(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs():
+    """Dropped after each file: a process that keeps thousands runs out of memory maps, and dies in the next one's loading."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def ball():
     """The Ball's go-to-target environment, unvectorized."""
