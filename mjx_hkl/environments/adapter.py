@@ -135,8 +135,9 @@ class AdaptedWorld(Env):
         """One control step."""
         before = cast(Any, state)
         observed = before.obs if self._in_groups else before.obs[_GROUP]
+        theirs = jax.tree.map(lambda x: x, before.replace(obs=observed))  # whose dictionaries a step may change
         with full_precision():
-            after = self._env.step(before.replace(obs=observed), jnp.clip(action, -1.0, 1.0))
+            after = self._env.step(theirs, jnp.clip(action, -1.0, 1.0))
         observation = _groups(after.obs)
         finite = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), (observation, after.reward))
         fault = ~jnp.all(jnp.stack(jax.tree.leaves(finite)))
@@ -147,8 +148,8 @@ class AdaptedWorld(Env):
             done=jnp.maximum(after.done.astype(jnp.float32), fault),
             metrics=metrics,
         )
-        # A step's types may be weak or wider than a reset's; in one program they must be the same.
-        return jax.tree.map(lambda new, old: new.astype(old.dtype), after, before)
+        # A step's types may be weak, wider than a reset's or Python's; in one program they must be the same.
+        return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, before)
 
 
 class FlatWorld(Wrapper):

@@ -56,6 +56,31 @@ def test_episodes_are_as_long_as_asked_for():
     assert make_world("brax:fast").episode_length == 1000
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "brax:reacher",
+        "brax:ant",  # whose metrics have Python's numbers among them
+        "brax:halfcheetah",
+        *(
+            pytest.param(f"playground:{name}", marks=needs_playground)
+            for name in ("CartpoleBalance", "WalkerWalk")
+        ),
+    ],
+)
+def test_a_step_gives_what_a_reset_gives(name):
+    """As a scan over steps needs it: the same shapes and types."""
+    world = make_world(name)
+    first = jax.eval_shape(world.reset, jax.random.key(0))
+    after = jax.eval_shape(world.step, first, jnp.zeros(world.action_size))
+    shapes, types = (
+        [[getattr(x, kind) for x in jax.tree.leaves(state)] for state in (first, after)]
+        for kind in ("shape", "dtype")
+    )
+    assert shapes[0] == shapes[1]
+    assert types[0] == types[1]
+
+
 @needs_playground
 def test_arguments_after_the_name_change_playgrounds_configuration():
     world = make_world("playground:CartpoleBalance ctrl_dt=0.02 episode_length=250 vision_config.nworld=4")
