@@ -1,7 +1,6 @@
 """What peers.py runs: each trains on a recipe's world and returns how its success and return rose.
 
-Every trainer takes a resolved recipe, a seed, the number of evaluations in the budget, the seconds of
-training it goes on for beyond it, and settings that replace its own.
+Every trainer takes a resolved recipe, a plan, and settings that replace its own.
 """
 
 import contextlib
@@ -12,8 +11,16 @@ from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
-EVALUATION_EPISODES = 128
 LONGER = 8  # times the budget, at the most, that a peer goes on
+
+
+class Plan(NamedTuple):
+    """How long a peer trains and how it is evaluated."""
+
+    seed: int
+    evaluations: int  # in the budget of the recipe
+    episodes: int  # of each evaluation
+    seconds: float  # of training, beyond the budget where it takes fewer
 
 
 class Point(NamedTuple):
@@ -28,7 +35,7 @@ class Point(NamedTuple):
 Settings = dict[str, Any]
 
 
-def train_ours(recipe: Any, seed: int, evaluations: int, seconds: float, settings: Settings) -> list[Point]:
+def train_ours(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
     """`mjx-hkl train`, its agent evaluated after every log interval; it has no settings but the recipe."""
     import dataclasses
 
@@ -38,9 +45,9 @@ def train_ours(recipe: Any, seed: int, evaluations: int, seconds: float, setting
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()
-    interval = -(-recipe.total_env_steps // evaluations)
-    loop = make_loop(dataclasses.replace(recipe, seed=seed, num_seeds=1, log_interval=interval))
-    worlds = make_environment(recipe, EVALUATION_EPISODES)
+    interval = -(-recipe.total_env_steps // plan.evaluations)
+    loop = make_loop(dataclasses.replace(recipe, seed=plan.seed, num_seeds=1, log_interval=interval))
+    worlds = make_environment(recipe, plan.episodes)
     discrete = recipe.policy.actions == "categorical"  # rejax evaluates as it acts
     loop.compile()
     points: list[Point] = []
@@ -54,7 +61,7 @@ def train_ours(recipe: Any, seed: int, evaluations: int, seconds: float, setting
     return points
 
 
-def train_sac(recipe: Any, seed: int, evaluations: int, seconds: float, settings: Settings) -> list[Point]:
+def train_sac(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
     """Brax's SAC with the recipe's batch, replay ratio, sizes of networks and learning rate; two critics.
 
     Settings are arguments of Brax's `train`, `replay_ratio`, `batch_size`, `policy_sizes` and `critic_sizes`.
@@ -78,9 +85,7 @@ def train_sac(recipe: Any, seed: int, evaluations: int, seconds: float, settings
     return train_brax(
         sac.train,
         recipe,
-        seed,
-        evaluations,
-        seconds,
+        plan,
         network_factory=make_networks,
         batch_size=batch,
         grad_updates_per_step=updates,
@@ -94,7 +99,7 @@ def train_sac(recipe: Any, seed: int, evaluations: int, seconds: float, settings
     )
 
 
-def train_ppo(recipe: Any, seed: int, evaluations: int, seconds: float, settings: Settings) -> list[Point]:
+def train_ppo(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
     """Brax's PPO as its authors train legged bodies, with the recipe's network sizes.
 
     Settings are arguments of Brax's `train`, and `policy_sizes`, `critic_sizes`.
@@ -103,6 +108,7 @@ def train_ppo(recipe: Any, seed: int, evaluations: int, seconds: float, settings
     from brax.training.agents.ppo import train as ppo
 
     settings = {
+        "num_envs": recipe.num_envs,
         "unroll_length": 20,
         "num_minibatches": 8,
         "num_updates_per_batch": 4,
@@ -120,11 +126,12 @@ def train_ppo(recipe: Any, seed: int, evaluations: int, seconds: float, settings
     return train_brax(
         ppo.train,
         recipe,
-        seed,
-        evaluations,
-        seconds,
+        plan,
         network_factory=lambda *args, **kwargs: networks.make_ppo_networks(*args, **{**kwargs, **sizes}),
-        **{"batch_size": settings.get("num_envs", recipe.num_envs) // settings["num_minibatches"], **settings},
+        **{
+            "batch_size": settings.get("num_envs", recipe.num_envs) // settings["num_minibatches"],
+            **settings,
+        },
     )
 
 
@@ -147,9 +154,7 @@ class EnoughError(Exception):
     """Ends one of Brax's trainers, which know only a number of steps."""
 
 
-def train_brax(
-    train: Any, recipe: Any, seed: int, evaluations: int, seconds: float, **settings: Any
-) -> list[Point]:
+def train_brax(train: Any, recipe: Any, plan: Plan, **settings: Any) -> list[Point]:
     """One of Brax's trainers on our world, its observation groups joined."""
     import jax
     import jax.numpy as jnp
@@ -168,7 +173,8 @@ def train_brax(
             return  # before training
         success, reward = (float(metrics[f"eval/episode_{name}"]) for name in ("success", "reward"))
         points.append(Point(int(steps), metrics["training/walltime"], success, reward))
-        if steps >= recipe.total_env_steps and without_compiling(points)[-1].seconds >= seconds:
+        whole = steps >= recipe.total_env_steps or not world.can_succeed  # returns are compared by seconds
+        if whole and without_compiling(points)[-1].seconds >= plan.seconds:
             raise EnoughError
 
     with warnings.catch_warnings(), contextlib.suppress(EnoughError):
@@ -177,15 +183,25 @@ def train_brax(
             environment=FlatWorld(world),
             num_timesteps=LONGER * recipe.total_env_steps,
             episode_length=world.episode_length,
-            num_eval_envs=EVALUATION_EPISODES,
-            num_evals=LONGER * evaluations + 1,
+            num_eval_envs=plan.episodes,
+            num_evals=LONGER * plan.evaluations + 1,
             normalize_observations=True,
             deterministic_eval=True,
-            seed=seed,
+            seed=plan.seed,
             progress_fn=progress,
+            wrap_env_fn=wrapper_of(recipe.environment),
             **{"num_envs": recipe.num_envs, **settings},
         )
     return without_compiling(points)
+
+
+def wrapper_of(environment: str) -> Any:
+    """What begins episodes anew for Brax's trainers; Playground's states need Playground's own."""
+    if not environment.startswith("playground:"):
+        return None
+    from mujoco_playground import wrapper
+
+    return wrapper.wrap_for_brax_training
 
 
 def without_compiling(points: list[Point]) -> list[Point]:
@@ -197,9 +213,7 @@ def without_compiling(points: list[Point]) -> list[Point]:
     return [point._replace(seconds=so_far) for point, so_far in zip(points, spent, strict=True)]
 
 
-def train_fast_td3(
-    recipe: Any, seed: int, evaluations: int, seconds: float, settings: Settings
-) -> list[Point]:
+def train_fast_td3(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
     """FastTD3's algorithm with the recipe's batch, replay ratio and sizes of networks.
 
     Settings are fields of `fast_td3.Settings`; with a `batch_size` alone, the updates keep near the ratio.
@@ -228,13 +242,13 @@ def train_fast_td3(
             }
         ),
     )
-    worlds = make_environment(recipe, EVALUATION_EPISODES)
-    interval = -(-recipe.total_env_steps // evaluations // recipe.num_envs)
-    state = jax.jit(learner.init)(jax.random.key(seed))
+    worlds = make_environment(recipe, plan.episodes)
+    interval = -(-recipe.total_env_steps // plan.evaluations // recipe.num_envs)
+    state = jax.jit(learner.init)(jax.random.key(plan.seed))
     run = jax.jit(lambda state: learner.run(state, interval), donate_argnums=0).lower(state).compile()
     points: list[Point] = []
     spent, steps, most = 0.0, 0, LONGER * recipe.total_env_steps
-    while steps < (most if spent < seconds else recipe.total_env_steps):
+    while steps < (most if spent < plan.seconds else recipe.total_env_steps):
         start = time.perf_counter()
         state = jax.block_until_ready(run(state))
         spent += time.perf_counter() - start
@@ -245,9 +259,7 @@ def train_fast_td3(
     return points
 
 
-def train_rejax(
-    recipe: Any, seed: int, evaluations: int, seconds: float, settings: Settings, passes: int
-) -> list[Point]:
+def train_rejax(recipe: Any, plan: Plan, settings: Settings, passes: int) -> list[Point]:
     """PPO of rejax with PureJaxRL's settings, or with one pass over the data of each unroll.
 
     Settings are arguments of its `create`.
@@ -263,7 +275,7 @@ def train_rejax(
     devices.use_compilation_cache()
     algorithm = recipe.algorithm
     world = GymnaxWorld(recipe.environment)
-    interval = -(-recipe.total_env_steps // evaluations)
+    interval = -(-recipe.total_env_steps // plan.evaluations)
     agent = PPO.create(
         env=world,
         agent_kwargs={"hidden_layer_sizes": sizes_of(recipe)["policy_sizes"], "activation": "elu"},
@@ -287,16 +299,14 @@ def train_rejax(
     )
     train = jax.jit(lambda state: agent.train(train_state=state)[0])
     play = jax.jit(
-        lambda state, key: evaluate(
-            agent.make_act(state), key, world, world.default_params, EVALUATION_EPISODES
-        )
+        lambda state, key: evaluate(agent.make_act(state), key, world, world.default_params, plan.episodes)
     )
-    state = agent.init_state(jax.random.key(seed))
+    state = agent.init_state(jax.random.key(plan.seed))
     jax.block_until_ready(train(state))  # compiles
     points: list[Point] = []
     spent = 0.0
     most = LONGER * recipe.total_env_steps
-    while int(state.global_step) < (most if spent < seconds else recipe.total_env_steps):
+    while int(state.global_step) < (most if spent < plan.seconds else recipe.total_env_steps):
         start = time.perf_counter()
         state = jax.block_until_ready(train(state))
         spent += time.perf_counter() - start

@@ -3,7 +3,7 @@
     pip install ".[benchmarks]"
     python benchmarks/peers.py ball-go-to-target --out peers.json
     python benchmarks/peers.py grid-1-step --out grid.json
-    python benchmarks/peers.py brax-reacher --tries benchmarks/published.toml --repeats 3 --evaluations 20 --out reacher.json
+    python benchmarks/peers.py brax-reacher --tries benchmarks/published.toml --out reacher.json
     python benchmarks/peers.py ball-go-to-target --tries benchmarks/tries.toml --out tries.json
 
 Continuous actions: Brax's SAC and PPO, and FastTD3's algorithm (`fast_td3.py`). Discrete actions: rejax,
@@ -12,10 +12,10 @@ own with as many worlds, the physics engine, the budget and the network sizes of
 also with its batch, replay and replay ratio; the others go on beyond the budget until they have had three
 times the seconds that mjx-hkl took to 80 %, and as many as its whole budget took. Of each: environment steps
 per second with learning, and training seconds until 50 and 80 % success, evaluations and compilation apart.
-Success is that of 128 episodes, `--evaluations` times in the budget, under the mean policy (with discrete
+Success is that of `--episodes`, `--evaluations` times in the budget, under the mean policy (with discrete
 actions: the sampled one). Where nothing can succeed it is the mean return after half of mjx-hkl's seconds and
-after all of them. With `--tries` each peer trains with each of the settings that the file has for it, or that the
-file's table of the recipe's name has. One JSON object, and a table by seconds to 80 % or by return.
+after all of them. With `--tries` each peer trains with each of the settings that the file has for it, or the
+file's table of the recipe. One JSON object, and a table by seconds to 80 % or by return.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from peer_trainers import OURS, PEERS, PEERS_BY_ACTIONS, Point
+from peer_trainers import OURS, PEERS, PEERS_BY_ACTIONS, Plan, Point
 
 THRESHOLDS = (0.5, 0.8)
 FIELDS = ("num_envs", "total_env_steps")  # of the recipe, that may be given
@@ -56,6 +56,7 @@ def main() -> None:
         "--seconds", type=float, help="of training that peers get at least, beyond their budget"
     )
     parser.add_argument("--evaluations", type=int, default=40, help="in the budget (default 40)")
+    parser.add_argument("--episodes", type=int, default=128, help="of an evaluation (default 128)")
     parser.add_argument("--tries", type=Path, help="TOML: for each peer, settings by the name of the try")
     parser.add_argument("--settings", type=json.loads, default={}, help=argparse.SUPPRESS)
     parser.add_argument("--only-run", choices=PEERS, help=argparse.SUPPRESS)
@@ -67,8 +68,8 @@ def main() -> None:
     recipe = prepare(parser, options)
     if options.only_run:
         train = PEERS[options.only_run]
-        given = options.seed, options.evaluations, options.seconds or 0.0, options.settings
-        print(json.dumps(train(recipe, *given)))
+        plan = Plan(options.seed, options.evaluations, options.episodes, options.seconds or 0.0)
+        print(json.dumps(train(recipe, plan, options.settings)))
         return
     runs: list[dict[str, Any]] = []
     result = {"recipe": options.recipe, **about(recipe), "runs": runs}
@@ -153,7 +154,8 @@ def run(
     """One peer in a process of its own; `error` where it failed."""
     command = [sys.executable, __file__, options.recipe, "--only-run", peer]
     command += ["--seed", str(seed), "--seconds", str(seconds)]
-    command += ["--evaluations", str(options.evaluations), "--settings", json.dumps(settings)]
+    command += ["--evaluations", str(options.evaluations), "--episodes", str(options.episodes)]
+    command += ["--settings", json.dumps(settings)]
     for field in FIELDS:
         if getattr(options, field) is not None:
             command += ["--" + field.replace("_", "-"), str(getattr(options, field))]
@@ -219,8 +221,9 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 
 def table_of_returns(runs: list[dict[str, Any]]) -> str:
-    """Medians over seeds, in Markdown, by the return after the seconds that our budget took."""
-    whole = median(run["points"][-1].seconds for run in runs if run["peer"] == OURS) if runs else 0.0
+    """Medians over seeds, in Markdown, by the return after the seconds that our budget (else theirs) took."""
+    ours = [run for run in runs if run["peer"] == OURS]
+    whole = median(run["points"][-1].seconds for run in ours or runs) if runs else 0.0
     moments = whole / 2, whole
     rows = []
     for title, mine in by_title(runs).items():
@@ -236,8 +239,8 @@ def table_of_returns(runs: list[dict[str, Any]]) -> str:
 
 
 def return_after(points: list[Point], seconds: float) -> float:
-    """Mean return of the last evaluation by then, or of the first one where there was none."""
-    return [points[0], *(point for point in points if point.seconds <= seconds)][-1].mean_return
+    """Mean return of the last evaluation by then, a twentieth more allowed, or of the first one."""
+    return [points[0], *(point for point in points if point.seconds <= 1.05 * seconds)][-1].mean_return
 
 
 def by_title(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -58,7 +58,7 @@ def state_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs():
-    """Dropped after each file: a process that keeps thousands runs out of memory maps, and dies in the next one's loading."""
+    """Dropped after each file: a process that keeps thousands runs out of memory maps, and dies."""
     yield
     jax.clear_caches()
 

@@ -15,7 +15,7 @@ import pytest
 import rlax
 from brax.envs.base import State
 
-from mjx_hkl.environments import VectorEnvironment
+from mjx_hkl.environments import FlatWorld, VectorEnvironment, make_world
 from mjx_hkl.experiments.build import resolve
 from mjx_hkl.experiments.recipe import load_recipe
 
@@ -125,6 +125,18 @@ def test_a_peers_seconds_are_without_those_it_compiles_in():
     assert peer_trainers.without_compiling([point]) == [point]
 
 
+def test_brax_begins_episodes_of_playgrounds_worlds(monkeypatch):
+    pytest.importorskip("mujoco_playground")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    name = "playground:CartpoleBalance"
+    worlds = load("peer_trainers").wrapper_of(name)(
+        FlatWorld(make_world(name)), episode_length=5, action_repeat=1
+    )
+    state = jax.eval_shape(worlds.reset, jax.random.split(jax.random.PRNGKey(0), 3))  # as Brax draws keys
+    after = jax.eval_shape(worlds.step, state, jnp.zeros((3, 1)))
+    assert after.obs.shape == state.obs.shape == (3, 5)
+
+
 def test_peers_are_compared_by_return_at_equal_seconds(monkeypatch):
     """Ours takes 20 s. The other's 9 after 30 s comes too late; after 10 s it is ahead."""
     monkeypatch.syspath_prepend(BENCHMARKS)
@@ -141,6 +153,8 @@ def test_peers_are_compared_by_return_at_equal_seconds(monkeypatch):
         "| mjx-hkl | 1 | 10 | 3.0 | 7.0 |",
         "| brax-ppo | 1 | 10 | 4.0 | 5.0 |",
     ]
+    assert peers.table_of_returns(runs[:1]).splitlines()[2:] == ["| brax-ppo | 1 | 10 | 4.0 | 9.0 |"]
+    assert len(peers.table_of_returns([]).splitlines()) == 2
 
 
 def test_frames_are_not_counted_of_a_world_without_a_camera():
@@ -226,7 +240,8 @@ def test_peers_have_the_recipes_replay_ratio_in_whole_updates():
 def test_fast_td3_trains_on_a_recipes_world(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     recipe = dataclasses.replace(resolve(load_recipe("ball-go-to-target")), num_envs=8, total_env_steps=320)
-    points = load("peer_trainers").train_fast_td3(recipe, 0, 2, 0.0, {"n_step": 3})
+    trainers = load("peer_trainers")
+    points = trainers.train_fast_td3(recipe, trainers.Plan(0, 2, 128, 0.0), {"n_step": 3})
     assert [point.steps for point in points] == [160, 320]
     assert 0.0 < points[0].seconds < points[1].seconds
     assert all(0.0 <= point.success <= 1.0 for point in points)

@@ -135,7 +135,7 @@ class AdaptedWorld(Env):
         """One control step."""
         before = cast(Any, state)
         observed = before.obs if self._in_groups else before.obs[_GROUP]
-        theirs = jax.tree.map(lambda x: x, before.replace(obs=observed))  # whose dictionaries a step may change
+        theirs = jax.tree.map(lambda x: x, before.replace(obs=observed))  # a step may change dictionaries
         with full_precision():
             after = self._env.step(theirs, jnp.clip(action, -1.0, 1.0))
         observation = _groups(after.obs)
