@@ -20,7 +20,8 @@ class Plan(NamedTuple):
     seed: int
     evaluations: int  # in the budget of the recipe
     episodes: int  # of each evaluation
-    seconds: float  # of training, beyond the budget where it takes fewer
+    steps: int  # of its worlds, at the least
+    seconds: float  # of training, at the least
 
 
 class Point(NamedTuple):
@@ -108,7 +109,6 @@ def train_ppo(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
     from brax.training.agents.ppo import train as ppo
 
     settings = {
-        "num_envs": recipe.num_envs,
         "unroll_length": 20,
         "num_minibatches": 8,
         "num_updates_per_batch": 4,
@@ -128,10 +128,8 @@ def train_ppo(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
         recipe,
         plan,
         network_factory=lambda *args, **kwargs: networks.make_ppo_networks(*args, **{**kwargs, **sizes}),
-        **{
-            "batch_size": settings.get("num_envs", recipe.num_envs) // settings["num_minibatches"],
-            **settings,
-        },
+        batch_size=recipe.num_envs // settings["num_minibatches"],
+        **settings,
     )
 
 
@@ -173,8 +171,7 @@ def train_brax(train: Any, recipe: Any, plan: Plan, **settings: Any) -> list[Poi
             return  # before training
         success, reward = (float(metrics[f"eval/episode_{name}"]) for name in ("success", "reward"))
         points.append(Point(int(steps), metrics["training/walltime"], success, reward))
-        whole = steps >= recipe.total_env_steps or not world.can_succeed  # returns are compared by seconds
-        if whole and without_compiling(points)[-1].seconds >= plan.seconds:
+        if steps >= plan.steps and without_compiling(points)[-1].seconds >= plan.seconds:
             raise EnoughError
 
     with warnings.catch_warnings(), contextlib.suppress(EnoughError):
@@ -183,6 +180,7 @@ def train_brax(train: Any, recipe: Any, plan: Plan, **settings: Any) -> list[Poi
             environment=FlatWorld(world),
             num_timesteps=LONGER * recipe.total_env_steps,
             episode_length=world.episode_length,
+            num_envs=recipe.num_envs,
             num_eval_envs=plan.episodes,
             num_evals=LONGER * plan.evaluations + 1,
             normalize_observations=True,
@@ -190,7 +188,7 @@ def train_brax(train: Any, recipe: Any, plan: Plan, **settings: Any) -> list[Poi
             seed=plan.seed,
             progress_fn=progress,
             wrap_env_fn=wrapper_of(recipe.environment),
-            **{"num_envs": recipe.num_envs, **settings},
+            **settings,
         )
     return without_compiling(points)
 
@@ -248,7 +246,7 @@ def train_fast_td3(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
     run = jax.jit(lambda state: learner.run(state, interval), donate_argnums=0).lower(state).compile()
     points: list[Point] = []
     spent, steps, most = 0.0, 0, LONGER * recipe.total_env_steps
-    while steps < (most if spent < plan.seconds else recipe.total_env_steps):
+    while steps < (most if spent < plan.seconds else plan.steps):
         start = time.perf_counter()
         state = jax.block_until_ready(run(state))
         spent += time.perf_counter() - start
@@ -306,7 +304,7 @@ def train_rejax(recipe: Any, plan: Plan, settings: Settings, passes: int) -> lis
     points: list[Point] = []
     spent = 0.0
     most = LONGER * recipe.total_env_steps
-    while int(state.global_step) < (most if spent < plan.seconds else recipe.total_env_steps):
+    while int(state.global_step) < (most if spent < plan.seconds else plan.steps):
         start = time.perf_counter()
         state = jax.block_until_ready(train(state))
         spent += time.perf_counter() - start

@@ -13,9 +13,10 @@ also with its batch, replay and replay ratio; the others go on beyond the budget
 times the seconds that mjx-hkl took to 80 %, and as many as its whole budget took. Of each: environment steps
 per second with learning, and training seconds until 50 and 80 % success, evaluations and compilation apart.
 Success is that of `--episodes`, `--evaluations` times in the budget, under the mean policy (with discrete
-actions: the sampled one). Where nothing can succeed it is the mean return after half of mjx-hkl's seconds and
-after all of them. With `--tries` each peer trains with each of the settings that the file has for it, or the
-file's table of the recipe. One JSON object, and a table by seconds to 80 % or by return.
+actions: the sampled one). Where nothing can succeed the others train for mjx-hkl's seconds alone, and mean
+returns after half of these and after all of them are compared. With `--tries` each peer trains with each of
+the settings that the file, or the file's table of the recipe, has for it. One JSON object, and a table by
+seconds to 80 % or by return.
 """
 
 import argparse
@@ -68,8 +69,7 @@ def main() -> None:
     recipe = prepare(parser, options)
     if options.only_run:
         train = PEERS[options.only_run]
-        plan = Plan(options.seed, options.evaluations, options.episodes, options.seconds or 0.0)
-        print(json.dumps(train(recipe, plan, options.settings)))
+        print(json.dumps(train(recipe, plan_of(recipe, options), options.settings)))
         return
     runs: list[dict[str, Any]] = []
     result = {"recipe": options.recipe, **about(recipe), "runs": runs}
@@ -87,6 +87,20 @@ def main() -> None:
     print(table(done) if result["tells_success"] else table_of_returns(done))
     if any("error" in run for run in runs):
         sys.exit(1)
+
+
+def plan_of(recipe: Any, options: argparse.Namespace) -> Plan:
+    """Of one run: no fewer steps than the recipe's, but where returns are compared after so many seconds."""
+    by_seconds = options.seconds and not can_succeed(recipe)
+    steps = 0 if by_seconds else recipe.total_env_steps
+    return Plan(options.seed, options.evaluations, options.episodes, steps, options.seconds or 0.0)
+
+
+def can_succeed(recipe: Any) -> bool:
+    """Whether its world tells of success."""
+    from mjx_hkl.environments import make_world
+
+    return make_world(recipe.environment, recipe.engine).can_succeed
 
 
 def seconds_for_peers(runs: list[dict[str, Any]]) -> float:
@@ -185,7 +199,6 @@ def about(recipe: Any) -> dict[str, Any]:
     """What the numbers are of."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from mjx_hkl.environments import make_world
     from mjx_hkl.training import devices
 
     versions = {}
@@ -193,7 +206,7 @@ def about(recipe: Any) -> dict[str, Any]:
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     budget = {"num_envs": recipe.num_envs, "total_env_steps": recipe.total_env_steps}
-    tells = {"tells_success": make_world(recipe.environment, recipe.engine).can_succeed}
+    tells = {"tells_success": can_succeed(recipe)}
     return {**budget, **tells, "device": devices.describe(1), "cores": os.cpu_count(), "versions": versions}
 
 

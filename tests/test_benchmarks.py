@@ -137,6 +137,19 @@ def test_brax_begins_episodes_of_playgrounds_worlds(monkeypatch):
     assert after.obs.shape == state.obs.shape == (3, 5)
 
 
+@pytest.mark.filterwarnings("ignore:Brax System")  # is not maintained
+@pytest.mark.parametrize(
+    ("name", "seconds", "least"),
+    [("ball-go-to-target", 5.0, 320), ("brax-reacher", 5.0, 0), ("brax-reacher", 0.0, 320)],
+)
+def test_peers_have_the_whole_budget_but_where_seconds_are_compared(monkeypatch, name, seconds, least):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    recipe = dataclasses.replace(load_recipe(name), total_env_steps=320)
+    options = argparse.Namespace(seed=1, evaluations=4, episodes=8, seconds=seconds)
+    plan = load("peers").plan_of(recipe, options)
+    assert (plan.steps, plan.seconds, plan.episodes) == (least, seconds, 8)
+
+
 def test_peers_are_compared_by_return_at_equal_seconds(monkeypatch):
     """Ours takes 20 s. The other's 9 after 30 s comes too late; after 10 s it is ahead."""
     monkeypatch.syspath_prepend(BENCHMARKS)
@@ -241,7 +254,9 @@ def test_fast_td3_trains_on_a_recipes_world(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     recipe = dataclasses.replace(resolve(load_recipe("ball-go-to-target")), num_envs=8, total_env_steps=320)
     trainers = load("peer_trainers")
-    points = trainers.train_fast_td3(recipe, trainers.Plan(0, 2, 128, 0.0), {"n_step": 3})
+    points = trainers.train_fast_td3(
+        recipe, trainers.Plan(seed=0, evaluations=2, episodes=128, steps=320, seconds=0.0), {"n_step": 3}
+    )
     assert [point.steps for point in points] == [160, 320]
     assert 0.0 < points[0].seconds < points[1].seconds
     assert all(0.0 <= point.success <= 1.0 for point in points)
