@@ -66,6 +66,8 @@ def main() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU is shared with the child
     if options.evaluations < 2:
         parser.error("--evaluations must be at least 2: steps per second are those between them")
+    if options.episodes < 1:
+        parser.error("--episodes must be at least 1")
     recipe = prepare(parser, options)
     if options.only_run:
         train = PEERS[options.only_run]
@@ -156,7 +158,8 @@ def read_tries(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     tries = tries.get(options.recipe, tries)
     for peer, named in tries.items():
         if peer not in PEERS:
-            parser.error(f"{options.tries}: there is no peer {peer}; there are {', '.join(PEERS)}")
+            names = ", ".join(PEERS)
+            parser.error(f"{options.tries}: there is no peer {peer}; there are {names}, or {options.recipe}")
         if not named or not all(isinstance(settings, dict) for settings in named.values()):
             parser.error(f"{options.tries}: [{peer}] needs a table of settings for each name")
     return tries

@@ -96,6 +96,7 @@ def test_a_mistake_is_told_in_one_line(script):
         (["grid-1-step", "--peers", "brax-sac"], "brax-sac does not have categorical actions"),
         (["ball-go-to-target", "--num-envs", "-4"], "num_envs"),
         (["ball-go-to-target", "--evaluations", "1"], "--evaluations must be at least 2"),
+        (["ball-go-to-target", "--episodes", "0"], "--episodes must be at least 1"),
         (["ball-go-to-target", "--out", "no/where.json"], "cannot write no/where.json"),
         (["ant-to-gap:shared"], "starts from another agent"),
     ],
@@ -137,7 +138,7 @@ def test_brax_begins_episodes_of_playgrounds_worlds(monkeypatch):
     assert after.obs.shape == state.obs.shape == (3, 5)
 
 
-@pytest.mark.filterwarnings("ignore:Brax System")  # is not maintained
+@pytest.mark.filterwarnings("ignore:Brax System", "ignore:Accessing .* directly from")
 @pytest.mark.parametrize(
     ("name", "seconds", "least"),
     [("ball-go-to-target", 5.0, 320), ("brax-reacher", 5.0, 0), ("brax-reacher", 0.0, 320)],
