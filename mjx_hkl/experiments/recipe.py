@@ -167,6 +167,8 @@ class Recipe:
     """Environment steps between checkpoints, beside those by time and the one at the end; 0: not by steps."""
     checkpoint_minutes: NonNegativeFloat = 5.0
     """Minutes after which a checkpoint is written at the end of the log interval; 0: not by time."""
+    keep_checkpoints: Few = 2
+    """The newest so many stay: the one before is what `--resume` goes on from where the last is damaged."""
     replay_capacity: NonNegative = 1_000_000
     """Transitions replay holds, rounded up to whole unrolls; 0: the newest unroll alone, for on-policy."""
     min_replay: NonNegative = 50_000
@@ -381,6 +383,7 @@ _MAY_CHANGE = (
     "log_interval",
     "checkpoint_interval",
     "checkpoint_minutes",
+    "keep_checkpoints",
     "evaluation_episodes",
     "evaluation_interval",
     "name",

@@ -144,13 +144,21 @@ class _Training:
         return self.loop.place(transferred(state, sources, self.transfer)) if sources else state
 
     def resumed(self, held: contextlib.ExitStack) -> TrainState:
-        """The state of the newest checkpoint."""
-        _require_same(self.run, self._identity)
+        """The state of the newest checkpoint that is whole; damaged ones that are newer are set aside."""
+        if not self.run.recipe.is_file():
+            raise UserError(f"{self.run.path} holds no run to resume")
         if not self.recipe.ladder:
             _hold(self.run, held, must_be_free=False)
-        state = checkpoint.restore(self.run.checkpoints, self.loop.abstract)
+        restored = checkpoint.restore(self.run.checkpoints, self.loop.abstract, self._require_same)
+        processes.wait_for_all("restored")
+        for step, damage in restored.damaged.items() if processes.is_first() else ():
+            place = checkpoint.set_aside(self.run.checkpoints, step)
+            self.reporter.say(f"{damage} but for its name, now {place.name}")
+        if restored.damaged:
+            self.reporter.say(f"going on from {restored.environment_steps:,} environment steps")
+        processes.wait_for_all("set aside")
         self._compile()
-        return state
+        return restored.state
 
     def run_on(self, state: TrainState, seconds: float) -> tuple[bool, TrainState, float]:
         """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
@@ -246,7 +254,15 @@ class _Training:
         devices.require_fits(memory, "the compiled train step", "lower num_envs, batch_size or num_seeds")
 
     def _save(self, state: TrainState, done: int) -> None:
-        checkpoint.save(self.run.checkpoints, state, done, self.copies.named(self._identity))
+        about = self.copies.named(self._identity)
+        checkpoint.save(self.run.checkpoints, state, done, about, self.recipe.keep_checkpoints)
+
+    def _require_same(self, about: dict[str, Any]) -> None:
+        """Raises UserError where a checkpoint is of another recipe or world."""
+        held, identity = inside(located(self.run.path, about), self.run.path), self._identity
+        different = difference({name: held.get(name, {}) for name in identity}, identity)
+        if different:
+            raise UserError(f"{self.run.path} holds a run of another recipe: {different}")
 
 
 def agent_of_seed(state: TrainState, index: int) -> Agent:
@@ -278,17 +294,6 @@ def _hold(run: RunDirectory, held: contextlib.ExitStack, must_be_free: bool) -> 
             refusal = error
     if processes.any_of(refusal is not None):
         raise refusal or UserError(f"the first process cannot train in {run.path}")
-
-
-def _require_same(run: RunDirectory, identity: dict[str, Any]) -> None:
-    """Raises UserError where the folder holds no run, or a checkpoint of another recipe or world."""
-    if not run.recipe.is_file():
-        raise UserError(f"{run.path} holds no run to resume")
-    about = checkpoint.about(run.checkpoints)
-    held = inside(located(run.path, about), run.path)
-    different = difference({name: held.get(name, {}) for name in identity}, identity)
-    if different:
-        raise UserError(f"{run.path} holds a run of another recipe: {different}")
 
 
 def _told(result: Evaluation | None, tasks: Mapping[str, VectorEnvironment]) -> Row:

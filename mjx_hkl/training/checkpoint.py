@@ -1,34 +1,56 @@
-"""Checkpoints of the full training state, by Orbax: written atomically, restored bit for bit."""
+"""Checkpoints of the full training state, by Orbax: written atomically, restored bit for bit or refused."""
 
 import contextlib
+import hashlib
 import inspect
+import json
 import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding
+from jaxtyping import Array, UInt32
 
 from mjx_hkl.errors import UserError
+from mjx_hkl.training.sharding import replicated
 from mjx_hkl.training.step import TrainState
 
+FORMAT_VERSION = 2  # of what is kept beside the state: 2 has digests, 1 had none and is read without
 
-def save(folder: Path, state: TrainState, environment_steps: int, about: dict[str, Any]) -> None:
-    """Writes a checkpoint, and only then removes the one before. A stop in between loses neither.
+
+class DamagedError(UserError):
+    """A checkpoint that cannot be read, or is not what was written; it is left untouched."""
+
+
+class Restored(NamedTuple):
+    """A state, the environment steps that name its checkpoint, and newer checkpoints that are damaged."""
+
+    state: TrainState
+    environment_steps: int
+    damaged: dict[int, str]  # what is wrong, by environment steps, newest first
+
+
+def save(folder: Path, state: TrainState, environment_steps: int, about: dict[str, Any], keep: int) -> None:
+    """Writes a checkpoint, and only then removes older ones. A stop in between loses none.
 
     Args:
       folder: of all checkpoints of a run.
       state: to save.
       environment_steps: names the checkpoint.
       about: JSON kept beside it, for whoever restores.
+      keep: so many of the newest.
     """
     leaves = _named_leaves(state)
-    about = about | {"shapes": _shapes(leaves)}
-    with _manager(folder) as manager:
+    about = about | {"format_version": FORMAT_VERSION, "shapes": _shapes(leaves), "digests": _digests(leaves)}
+    about = about | {"sha256": _sha256(about)}
+    with _manager(folder, keep) as manager:
         manager.save(
             environment_steps,
             args=ocp.args.Composite(state=ocp.args.StandardSave(leaves), about=ocp.args.JsonSave(about)),
@@ -36,18 +58,36 @@ def save(folder: Path, state: TrainState, environment_steps: int, about: dict[st
         manager.wait_until_finished()
 
 
-def about(folder: Path) -> dict[str, Any]:
-    """What `save` was told about the newest complete checkpoint.
+def about(folder: Path, step: int | None = None) -> dict[str, Any]:
+    """What `save` was told about a complete checkpoint.
+
+    Args:
+      folder: of all checkpoints of a run.
+      step: environment steps that name it; by default the newest.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: there is none, it cannot be read or has changed, or a later version wrote it.
     """
-    step = newest(folder)
+    step = newest(folder) if step is None else step
     try:
         with reading(), _manager(folder) as manager:
-            return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+            told = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        version, digest = told.get("format_version", 1), told.pop("sha256", None)
     except Exception as error:
         raise _damaged(folder, step, error) from error
+    if (version != 1 or "digests" in told) and digest != _sha256(told):
+        raise _damaged(folder, step, "what is kept beside its arrays has changed")
+    if version not in (1, FORMAT_VERSION):
+        raise UserError(
+            f"checkpoint {folder / str(step)} has format version {version!r}; this mjx-hkl reads"
+            f" {FORMAT_VERSION}: use a newer mjx-hkl"
+        )
+    return told
+
+
+def complete(folder: Path) -> list[int]:
+    """Environment steps of the complete checkpoints, newest first; others have no such names."""
+    return sorted((int(path.name) for path in folder.glob("*") if path.name.isdigit()), reverse=True)
 
 
 def newest(folder: Path) -> int:
@@ -56,23 +96,43 @@ def newest(folder: Path) -> int:
     Raises:
       UserError: there is none.
     """
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+    steps = complete(folder)
     if not steps:
         raise UserError(f"{folder} holds no complete checkpoint")
-    return max(steps)
+    return steps[0]
 
 
-def restore(folder: Path, abstract: TrainState) -> TrainState:
-    """The newest complete checkpoint, on the device.
+def restore(
+    folder: Path, abstract: TrainState, check: Callable[[dict[str, Any]], None] = lambda about: None
+) -> Restored:
+    """The newest checkpoint that is whole, on the device.
 
     Args:
       folder: of all checkpoints of a run.
       abstract: shapes and types of the state it must hold, as of `jax.eval_shape`.
+      check: raises UserError where what is kept beside a state is of something else.
 
     Raises:
-      UserError: there is none, it is damaged, or it holds something else; it is left untouched.
+      UserError: there is none, all are damaged, or it holds something else; all are left untouched.
     """
-    return _restore(folder, abstract, about(folder).get("shapes"), ocp.args.StandardRestore)
+    newest(folder)
+    damaged: dict[int, str] = {}
+    for step in complete(folder):
+        try:
+            told = about(folder, step)
+            check(told)
+            state = _restore(folder, step, abstract, told, ocp.args.StandardRestore)
+            return Restored(state, step, damaged)
+        except DamagedError as error:  # without what it refers to: arrays of this checkpoint
+            damaged[step] = str(error)
+    raise DamagedError("; ".join(damaged.values()))
+
+
+def set_aside(folder: Path, step: int) -> Path:
+    """Renames a damaged checkpoint, so that it is no longer taken for a whole one; returns its new path."""
+    names = (f"{step}.damaged{number}" for number in ("", *(f".{i}" for i in range(2, 1000))))
+    place = next(folder / name for name in names if not (folder / name).exists())
+    return (folder / str(step)).rename(place)
 
 
 def restore_part(folder: Path, abstract: Any) -> Any:
@@ -85,9 +145,10 @@ def restore_part(folder: Path, abstract: Any) -> Any:
     Raises:
       UserError: there is none, it is damaged, or it does not hold that.
     """
-    saved, wanted = about(folder).get("shapes", {}), _named_leaves(abstract)
-    part = {name: shape for name, shape in saved.items() if name in wanted}
-    return _restore(folder, abstract, part, _partial)
+    step = newest(folder)
+    told, wanted = about(folder, step), _named_leaves(abstract)
+    part = {name: shape for name, shape in told.get("shapes", {}).items() if name in wanted}
+    return _restore(folder, step, abstract, told | {"shapes": part}, _partial)
 
 
 def _partial(leaves: dict[str, Any]) -> Any:
@@ -96,28 +157,35 @@ def _partial(leaves: dict[str, Any]) -> Any:
     return ocp.args.PyTreeRestore(leaves, restore_args=restore_args, partial_restore=True)
 
 
-def _restore(folder: Path, abstract: Any, saved: Any, arguments: Callable[[dict[str, Any]], Any]) -> Any:
-    """What `abstract` says of the newest checkpoint.
+def _restore(
+    folder: Path, step: int, abstract: Any, about: dict[str, Any], arguments: Callable[[dict[str, Any]], Any]
+) -> Any:
+    """What `abstract` says of a checkpoint.
 
     Args:
       folder: of all checkpoints of a run.
+      step: environment steps that name it.
       abstract: shapes and types.
-      saved: shapes and types of the same in the checkpoint.
+      about: what is kept beside it, its shapes those of `abstract` where it fits.
       arguments: Orbax's, for shapes by name.
     """
-    step = newest(folder)
     leaves = {name: on_this_device(leaf) for name, leaf in _named_leaves(abstract).items()}
-    expected = _shapes(leaves)
+    saved, expected = about.get("shapes"), _shapes(leaves)
     if saved != expected:
         raise UserError(
             f"checkpoint {folder / str(step)} does not fit this run: {_difference(saved, expected)}"
         )
     try:
         with reading(), _manager(folder) as manager:
-            restored = manager.restore(step, args=ocp.args.Composite(state=arguments(leaves)))
+            restored = manager.restore(step, args=ocp.args.Composite(state=arguments(leaves)))["state"]
     except Exception as error:
         raise _damaged(folder, step, error) from error
-    restored = restored["state"]
+    restored = {name: restored[name] for name in leaves}
+    stated = about.get("digests", {})
+    found = _digests(restored) if stated else {}
+    changed = [name for name, digest in found.items() if stated.get(name) != digest]
+    if changed:
+        raise _damaged(folder, step, f"{changed[0]} has changed")
     flat, structure = jax.tree.flatten(abstract)
 
     def array(name: str, leaf: Any) -> jax.Array:
@@ -127,6 +195,37 @@ def _restore(folder: Path, abstract: Any, saved: Any, arguments: Callable[[dict[
 
     arrays = [array(name, leaf) for name, leaf in zip(_names(abstract), flat, strict=True)]
     return jax.tree.unflatten(structure, arrays)
+
+
+def _digests(leaves: dict[str, jax.Array]) -> dict[str, str]:
+    """A digest of each array, the same however its devices share it; one changed bit always changes it."""
+    sharding = next(iter(leaves.values())).sharding
+    everywhere = replicated(sharding) if isinstance(sharding, NamedSharding) else sharding
+    sums = jax.jit(_sums, out_shardings=everywhere)(leaves)
+    return {name: f"{number:08x}" for name, number in zip(sorted(leaves), np.asarray(sums), strict=True)}
+
+
+def _sums(leaves: dict[str, jax.Array]) -> UInt32[Array, " leaves"]:
+    """Of each array, in the order of their names."""
+    return jnp.stack([_sum_of_hashes(leaves[name]) for name in sorted(leaves)])
+
+
+def _sum_of_hashes(x: jax.Array) -> UInt32[Array, ""]:
+    """Each word hashed with its place, by MurmurHash3's last step, which is one to one; their sum mod 2³²."""
+    x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
+    bits = jax.lax.bitcast_convert_type(x, f"uint{min(32, 8 * x.dtype.itemsize)}").astype(jnp.uint32)
+    place, stride = jnp.uint32(0), 1
+    for axis in reversed(range(bits.ndim)):  # not by reshaping, which moves what devices share
+        place += jnp.uint32(stride % 2**32) * jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+        stride *= bits.shape[axis]
+    hashes = bits + jnp.uint32(0x9E3779B9) * place
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        hashes = (hashes ^ (hashes >> shift)) * jnp.uint32(factor)
+    return jnp.sum(hashes ^ (hashes >> 16), dtype=jnp.uint32)
+
+
+def _sha256(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -164,10 +263,10 @@ def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
-def _manager(folder: Path) -> ocp.CheckpointManager:
+def _manager(folder: Path, keep: int | None = None) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
         folder.absolute(),
-        options=ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False),
+        options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False),
     )
 
 
@@ -212,9 +311,9 @@ def _difference(saved: Any, expected: dict[str, str]) -> str:
     return "it is the same"
 
 
-def _damaged(folder: Path, step: int, error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+def _damaged(folder: Path, step: int, cause: Exception | str) -> DamagedError:
+    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     reason = reason.partition(" See full TensorStore details")[0]  # which it then does not give
-    return UserError(
+    return DamagedError(
         f"checkpoint {folder / str(step)} is incomplete or damaged ({reason[:200]}); left untouched"
     )

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import logging
 import sys
@@ -46,11 +47,11 @@ def test_2n_steps_are_n_then_stop_resume_and_n(which, request, tmp_path):
     intervals = loop.intervals(loop.init())
     for _ in range(2):
         state, _ = next(intervals)
-    checkpoint.save(tmp_path, state, 80, {})
+    checkpoint.save(tmp_path, state, 80, {}, keep=1)
     for state, straight_rows in intervals:
         pass
     straight = leaves(state)
-    resumed = checkpoint.restore(tmp_path, loop.abstract)
+    resumed = checkpoint.restore(tmp_path, loop.abstract).state
     for resumed, rows in loop.intervals(resumed):  # noqa: B020
         pass
     assert straight.keys() == leaves(resumed).keys()
@@ -82,7 +83,7 @@ def test_a_released_module_stays_as_it_is_until_then(releasing):
 
 def test_everything_is_in_it(loop, tmp_path):
     """Parameters, targets, optimizers, counters, keys, worlds and replay."""
-    checkpoint.save(tmp_path, loop.init(), 0, {"recipe": "tiny"})
+    checkpoint.save(tmp_path, loop.init(), 0, {"recipe": "tiny"}, keep=1)
     about = checkpoint.about(tmp_path)
     assert about["recipe"] == "tiny"
     names = about["shapes"].keys()
@@ -100,14 +101,80 @@ def test_everything_is_in_it(loop, tmp_path):
 
 def test_only_the_newest_is_kept(loop, tmp_path):
     state = loop.init()
-    checkpoint.save(tmp_path, state, 40, {})
-    checkpoint.save(tmp_path, state, 80, {})
+    checkpoint.save(tmp_path, state, 40, {}, keep=1)
+    checkpoint.save(tmp_path, state, 80, {}, keep=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["80"]
+
+
+def test_as_many_are_kept_as_asked(loop, tmp_path):
+    state = loop.init()
+    for steps in (40, 80, 120):
+        checkpoint.save(tmp_path, state, steps, {}, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["120", "80"]
+
+
+def test_of_two_the_whole_one_is_restored(loop, tmp_path):
+    """The newest is damaged, told, and left as it is; set aside, it is in nobody's way."""
+    state = loop.init()
+    before = leaves(state)
+    checkpoint.save(tmp_path, state, 40, {}, keep=2)
+    for state, _ in loop.intervals(state):  # noqa: B020
+        break
+    checkpoint.save(tmp_path, state, 80, {}, keep=2)
+    for data in tmp_path.glob("80/state/ocdbt.process_*/d/*"):
+        data.write_bytes(b"")
+    files = _files(tmp_path)
+    restored = checkpoint.restore(tmp_path, loop.abstract)
+    assert (restored.environment_steps, list(restored.damaged)) == (40, [80])
+    assert "80 is incomplete or damaged" in restored.damaged[80]
+    assert all((x == before[name]).all() for name, x in leaves(restored.state).items())
+    assert _files(tmp_path) == files
+    assert checkpoint.set_aside(tmp_path, 80).name == "80.damaged"
+    checkpoint.save(tmp_path, state, 80, {}, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["80", "80.damaged"]
+    assert checkpoint.set_aside(tmp_path, 80).name == "80.damaged.2"
+
+
+def test_no_flipped_bit_restores_other_numbers(loop, tmp_path):
+    """Of each file 12 bits, at random: refused, or unharmed because nothing reads them."""
+    state, random = loop.init(), np.random.default_rng(0)
+    expected = leaves(state)
+    checkpoint.save(tmp_path, state, 40, {"recipe": "tiny"}, keep=1)
+    refused = 0
+    for file, content in _files(tmp_path).items():
+        for bit in random.integers(8 * len(content), size=12):
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << (bit % 8)
+            file.write_bytes(flipped)
+            try:
+                restored, about = (
+                    checkpoint.restore(tmp_path, loop.abstract).state,
+                    checkpoint.about(tmp_path),
+                )
+            except checkpoint.DamagedError:
+                refused += 1
+            else:
+                assert all((x == expected[name]).all() for name, x in leaves(restored).items())
+                assert about["recipe"] == "tiny"
+        file.write_bytes(content)
+    assert refused > 20
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])
+def test_a_digest_tells_each_bit_and_each_place(dtype):
+    zeros = jax.numpy.zeros((3, 2), dtype)
+    bits = 1 if dtype == "bool" else 8 * zeros.itemsize
+    changed = {"nothing": zeros}
+    for place, bit in itertools.product(range(zeros.size), range(bits)):
+        words = np.zeros(zeros.size, f"uint{8 * zeros.itemsize}")
+        words[place] = 1 << bit
+        changed[f"{place} {bit}"] = jax.numpy.asarray(words.view(zeros.dtype).reshape(zeros.shape))
+    assert len(set(checkpoint._digests(changed).values())) == 1 + zeros.size * bits
 
 
 @pytest.fixture
 def saved(loop, tmp_path):
-    checkpoint.save(tmp_path, loop.init(), 40, {})
+    checkpoint.save(tmp_path, loop.init(), 40, {}, keep=1)
     return tmp_path
 
 
@@ -157,8 +224,8 @@ def test_a_foreign_or_missing_one_is_refused(tmp_path, loop):
 def test_keys_survive(loop, tmp_path):
     state = loop.init()
     expected = np.asarray(jax.random.key_data(state.key))
-    checkpoint.save(tmp_path, state, 1, {})
-    restored = checkpoint.restore(tmp_path, loop.abstract)
+    checkpoint.save(tmp_path, state, 1, {}, keep=1)
+    restored = checkpoint.restore(tmp_path, loop.abstract).state
     np.testing.assert_array_equal(jax.random.key_data(restored.key), expected)
 
 

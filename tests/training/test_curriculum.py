@@ -67,12 +67,12 @@ def test_episodes_begin_where_training_is_and_a_resumed_one_goes_on_exactly(loop
         progress = state.actor.env.env.pipeline_state.progress
         np.testing.assert_array_equal(progress, np.full((1, 4), (2 * i + 1) / 8, np.float32))
         if i == 1:
-            checkpoint.save(tmp_path, state, 80, {})
+            checkpoint.save(tmp_path, state, 80, {}, keep=1)
         straight.append(rows)
     assert i == 3
     returns = [rows[0]["episode_return"] for rows in straight]
     np.testing.assert_allclose(returns[1:], [5 * 1.5 / 8, 5 * 3.5 / 8, 5 * 5.5 / 8], rtol=1e-5)
-    resumed = checkpoint.restore(tmp_path, loop.abstract)
+    resumed = checkpoint.restore(tmp_path, loop.abstract).state
     for resumed, _ in loop.intervals(resumed):  # noqa: B020
         pass
     for name, x in checkpoint._named_leaves(resumed).items():

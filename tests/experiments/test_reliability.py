@@ -1,0 +1,83 @@
+"""Runs whose files are damaged: told, nothing lost, and nothing other than what was."""
+
+import json
+import shutil
+
+import pytest
+
+from mjx_hkl.cli.main import run
+from mjx_hkl.experiments import training_run
+from mjx_hkl.experiments.recipe import change, recipe_to_toml
+
+LONGER = ["--total-env-steps", "200"]
+TIMES = ("seconds", "environment_steps_per_second")
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tiny_recipe, tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    constant = {"learning_rate_decay": 0.0}  # which is a share of the run, that is lengthened here
+    path.write_text(recipe_to_toml(change(tiny_recipe, checkpoint_interval=40, algorithm=constant)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(recipe_file, tmp_path_factory):
+    """A run that ended after 160 steps, with a checkpoint from 40 steps before."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert run(["train", str(recipe_file), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def damaged(finished, tmp_path):
+    """A copy of it, whose last checkpoint has lost its arrays."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    empty_arrays(out / "checkpoints" / "160")
+    return out
+
+
+def empty_arrays(checkpoint):
+    # Which of these files its index refers to depends on when each was written: all of them.
+    for data in (checkpoint / "state").glob("ocdbt.process_*/d/*"):
+        data.write_bytes(b"")
+
+
+def what_it_learned(out):
+    """Digests of the agent's modules, and all metrics but times."""
+    modules = json.loads((out / "export" / "agent.json").read_text())["modules"]
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    rows = [{name: x for name, x in json.loads(line).items() if name not in TIMES} for line in lines]
+    return modules, rows
+
+
+def test_where_the_last_checkpoint_is_damaged_it_goes_on_from_the_one_before(finished, damaged, capsys):
+    whole = damaged.with_name("whole")
+    shutil.copytree(finished, whole)
+    assert run(["train", str(whole), "--resume", *LONGER]) == 0
+    capsys.readouterr()
+    assert run(["train", str(damaged), "--resume", *LONGER]) == 0
+    told = capsys.readouterr().out
+    assert "160 is incomplete or damaged" in told
+    assert "left untouched but for its name, now 160.damaged" in told
+    assert "going on from 120 environment steps" in told
+    assert sorted(path.name for path in (damaged / "checkpoints").iterdir()) == ["160", "160.damaged", "200"]
+    assert what_it_learned(damaged) == what_it_learned(whole)
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_compiled_or_changed(damaged, monkeypatch, capsys):
+    empty_arrays(damaged / "checkpoints" / "120")
+    before = {path: path.read_bytes() for path in damaged.rglob("*") if path.is_file()}
+    monkeypatch.setattr(training_run.Loop, "compile", lambda self: pytest.fail("compiled"))
+    assert run(["train", str(damaged), "--resume", *LONGER]) == 2
+    error = capsys.readouterr().err
+    assert "160 is incomplete or damaged" in error
+    assert "120 is incomplete or damaged" in error
+    assert len(error.strip().splitlines()) == 1
+    assert {path: path.read_bytes() for path in damaged.rglob("*") if path.is_file()} == before
+
+
+def test_an_agent_of_a_damaged_checkpoint_is_refused(damaged, capsys):
+    assert run(["evaluate", str(damaged), "--episodes", "4"]) == 2
+    assert "160 is incomplete or damaged" in capsys.readouterr().err
