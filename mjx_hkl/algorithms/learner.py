@@ -117,7 +117,9 @@ def update(
     frozen: tuple[str, ...] = (),
     release: Release = NOTHING,
 ) -> tuple[Learner, dict[str, Float[Array, ""]]]:
-    """One step of every optimizer on a time-major batch.
+    """One step of every optimizer on a time-major batch; one whose gradients are not finite changes nothing.
+
+    Its metrics are then 0, but for `skipped_updates`, which is 1.
 
     Args:
       learner: donated.
@@ -145,29 +147,35 @@ def update(
             zeros = jax.tree.map(jnp.zeros_like, of_agent)
             of_agent = _with_held(of_agent, zeros, held, count > release.after)
         gradients = _parts(of_agent, gradients[1])
+        norms = {name: optax.tree.norm(part) for name, part in gradients.items()}
+        is_finite = jnp.isfinite(sum(norms.values()))
         parts, optimizer_state = _parts(parameters, learner.own), {}
         for name, optimizer in optimizers(algorithm, parts, total_updates, release).items():
-            state = learner.optimizer_state[name]
-            change, optimizer_state[name] = optimizer.update(gradients[name], state, parts[name])
-            parts[name] = optax.apply_updates(parts[name], change)
-            metrics[f"{name}_gradient_norm"] = optax.tree.norm(gradients[name])
+            before, state = parts[name], learner.optimizer_state[name]
+            change, next_state = optimizer.update(gradients[name], state, before)
+            parts[name] = _where(is_finite, optax.apply_updates(before, change), before)
+            optimizer_state[name] = _where(is_finite, next_state, state)
         agent = with_modules(parameters, {name: parts[name] for name in _PARTS if name in parts})
         agent = with_learned(learner.agent, agent)
         agent = with_modules(agent, {name: module_at(learner.agent, name) for name in frozen})
         if held:
             agent = _with_held(agent, learner.agent, held, count > release.after)
             metrics["released"] = jnp.float32(count > release.after)
-        rate = jnp.where(count % algorithm.target_update_period == 0, algorithm.target_update_rate, 0.0)
+        is_due = is_finite & (count % algorithm.target_update_period == 0)
+        rate = jnp.where(is_due, algorithm.target_update_rate, 0.0)
         target = map_learned(
             lambda old, new: rate * new + (1.0 - rate) * old, learner.target, learner.target.renewed(agent)
         )
         # All updates weigh alike until there are so many; and what is frozen stays to the last bit.
-        share = 1.0 / jnp.clip(count, 1, max(1, algorithm.policy_average_updates))
+        share = is_finite / jnp.clip(count, 1, max(1, algorithm.policy_average_updates))
         average = {
             name: map_learned(lambda old, new: old + share * (new - old), old, getattr(agent, name))
             for name, old in learner.average.items()
         }
-    own = {name: parts[name] for name in learner.own}
+        own = {name: parts[name] for name in learner.own}
+        metrics |= {f"{name}_gradient_norm": norm for name, norm in norms.items()}
+        metrics = {name: jnp.where(is_finite, x, 0.0) for name, x in metrics.items()}
+        metrics["skipped_updates"] = 1.0 - is_finite
     return Learner(agent, own, target, optimizer_state, average), metrics
 
 
@@ -187,6 +195,15 @@ def _with_held(agent: Agent, held: Agent, names: tuple[str, ...], is_released: A
 
     modules = {name: chosen(module_at(agent, name), module_at(held, name)) for name in names}
     return with_modules(agent, modules)
+
+
+def _where(is_finite: Bool[Array, ""], new: Any, old: Any) -> Any:
+    """The new numbers where they are finite, else the old; optimizers count skipped updates like others."""
+
+    def chosen(new: Array, old: Array) -> Array:
+        return jnp.where(is_finite, new, old) if jnp.issubdtype(new.dtype, jnp.floating) else new
+
+    return jax.tree.map(chosen, new, old)
 
 
 def _copy(tree: Any) -> Any:

@@ -30,6 +30,9 @@ class TrainCommand(Recipe):
     """Train together with other processes, on this and other machines, that run the same command."""
     trust_code: bool = False
     """Run code that came with the run or with agents it takes modules from, though it is new to you."""
+    debug_divergence: bool = False
+    """Write the batches of the first updates that are skipped, because their gradients are not finite, to
+    RUN/skipped_updates, with the agent's parameters. Slower."""
 
 
 def main(arguments: list[str]) -> int:
@@ -45,13 +48,12 @@ def main(arguments: list[str]) -> int:
     command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields))
     recipe = Recipe(**{name: getattr(command, name) for name in fields})
     recipe = _with_files_found(recipe)
-    resume, distributed = command.resume, command.distributed
-    out = command.out or _run_given(given, resume)
-    if out is None and distributed:
+    out = command.out or _run_given(given, command.resume)
+    if out is None and command.distributed:
         raise UserError("--distributed needs --out, the same folder for all processes")
     name = recipe.name.replace(":", "-")
     out = out or Path(f"runs/{name}-seed{recipe.seed}-{time.strftime('%Y%m%d-%H%M%S')}")
-    return _train(recipe, out, resume, distributed, command.trust_code)
+    return _train(recipe, out, command)
 
 
 def _with_files_found(recipe: Recipe) -> Recipe:
@@ -81,20 +83,29 @@ def _run_given(given: str, resume: bool) -> Path | None:
     return None
 
 
-def _train(recipe: Recipe, out: Path, resume: bool, distributed: bool, trust_code: bool) -> int:
+def _train(recipe: Recipe, out: Path, command: TrainCommand) -> int:
     # Imported only once the arguments are known to be right: a mistake is told at once.
     from mjx_hkl.cli.progress import Display
     from mjx_hkl.experiments.training_run import train
     from mjx_hkl.training import devices, processes
 
-    if distributed:
+    if command.distributed:
         processes.join()
     devices.use_compilation_cache()
     display = Display(quiet=not processes.is_first())
-    result = train(recipe, out, resume, display, trust_code=trust_code)
+    result = train(
+        recipe,
+        out,
+        command.resume,
+        display,
+        trust_code=command.trust_code,
+        debug_divergence=command.debug_divergence,
+    )
     if not result.finished:
         display.say(f"stopped and saved at {result.environment_steps:,} environment steps")
-        display.say(f"go on with: mjx-hkl train {out} --resume{' --distributed' if distributed else ''}")
+        display.say(
+            f"go on with: mjx-hkl train {out} --resume{' --distributed' if command.distributed else ''}"
+        )
         return 0
     for index, evaluation in enumerate(result.evaluations):
         seed = f"seed {recipe.seed + index}: " if recipe.num_seeds > 1 else ""

@@ -152,7 +152,8 @@ class PhysicsWorld(Env):
         with told_of(self.task, "reward"):
             outcome = self.task.reward(world.task, scene)
         task = world.task if outcome.state is None else outcome.state
-        fault = self._is_fault(physics) | ~jnp.isfinite(outcome.reward)
+        told = sum(outcome.terms.values(), outcome.reward + outcome.success)
+        fault = self._is_fault(physics) | ~jnp.isfinite(told)
         done = (outcome.success > 0) | self._is_lost(scene) | fault
         if outcome.failure is not None:
             done |= outcome.failure > 0

@@ -17,7 +17,7 @@ from mjx_hkl.models.config import Encoders, Information
 from mjx_hkl.models.encoders import EVERY_VECTOR, NormalizedFields
 from mjx_hkl.training import devices
 from mjx_hkl.training.loop import Loop, Schedule
-from mjx_hkl.training.step import TrainStep
+from mjx_hkl.training.step import OnSkipped, TrainStep
 
 _PRIVILEGED = "privileged"  # MuJoCo Playground's groups for critics alone: no robot senses them
 
@@ -227,8 +227,10 @@ def _require_camera(recipe: Recipe, world: AnyWorld) -> None:
         )
 
 
-def make_train_step(recipe: Recipe, world: AnyWorld | None = None) -> TrainStep:
-    """The recipe's train step.
+def make_train_step(
+    recipe: Recipe, world: AnyWorld | None = None, on_skipped: OnSkipped | None = None
+) -> TrainStep:
+    """The recipe's train step; `on_skipped` is told of updates that are skipped.
 
     Raises:
       UserError: there is no such environment, or the replay ratio makes no update after an unroll.
@@ -244,6 +246,7 @@ def make_train_step(recipe: Recipe, world: AnyWorld | None = None) -> TrainStep:
         recipe.images == "drawn",
         recipe.transfer.released_modules,
         recipe.transfer.release_after or 0,
+        on_skipped,
     )
     if not step.updates:
         worlds, windows, ratio = step.environment.num_envs, step.batch_size, recipe.algorithm.replay_ratio
@@ -255,9 +258,15 @@ def make_train_step(recipe: Recipe, world: AnyWorld | None = None) -> TrainStep:
     return step
 
 
-def make_loop(recipe: Recipe, world: AnyWorld | None = None, on: Sequence[Any] = ()) -> Loop:
+def make_loop(
+    recipe: Recipe,
+    world: AnyWorld | None = None,
+    on: Sequence[Any] = (),
+    on_skipped: OnSkipped | None = None,
+) -> Loop:
     """The recipe's loop, nothing compiled yet; for this machine's devices, unless others are given."""
-    schedule = Schedule(make_train_step(recipe, world), recipe.total_env_steps, recipe.log_interval)
+    step = make_train_step(recipe, world, on_skipped)
+    schedule = Schedule(step, recipe.total_env_steps, recipe.log_interval)
     world = schedule.train_step.environment.env
     num_devices = recipe.num_devices or devices.default_num_devices()
     if num_devices > 1 and world.not_shared:

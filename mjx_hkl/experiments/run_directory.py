@@ -51,6 +51,11 @@ class RunDirectory:
         """The evaluation at the end, one entry per seed."""
         return self.path / "evaluation.json"
 
+    @property
+    def skipped(self) -> Path:
+        """Batches of skipped updates, where `debug_divergence` asks for them."""
+        return self.path / "skipped_updates"
+
     def stage(self, number: int) -> "RunDirectory":
         """The run of a ladder's stage, counted from 1."""
         return RunDirectory(self.path / "ladder" / str(number))

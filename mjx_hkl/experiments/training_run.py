@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from mjx_hkl.experiments.transfer import load_sources, transferred
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.training import checkpoint, devices, processes
+from mjx_hkl.training.divergence import Divergence, SkippedBatches
 from mjx_hkl.training.loop import Loop
 from mjx_hkl.training.metrics import Row
 from mjx_hkl.training.sharding import replicated
@@ -55,6 +55,7 @@ def train(
     reporter: Reporter | None = None,
     callback: Callable[[list[Row]], object] = lambda rows: None,
     trust_code: bool = False,
+    debug_divergence: bool = False,
 ) -> Result:
     """Trains a recipe's agents; ends by SIGINT or SIGTERM after the current interval, saved.
 
@@ -67,6 +68,7 @@ def train(
       reporter: shows people what happens; nobody where there is none.
       callback: is given the metrics of each log interval, a row for each seed.
       trust_code: runs code that came with the run or with agents that it takes modules from.
+      debug_divergence: writes the batches of the first updates that are skipped, for a look; slower.
 
     Raises:
       UserError: something given is wrong, and nothing has been written; or learning has diverged, and
@@ -86,13 +88,13 @@ def train(
     world = world_of(recipe)
     resolved = resolve(recipe, world)
     *stages, last = linked(resolved, world, run) if recipe.ladder else [resolved]
-    loop = make_loop(resolved, world)
+    loop = make_loop(resolved, world, on_skipped=SkippedBatches(run.skipped) if debug_divergence else None)
     files = user_files(to_table(resolved))  # as they are now, whoever edits them while it trains
     copies = Copies.of(files, run.path)
     training = _Training(resolved, last.transfer, run, loop, files, copies, reporter, callback, trust_code)
 
     def train_stage(stage: Recipe, folder: Path, resume: bool) -> bool:
-        return train(stage, folder, resume, reporter, callback, trust_code).finished
+        return train(stage, folder, resume, reporter, callback, trust_code, debug_divergence).finished
 
     def begin() -> None:
         # So many devices as there were need not be there to resume.
@@ -163,7 +165,7 @@ class _Training:
     def run_on(self, state: TrainState, seconds: float) -> tuple[bool, TrainState, float]:
         """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
         recipe, done, total = self.recipe, self.done(state), self.loop.schedule.environment_steps
-        saves, divergence = _Saves(recipe, done), _Divergence(self.reporter)
+        saves, divergence = _Saves(recipe, done), Divergence(self.reporter.say)
         stopped = False
         seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
         metrics = MetricsWriter(self.run, seeds, done) if processes.is_first() else contextlib.nullcontext()
@@ -340,40 +342,6 @@ class _Saves:
         if self._steps and done - self.done >= self._steps:
             return True
         return bool(self._seconds) and processes.any_of(time.monotonic() - self._time >= self._seconds)
-
-
-class _Divergence:
-    """Marks and tells of the seeds whose metrics are no numbers any more."""
-
-    def __init__(self, reporter: Reporter):
-        self._reporter = reporter
-        self._cause: dict[int, str] = {}  # of each seed that has diverged, what is not finite
-        self._told: set[int] = set()
-
-    def marked(self, rows: list[Row]) -> list[Row]:
-        """The rows with `diverged`, true from the first one on that holds no number."""
-        for row in rows:
-            bad = [name for name, x in row.items() if isinstance(x, float) and not math.isfinite(x)]
-            if bad:
-                self._cause.setdefault(int(row["seed"] or 0), bad[0])
-        return [{**row, "diverged": int(row["seed"] or 0) in self._cause} for row in rows]
-
-    def tell(self, rows: list[Row]) -> None:
-        """Says once of each seed that it has diverged.
-
-        Raises:
-          UserError: every seed has diverged; the last good checkpoint is not replaced.
-        """
-        if len(self._cause) == len(rows):
-            raise UserError(
-                f"learning diverged: {list(self._cause.values())[-1]} is not finite after"
-                f" {rows[0]['environment_steps']:,} environment steps; the last checkpoint, if there was one,"
-                " is untouched; try lower learning rates"
-            )
-        for seed, bad in self._cause.items():
-            if seed not in self._told:
-                self._reporter.say(f"seed {seed} has diverged: {bad} is not finite; the others go on")
-                self._told.add(seed)
 
 
 @contextlib.contextmanager

@@ -137,6 +137,8 @@ def unroll(
             cut_observation,
         ),
     )
+    windows, lost = _without_broken(windows)
+    sums["faults"] += lost
     of_tasks = {
         f"{name}/{task}": of_task
         for name in _BY_TASK
@@ -144,6 +146,19 @@ def unroll(
         if name != "success" or environment.tasks[task].env.can_succeed
     }
     return actor, windows, jax.tree.map(jnp.sum, {**sums, **of_tasks})
+
+
+def _without_broken(windows: Window) -> tuple[Window, Float[Array, " envs"]]:
+    """The windows, all zero and not valid where a number is not finite, and how many steps are lost so.
+
+    What a world's task observes may be no number though its physics is sound. It must not reach statistics,
+    replay or a network: gradients would be NaN, masked or not.
+    """
+    numbers = [x for x in jax.tree.leaves(windows) if jnp.issubdtype(x.dtype, jnp.floating)]
+    flat = jnp.concatenate([x.reshape(len(x), -1) for x in numbers], axis=1)
+    whole = jnp.all(jnp.isfinite(flat), axis=1)
+    kept = jax.tree.map(lambda x: jnp.where(over(whole, x), x, jnp.zeros_like(x)), windows)
+    return kept, jnp.where(whole, 0.0, jnp.sum(windows.valid, axis=1))
 
 
 def _log_prob(

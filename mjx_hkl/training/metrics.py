@@ -4,7 +4,15 @@ Row = dict[str, float | int | None]
 
 TERM = "episode_return_"
 """Begins the name of what one term of the reward adds to an episode's return."""
-_EPISODE_SUMS = ("episodes", "episode_return", "episode_length", "success", "faults", "updates")
+_EPISODE_SUMS = (
+    "episodes",
+    "episode_return",
+    "episode_length",
+    "success",
+    "faults",
+    "updates",
+    "skipped_updates",
+)
 
 
 def term_name(metric: str) -> str:
@@ -15,10 +23,13 @@ def term_name(metric: str) -> str:
 def means(sums: dict[str, float]) -> Row:
     """Means over episodes and updates of an interval, from their sums; None where there were none.
 
+    Updates that were skipped, because their gradients were not finite, are counted and are in no mean.
+
     Of several environments, episodes, return and success are there by their names too, like
     `success_rate/NAME`. Success is of the episodes of those that tell of it.
     """
-    episodes, updates = sums["episodes"], sums["updates"]
+    episodes, skipped = sums["episodes"], sums.get("skipped_updates", 0.0)
+    updates = sums["updates"] - skipped
     able = [name.partition("/")[2] for name in sums if name.startswith("success/")]
     judged = sum(sums[f"episodes/{task}"] for task in able) if able else episodes
 
@@ -38,6 +49,8 @@ def means(sums: dict[str, float]) -> Row:
         "success_rate": over(sums["success"], judged),
         "episode_length": over(sums["episode_length"], episodes),
         "faults": int(sums["faults"]),
+        "updates": int(updates),
+        "skipped_updates": int(skipped),
         **by_task,
         **{
             name: over(total, episodes if name.startswith(TERM) else updates)

@@ -1,6 +1,7 @@
 """The train step: environment steps, replay, updates, in one pure function of one state."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -24,6 +25,8 @@ from mjx_hkl.training.acting import Actor
 from mjx_hkl.training.exploration import Exploration
 
 Metrics = dict[str, Float[Array, "..."]]
+OnSkipped = Callable[[Any, Any, Any, Any], None]
+"""Called on the host after every update: whether it was skipped, its number, its batch, the agent before."""
 
 
 @flax.struct.dataclass
@@ -65,6 +68,7 @@ class TrainStep:
     draws_images: bool = False  # again when windows are sampled, instead of keeping them in replay
     released: tuple[str, ...] = ()  # modules that stay as they are for the first `release_after`
     release_after: int = 0  # environment steps
+    on_skipped: OnSkipped | None = None
 
     def init(self, key: PRNGKeyArray) -> TrainState:
         """A state before its first train step, replay empty.
@@ -140,7 +144,10 @@ class TrainStep:
                 windows = views.shifted(windows, shift_key, config.image_shift)
             window = time_major(windows)
             given = window, loss_key, count, config, self.total_updates, self.frozen, self.release
-            return learner.update(state, *given)
+            updated, metrics = learner.update(state, *given)
+            if self.on_skipped:
+                jax.debug.callback(self.on_skipped, metrics["skipped_updates"], count, window, state.agent)
+            return updated, metrics
 
         # One vector of all metrics: a GPU would launch a kernel to write each.
         _, shapes = jax.eval_shape(update, state, key, iteration)

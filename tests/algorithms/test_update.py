@@ -292,3 +292,28 @@ def test_an_update_does_not_move_statistics():
                 assert (x != start_mean).any()
                 assert x.shape == expected.shape[-1:]
     assert (jax.tree.leaves(after.agent.policy)[-1] != jax.tree.leaves(before.agent.policy)[-1]).any()
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e30])
+def test_an_update_whose_gradients_are_not_finite_changes_nothing(bad):
+    """But for the optimizers' counts, by which rates fall; 1e30 is finite, its gradient's norm is not."""
+    agent = make_agent()
+    algorithm = dataclasses.replace(ALGORITHM, target_update_period=1, policy_average_updates=10)
+    state = learner.init(agent, algorithm, UPDATES, jax.random.key(1))
+    window = make_window(5, steps=3, batch=3, latent_size=agent.policy.latent_size, period=1)
+    count, key = jnp.int32(4), jax.random.key(2)
+    good, metrics = update(state, window, key, count, algorithm, UPDATES)
+    assert metrics["skipped_updates"] == 0
+    assert metrics["critic_loss"] > 0
+    broken = window.replace(reward=window.reward.at[0, 0].set(bad))
+    kept, metrics = update(good, broken, key, count, algorithm, UPDATES)
+    assert metrics.pop("skipped_updates") == 1
+    assert set(map(float, metrics.values())) == {0.0}
+    counts = 0
+    for new, old in zip(jax.tree.leaves(kept), jax.tree.leaves(good), strict=True):
+        if jnp.issubdtype(new.dtype, jnp.integer):
+            counts += 1
+            assert new == old + 1
+        else:
+            np.testing.assert_array_equal(new, old)
+    assert counts

@@ -1,3 +1,4 @@
+import copy
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -280,3 +281,30 @@ def test_a_scale_of_exploration_needs_gaussian_actions():
         UserError, match="exploration_scale changes a Gaussian's scale, and Categorical is none"
     ):
         Exploration(scale=(0.5, 2.0)).scaled(step, jnp.zeros((ENVS, 1)))
+
+
+def test_a_window_with_a_number_that_is_not_finite_is_not_learned_from(ball):
+    """As where a task observes NaN: none of its numbers are kept, no step is valid, all are faults."""
+
+    class SeesNothing(type(ball)):
+        def step(self, state, action):
+            state = super().step(state, action)
+            hidden = jnp.where(state.info["hides"] > 0, jnp.nan, 0.0)
+            return state.replace(obs=state.obs | {"targets": state.obs["targets"] + hidden})
+
+        def reset(self, rng):
+            state = super().reset(rng)
+            return state.replace(info=state.info | {"hides": jax.random.uniform(rng) < 0.5})
+
+    world = copy.copy(ball)
+    world.__class__ = SeesNothing
+    environment, agent = VectorEnvironment(world, 8, 100), make_agent(ball)
+    actor = acting.init(environment, agent, jax.random.key(1))
+    hides = np.asarray(actor.env.env.info["hides"])
+    assert 0 < hides.sum() < 8
+    _, windows, sums = acting.unroll(environment, agent, actor, jax.random.key(2), 4)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(windows))
+    np.testing.assert_array_equal(windows.valid, np.broadcast_to(~hides[:, None], (8, 4)))
+    assert not windows.observation["proprioception"][hides].any()
+    assert windows.observation["proprioception"][~hides].any()
+    assert sums["faults"] == 4 * hides.sum()
