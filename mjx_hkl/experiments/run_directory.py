@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -139,11 +140,24 @@ class RunDirectory:
         _write_whole(self.recipe, tomli_w.dumps(copies.named(to_table(recipe))))
         self.evaluation.unlink(missing_ok=True)
 
-    def rewind_metrics(self, environment_steps: int) -> float:
-        """Drops metrics from after a checkpoint; returns the training seconds up to it."""
-        rows = [row for row in self.read_metrics() if row["environment_steps"] <= environment_steps]
-        _write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
-        return float(rows[-1]["seconds"]) if rows else 0.0
+    def rewind_metrics(self, environment_steps: int) -> tuple[float, str]:
+        """Drops metrics from after a checkpoint.
+
+        Returns:
+          The training seconds up to it, and one line on what is missing; empty where nothing is.
+        """
+        whole, damaged = self._metrics()
+        rows = [row for row in whole if row["environment_steps"] <= environment_steps]
+        told = ""
+        if damaged:
+            aside = free_name(self.metrics)
+            os.replace(self.metrics, aside)
+            told = f"{self.metrics}: {_lines(damaged)}; left as {aside.name}, and left out"
+        elif environment_steps and (not rows or rows[-1]["environment_steps"] < environment_steps):
+            until = int(rows[-1]["environment_steps"]) if rows else 0
+            told = f"{self.metrics} ends after {until:,} of {environment_steps:,} environment steps"
+        _write_whole(self.metrics, "".join(map(_sealed, rows)))
+        return (float(rows[-1]["seconds"]) if rows else 0.0), told
 
     def write_evaluation(self, evaluations: list[dict[str, Any]]) -> None:
         """One entry per seed."""
@@ -156,16 +170,57 @@ class RunDirectory:
         return all(evaluation.get("can_succeed", True) for evaluation in evaluations)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All rows; a last line cut short by a crash is left out."""
-        if not self.metrics.exists():
-            return []
-        rows = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
+        """All rows; a last line cut short by a crash is left out.
+
+        Raises:
+          UserError: another line is no row, or is not what was written.
+        """
+        rows, damaged = self._metrics()
+        if damaged:
+            raise UserError(f"{self.metrics}: {_lines(damaged)}; --resume goes on without, or remove it")
         return rows
+
+    def _metrics(self) -> tuple[list[dict[str, Any]], list[int]]:
+        """All rows that are whole, and the numbers of the damaged lines; a last one cut short is none."""
+        if not self.metrics.exists():
+            return [], []
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()
+        rows = [_opened(line) for line in lines]
+        damaged = [number for number, row in enumerate(rows, 1) if row is None]
+        return [row for row in rows if row is not None], damaged
+
+
+def free_name(path: Path) -> Path:
+    """A name beside a damaged file or folder, to keep it by."""
+    names = (f"{path.name}.damaged{number}" for number in ("", *(f".{i}" for i in range(2, 1000))))
+    return next(path.with_name(name) for name in names if not path.with_name(name).exists())
+
+
+def _lines(numbers: list[int]) -> str:
+    return f"line {numbers[0]} is damaged" if len(numbers) == 1 else f"{len(numbers)} lines are damaged"
+
+
+_SEAL = "crc32"
+
+
+def _sealed(row: dict[str, Any]) -> str:
+    """A line of metrics.jsonl, which says its own checksum."""
+    text = json.dumps(row)
+    return json.dumps(row | {_SEAL: zlib.crc32(text.encode())}) + "\n"
+
+
+def _opened(line: str) -> dict[str, Any] | None:
+    """The row of a line; None where it is damaged. Lines of older versions have no checksum."""
+    try:
+        row = json.loads(line)
+        seal = row.pop(_SEAL, None)
+        number = row["environment_steps"]
+    except (ValueError, AttributeError, KeyError):
+        return None
+    whole = seal is None or seal == zlib.crc32(json.dumps(row).encode())
+    return row if whole and isinstance(number, int) else None
 
 
 def _write_whole(path: Path, text: str) -> None:
@@ -209,7 +264,7 @@ class MetricsWriter:
         """One row for each seed."""
         for row in rows:
             finite = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
-            self._file.write(json.dumps(finite) + "\n")  # JSON has no NaN
+            self._file.write(_sealed(finite))  # JSON has no NaN
             events = self._events[row["seed"]]  # pyright: ignore
             for name, value in row.items():
                 if value is not None and name not in ("seed", "environment_steps"):

@@ -21,7 +21,7 @@ from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.ladder import climb, linked, require_alike
 from mjx_hkl.experiments.recipe import Recipe, TransferConfig, essence, with_copies
 from mjx_hkl.experiments.reporter import Reporter, Silent, announce
-from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory
+from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory, free_name
 from mjx_hkl.experiments.transfer import load_sources, transferred
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import Agent
@@ -114,7 +114,9 @@ def train(
         seconds = 0.0
         if processes.is_first():
             if resume:
-                seconds = run.rewind_metrics(training.done(state))
+                seconds, missing = run.rewind_metrics(training.done(state))
+                if missing:
+                    reporter.say(missing)
             begin()
         stopped, state, seconds = training.run_on(state, seconds)
         evaluations = [] if stopped else training.finished(state)
@@ -154,8 +156,8 @@ class _Training:
         restored = checkpoint.restore(self.run.checkpoints, self.loop.abstract, self._require_same)
         processes.wait_for_all("restored")
         for step, damage in restored.damaged.items() if processes.is_first() else ():
-            place = checkpoint.set_aside(self.run.checkpoints, step)
-            self.reporter.say(f"{damage} but for its name, now {place.name}")
+            path = self.run.checkpoints / str(step)
+            self.reporter.say(f"{damage} but for its name, now {path.rename(free_name(path)).name}")
         if restored.damaged:
             self.reporter.say(f"going on from {restored.environment_steps:,} environment steps")
         processes.wait_for_all("set aside")

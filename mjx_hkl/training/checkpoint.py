@@ -128,13 +128,6 @@ def restore(
     raise DamagedError("; ".join(damaged.values()))
 
 
-def set_aside(folder: Path, step: int) -> Path:
-    """Renames a damaged checkpoint, so that it is no longer taken for a whole one; returns its new path."""
-    names = (f"{step}.damaged{number}" for number in ("", *(f".{i}" for i in range(2, 1000))))
-    place = next(folder / name for name in names if not (folder / name).exists())
-    return (folder / str(step)).rename(place)
-
-
 def restore_part(folder: Path, abstract: Any) -> Any:
     """A part of the newest complete checkpoint; nothing else of it is read.
 

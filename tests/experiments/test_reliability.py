@@ -8,9 +8,10 @@ import pytest
 from mjx_hkl.cli.main import run
 from mjx_hkl.experiments import training_run
 from mjx_hkl.experiments.recipe import change, recipe_to_toml
+from mjx_hkl.experiments.run_directory import RunDirectory
 
 LONGER = ["--total-env-steps", "200"]
-TIMES = ("seconds", "environment_steps_per_second")
+TIMES = ("seconds", "environment_steps_per_second", "crc32")
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,37 @@ def test_where_all_checkpoints_are_damaged_nothing_is_compiled_or_changed(damage
 def test_an_agent_of_a_damaged_checkpoint_is_refused(damaged, capsys):
     assert run(["evaluate", str(damaged), "--episodes", "4"]) == 2
     assert "160 is incomplete or damaged" in capsys.readouterr().err
+
+
+def test_a_changed_line_of_metrics_is_told_and_kept_and_the_others_stay(finished, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    lines = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
+    lines[1] = lines[1].replace('"environment_steps": 80', '"environment_steps": 81')
+    (out / "metrics.jsonl").write_text("".join(lines))
+    for command in (["inspect", str(out)], ["plot", str(out)]):
+        assert run(command) == 2
+        assert "metrics.jsonl: line 2 is damaged; --resume goes on without" in capsys.readouterr().err
+    assert run(["train", str(out), "--resume", *LONGER]) == 0
+    assert "line 2 is damaged; left as metrics.jsonl.damaged, and left out" in capsys.readouterr().out
+    assert (out / "metrics.jsonl.damaged").read_text() == "".join(lines)
+    assert [row["environment_steps"] for row in what_it_learned(out)[1]] == [40, 120, 160, 200]
+
+
+def test_missing_metrics_are_told(finished, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    whole = (out / "metrics.jsonl").read_text()
+    (out / "metrics.jsonl").write_text(whole[: len(whole) // 2])
+    assert run(["train", str(out), "--resume", *LONGER]) == 0
+    assert "metrics.jsonl ends after 80 of 160 environment steps" in capsys.readouterr().out
+
+
+def test_metrics_of_an_older_version_are_read(finished, tmp_path):
+    """They have no checksums."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    old = [{name: x for name, x in row.items() if name != "crc32"} for row in rows]
+    (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    assert RunDirectory(out).read_metrics() == old

@@ -129,10 +129,9 @@ def test_of_two_the_whole_one_is_restored(loop, tmp_path):
     assert "80 is incomplete or damaged" in restored.damaged[80]
     assert all((x == before[name]).all() for name, x in leaves(restored.state).items())
     assert _files(tmp_path) == files
-    assert checkpoint.set_aside(tmp_path, 80).name == "80.damaged"
+    (tmp_path / "80").rename(tmp_path / "80.damaged")
     checkpoint.save(tmp_path, state, 80, {}, keep=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["80", "80.damaged"]
-    assert checkpoint.set_aside(tmp_path, 80).name == "80.damaged.2"
 
 
 def test_no_flipped_bit_restores_other_numbers(loop, tmp_path):
