@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import rlax
 from brax.envs.base import State
+from tensorboardX.record_writer import RecordWriter
 
 from mjx_hkl.environments import FlatWorld, VectorEnvironment, make_world
 from mjx_hkl.experiments.build import resolve
 from mjx_hkl.experiments.recipe import load_recipe
+from mjx_hkl.experiments.run_directory import RunDirectory
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -302,3 +304,36 @@ def test_tries_of_peers_that_say_something_wrong_are_told_in_one_line(tmp_path, 
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_lost_by_a_few_faults(tmp_path):
+    """Kills, damaged files, wrong recipes and command lines; the script does all of them by the hundreds."""
+    done = run("faults.py", "--quick", "--out", str(tmp_path / "faults.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "faults.json").read_text())
+    assert {name: len(cases) for name, cases in found.items() if cases} == {
+        "kills": 2,
+        "damage": 24,
+        "recipes": 40,
+    }
+
+
+def test_the_soak_tells_leaks_and_cut_files(tmp_path):
+    soak = load("soak")
+    flat = {"open_files": 20.0, "threads": 9.0, "environment_steps_per_second": 100.0}
+    samples = [{"resident_bytes": 1000.0 + growth, **flat} for growth in range(100)]
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps({"environment_steps": steps}) + "\n" for steps in (40, 80, 160))
+    )
+    found = soak.told(samples, RunDirectory(tmp_path))
+    assert not found["is_flat"]  # 1099 is more than 1.02 of 1019
+    assert found["rows_missing"] == 1
+    assert soak.told([{**x, "resident_bytes": 1000.0} for x in samples], RunDirectory(tmp_path))["is_flat"]
+    events = tmp_path / "events"
+    writer = RecordWriter(str(events))
+    writer.write(b"one")
+    writer.write(b"two")
+    writer.close()
+    assert soak.count_records(events) == 2
+    events.write_bytes(events.read_bytes()[:-1])
+    assert soak.count_records(events) == 0

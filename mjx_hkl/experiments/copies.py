@@ -235,7 +235,7 @@ def check(folder: Path, table: Any) -> None:
       table: its recipe, `located`.
 
     Raises:
-      UserError: a copy is missing or has changed, or code may not run.
+      UserError: a copy is missing or has changed, code may not run, or an agent names a file elsewhere.
     """
     folder = absolute(folder)
     holder = _holder(folder)
@@ -243,8 +243,16 @@ def check(folder: Path, table: Any) -> None:
     for name, digest in listed.items():
         _require_whole(holder / name, digest)
 
+    is_agent = (folder / "agent.json").is_file()
+
+    def require_inside(given: str) -> str:
+        is_file = given.endswith((".toml", ".xml", ".py"))
+        if is_agent and is_file and folder / _FOLDER not in absolute(folder / given).parents:
+            raise UserError(f"{folder} names {given}, which is outside of it; an agent holds all its files")
+        return given
+
     def require_listed(given: str) -> str:
-        file = absolute(folder / given)
+        file = absolute(folder / require_inside(given))
         if folder / _FOLDER in file.parents and str(file.relative_to(folder)) not in listed:
             raise UserError(
                 f"{folder} does not list {given} in {MANIFEST}; copy it again, or export it again"
@@ -253,11 +261,12 @@ def check(folder: Path, table: Any) -> None:
 
     with_files(table, require_listed)
     code = code_in(table)
-    for world in _worlds(table):
-        if (
-            holder / _FOLDER not in world.parents and world.is_file()
-        ):  # of others it is asked when they are built
-            code += code_in(read_environment(world))
+    for world in filter(Path.is_file, _worlds(table)):
+        tables = read_environment(world)
+        if is_agent:
+            with_files(tables, require_inside)
+        if holder / _FOLDER not in world.parents:  # of others it is asked when they are built
+            code += code_in(tables)
     require_known(code, folder)
 
 

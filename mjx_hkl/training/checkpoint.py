@@ -256,11 +256,18 @@ def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
-def _manager(folder: Path, keep: int | None = None) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(
-        folder.absolute(),
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False),
-    )
+@contextlib.contextmanager
+def _manager(folder: Path, keep: int | None = None) -> Iterator[ocp.CheckpointManager]:
+    """Orbax's, which would log an error for each of its own notes that is damaged, and needs none of them."""
+    log = logging.getLogger("absl")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    try:
+        with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+            yield manager
+    finally:
+        log.setLevel(before)
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:

@@ -258,27 +258,31 @@ def test_every_way_to_foreign_code_asks(moved, tmp_path, capsys):
     assert evaluation(tmp_path / "copy", capsys)["episodes"] == 4  # it was trained with: known from then on
 
 
-@pytest.mark.parametrize("place", ["files/tasks/distances.py", "../../../outside.py"])
-def test_changed_code_does_not_run_beside_code_that_is_known(moved, place, capsys, monkeypatch):
-    """Also where the list of digests was changed with it, or where it lies outside of the agent."""
+def test_changed_code_does_not_run_beside_code_that_is_known(moved, capsys, monkeypatch):
+    """Also where the list of digests was changed with it."""
     monkeypatch.delenv("IT_RAN", raising=False)
     agent, manifest = moved / "export", moved / "export" / "files" / "digests.json"
-    own = agent / "files" / "parts" / "learned_coefficient.py"
-    (agent / place).write_text((agent / place if (agent / place).exists() else own).read_text() + MARK)
+    place = "files/tasks/distances.py"
+    (agent / place).write_text((agent / place).read_text() + MARK)
     listed = json.loads(manifest.read_text())
-    if place in listed["files"]:
-        content = (agent / place).read_bytes()
-        listed["files"][place] = user_code.Source(agent / place, content).sha256
-        manifest.write_text(json.dumps(listed))
-    else:
-        card = (agent / "agent.json").read_text()
-        (agent / "agent.json").write_text(
-            card.replace("files/parts/learned_coefficient.py", str((agent / place).resolve()))
-        )
+    listed["files"][place] = user_code.Source(agent / place, (agent / place).read_bytes()).sha256
+    manifest.write_text(json.dumps(listed))
     assert f"{place} in {agent} is code" in refusal(capsys, "evaluate", agent)
     assert "IT_RAN" not in os.environ
     assert run(["evaluate", str(agent), "--episodes", "4", "--trust-code"]) == 0
     assert os.environ.pop("IT_RAN") == "yes"
+
+
+@pytest.mark.parametrize("option", [[], ["--trust-code"]])
+def test_code_outside_of_an_agent_does_not_run(moved, option, capsys, monkeypatch):
+    monkeypatch.delenv("IT_RAN", raising=False)
+    agent, outside = moved / "export", moved / "outside.py"
+    own = "files/parts/learned_coefficient.py"
+    outside.write_text((agent / own).read_text() + MARK)
+    card = (agent / "agent.json").read_text()
+    (agent / "agent.json").write_text(card.replace(own, str(outside)))
+    assert "outside.py, which is outside of it" in refusal(capsys, "evaluate", agent, *option)
+    assert "IT_RAN" not in os.environ
 
 
 @pytest.mark.parametrize("part", ["", "export"])
@@ -289,7 +293,8 @@ def test_a_world_outside_of_a_run_is_no_way_around(moved, tmp_path, part, capsys
     task.write_text(task.read_text() + MARK)
     file = moved / part / ("agent.json" if part else "recipe.toml")
     file.write_text(file.read_text().replace("files/worlds/mine.toml", str(outside / "worlds" / "mine.toml")))
-    assert "outside/tasks/keep_close.py in " in refusal(capsys, "evaluate", moved / part)
+    expected = "mine.toml, which is outside of it" if part else "outside/tasks/keep_close.py in "
+    assert expected in refusal(capsys, "evaluate", moved / part)
     assert "IT_RAN" not in os.environ
 
 
@@ -321,6 +326,15 @@ def test_a_damaged_copy_is_told_in_one_line(moved, part, damage, capsys):
         (files / "digests.json").unlink()
         expected = "in files/digests.json"
     assert expected in refusal(capsys, "evaluate", folder)
+
+
+@pytest.mark.parametrize("outside", ["/etc/world.toml", "../../world.toml", "files/../../world.toml"])
+def test_an_agent_that_names_a_file_elsewhere_is_refused(moved, outside, capsys):
+    card = moved / "export" / "agent.json"
+    about = json.loads(card.read_text())
+    about["recipe"]["environment"] = outside
+    card.write_text(json.dumps(about))
+    assert "which is outside of it; an agent holds all its files" in refusal(capsys, "evaluate", card.parent)
 
 
 SCENE = """<mujoco>

@@ -211,6 +211,12 @@ def test_a_missing_part_is_refused(saved, loop, name):
         checkpoint.restore(saved, loop.abstract)
 
 
+def test_orbax_says_nothing_of_its_own_damaged_notes(saved, loop, caplog):
+    (saved / "40" / "_CHECKPOINT_METADATA").write_bytes(b'{"item_handl')
+    checkpoint.restore(saved, loop.abstract)
+    assert not caplog.records
+
+
 def test_a_foreign_or_missing_one_is_refused(tmp_path, loop):
     with pytest.raises(UserError, match="no complete checkpoint"):
         checkpoint.restore(tmp_path / "nothing", loop.abstract)
