@@ -213,4 +213,5 @@ _HINTS = {
     "latent size": "give both recipes the same: --policy.high-level.latent-size {old}",
     "shape": "give both recipes the same layer sizes, layer_norm, gated and encoders",
     "range of scales": "give both recipes the same scale of the module",
+    "bound of means": "give both recipes the same mean_bound of the module",
 }

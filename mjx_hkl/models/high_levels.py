@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Annotated, Any, ClassVar
 
+import jax.numpy as jnp
 from annotated_types import Gt, Le
 from jaxtyping import Array, Float
 
-from mjx_hkl.config import Few, Many, PositiveFloat, Sizes
+from mjx_hkl.config import Few, Many, NonNegativeFloat, PositiveFloat, Sizes
 from mjx_hkl.kinds import Kinds
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.encoders import Inputs, history_input
@@ -57,6 +58,9 @@ class MLPHighLevelFields(HighLevelFields):
     """Hidden layer sizes (Appendix G's "(200, 10)" is these and the latent size)."""
     scale: ScaleRange = (0.05, 1.0)
     """Least and greatest standard deviation of a latent."""
+    mean_bound: NonNegativeFloat = 0.0
+    """b: the mean of a latent is b tanh(μ / b); 0: unbounded. A latent that the next one is made from can
+    grow from step to step where the KL does not hold it."""
     layer_norm: bool = False
     """Whether each hidden layer is followed by LayerNorm, before its ELU."""
     gated: bool = False
@@ -96,6 +100,7 @@ class MLPHighLevel(Module):
         self.inputs = Inputs(place, history_input(place))
         self.sees = self.inputs.sees
         self.sees_latent = place.sees_latent
+        self.mean_bound = fields.mean_bound
         self.torso = MLP(self.inputs.size, fields.sizes, fields.layer_norm, fields.gated, rngs=place.rngs)
         self.head = GaussianHead(
             self.torso.size, place.latent_size, fields.scale, fields.head_gain, rngs=place.rngs
@@ -104,8 +109,10 @@ class MLPHighLevel(Module):
     def __call__(self, observation: Observation, latent_tm1: Float[Array, "*batch latent"]) -> Gaussian:
         """The distribution of z_t."""
         history = (latent_tm1,) if self.sees_latent else ()
-        return self.head(self.torso(self.inputs(observation, *history)))
+        latent = self.head(self.torso(self.inputs(observation, *history)))
+        bound = self.mean_bound
+        return Gaussian(bound * jnp.tanh(latent.mean / bound), latent.scale) if bound else latent
 
     def fits(self) -> dict[str, Any]:
         """See `Module.fits`."""
-        return {"range of scales": self.head.scale_range}
+        return {"range of scales": self.head.scale_range, "bound of means": self.mean_bound}

@@ -421,3 +421,25 @@ def test_information_names_groups_that_are_there():
         Information(some, twice, some, some).check(SPECS)
     with pytest.raises(UserError, match=r"information.critic names no observation group"):
         Information(some, some, (), some).check(SPECS)
+
+
+def test_a_bounded_latent_does_not_grow_from_step_to_step():
+    """A high level with large weights, which feeds on its own latents; with means b tanh(μ / b) below b."""
+    found = {}
+    for bound in (0.0, 3.0):
+        high_level = {"sizes": [16], "latent_size": LATENT, "mean_bound": bound}
+        table = SMALL | {"policy": {"high_level": high_level, "low_level": {"sizes": [16]}}}
+        agent = build(**table, information=EVERYTHING, default_policy={"high_level": "ar1"})
+        module = agent.policy.high_level
+        observation, latent = observe(), jnp.full((6, LATENT), 1e-2)
+        small = module(observation, latent).mean
+        weights = module.head.linear.kernel[...]
+        module.head.linear.kernel[...] = 300.0 * weights
+        for _ in range(30):
+            latent = module(observation, latent).mean
+        found[bound] = small, np.abs(latent).max()
+    np.testing.assert_allclose(
+        found[3.0][0], found[0.0][0], rtol=0.02, atol=1e-4
+    )  # tanh is the identity near 0
+    assert found[0.0][1] > 1e6
+    assert found[3.0][1] <= 3.0
