@@ -103,9 +103,9 @@ def _command_line(rand: random.Random, options: list[str], done: Path, out: Path
     if kind == 5:
         return ["train", done, "--resume", rand.choice(options), value]
     what = rand.choice(("evaluate", "inspect", "plot", "export", "render"))
-    target = (
-        [value] if rand.random() < 0.5 else [done / rand.choice(("tensorboard", "recipe.toml", "nothing"))]
-    )
+    target: list[Any] = [value]
+    if rand.random() < 0.5:
+        target = [done / rand.choice(("tensorboard", "recipe.toml", "nothing"))]
     if what == "render":
         target.append(out.with_suffix(".mp4"))
     return [what, *target, *([] if rand.random() < 0.5 else [rand.choice(options), value])]

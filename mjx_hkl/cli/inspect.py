@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,16 +42,30 @@ def _run(given: str, trust_code: bool) -> dict[str, Any]:
     run = RunDirectory(Path(given))
     recipe = load_recipe(given, trust_code)
     rows, there = run.read_metrics(), run.has_checkpoint
+    shapes = checkpoint.about(run.checkpoints)["shapes"] if there else {}
     return {
         "kind": "run",
         "name": recipe.name,
         "checkpoint_environment_steps": checkpoint.newest(run.checkpoints) if there else None,
         "total_env_steps": recipe.total_env_steps,
-        "checkpoint_arrays": len(checkpoint.about(run.checkpoints)["shapes"]) if there else None,
+        "checkpoint_arrays": len(shapes) if there else None,
+        "modules": _modules(shapes, recipe.num_seeds),
         "finished": run.evaluation.is_file(),
         "last_metrics": rows[-1] if rows else None,
         "recipe": to_table(recipe),
     }
+
+
+def _modules(shapes: dict[str, str], num_seeds: int) -> dict[str, dict[str, int]]:
+    """The modules of each seed's agent that have parameters, from the shapes of a checkpoint's arrays."""
+    counts: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if name.startswith("learner.agent."):
+            part, inner, *_ = name.removeprefix("learner.agent.").split(".")
+            module = part if part == "critic" else f"{part}.{inner}"
+            numbers = math.prod(int(size) for size in re.findall(r"\d+", shape.partition("[")[2]))
+            counts[module] = counts.get(module, 0) + numbers // num_seeds
+    return {module: {"parameters": count} for module, count in counts.items()}
 
 
 def _agent(given: str, trust_code: bool) -> dict[str, Any]:

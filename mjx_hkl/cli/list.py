@@ -1,6 +1,8 @@
-"""`mjx-hkl list [envs|recipes|agents]`."""
+"""`mjx-hkl list [envs|recipes|agents] [FILTER]`."""
 
 import dataclasses
+import json
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import tyro
@@ -11,6 +13,8 @@ from mjx_hkl import resources
 from mjx_hkl.cli.arguments import parse
 from mjx_hkl.errors import UserError, unknown_name
 
+Row = dict[str, str]
+
 
 @dataclasses.dataclass(frozen=True)
 class ListCommand:
@@ -18,75 +22,103 @@ class ListCommand:
 
     what: Annotated[str | None, tyro.conf.Positional] = None
     """envs, recipes or agents; all of them by default."""
+    name: Annotated[str, tyro.conf.Positional] = ""
+    """Only those whose name contains this."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
-    tables = {"envs": _environments, "recipes": _recipes, "agents": _agents}
-    what = parse(ListCommand, "list", arguments).what
-    if what is not None and what not in tables:
-        raise unknown_name("list", what, tables)
+    command = parse(ListCommand, "list", arguments)
+    what = command.what
+    if what is not None and what not in _LISTS:
+        raise unknown_name("list", what, _LISTS)
+    found = {name: list(_LISTS[name](command.name)) for name in ([what] if what else _LISTS)}
+    if command.json:
+        print(json.dumps(found))
+        return 0
     console = Console(width=max(Console().width, 140))  # whole names, also into a narrow pipe
-    for name in [what] if what else tables:
-        console.print(tables[name]())
+    for name, rows in found.items():
+        console.print(_table(name, rows))
     return 0
 
 
-def _environments() -> Table:
+def _table(name: str, rows: list[Row]) -> Table | str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    if not columns:
+        return f"no {name}"
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*(row.get(column, "") for column in columns))
+    return table
+
+
+def _environments(part: str) -> Iterator[Row]:
     from mjx_hkl.environments import make_world
     from mjx_hkl.environments.randomization import ranges
 
-    table = Table("environment", "body", "task", "observation groups", "actions", "varies", box=None)
-    for name in resources.names("envs", ".toml"):
+    for name in _names("envs", part):
         try:
             world = make_world(name)
         except UserError as error:
-            table.add_row(name, f"unreadable: {error}")
+            yield {"environment": name, "body": f"unreadable: {error}"}
             continue
-        groups = ", ".join(f"{group} {spec}" for group, spec in world.observation_specs.items())
         about = world.description
-        actions = str(world.action_size) + (" choices" if world.action_kind == "categorical" else "")
-        varies = ranges(about.get("randomization"))
-        table.add_row(name, about["body"], about.get("task", about)["kind"], groups, actions, varies)
-    return table
+        yield {
+            "environment": name,
+            "body": about["body"],
+            "task": about.get("task", about)["kind"],
+            "observation groups": ", ".join(f"{group} {x}" for group, x in world.observation_specs.items()),
+            "actions": f"{world.action_size}{' choices' if world.action_kind == 'categorical' else ''}",
+            "varies": ranges(about.get("randomization")),
+        }
 
 
-def _recipes() -> Table:
+def _recipes(part: str) -> Iterator[Row]:
     from mjx_hkl.experiments.card import kinds
     from mjx_hkl.experiments.recipe import load_variants
 
-    columns = ("high level", "prior", "default low level")
-    table = Table("recipe", "environment", *columns, "environment steps", box=None)
-    for name in resources.names("train", ".toml"):
+    for name in _names("train", part):
         try:
             variants = load_variants(name)
         except UserError as error:
-            table.add_row(name, f"unreadable: {error}")
+            yield {"recipe": name, "environment": f"unreadable: {error}"}
             continue
         for variant, recipe in variants.items():
-            table.add_row(
-                f"{name}:{variant}" if variant else name,
-                recipe.environment_name,
-                *kinds(recipe),
-                f"{recipe.total_env_steps:,}",
-            )
-    return table
+            high_level, prior, low_level = kinds(recipe)
+            yield {
+                "recipe": f"{name}:{variant}" if variant else name,
+                "environment": recipe.environment_name,
+                "high level": high_level,
+                "prior": prior,
+                "default low level": low_level,
+                "environment steps": f"{recipe.total_env_steps:,}",
+            }
 
 
-def _agents() -> Table:
+def _agents(part: str) -> Iterator[Row]:
     from mjx_hkl.experiments.agent_format import read_card
     from mjx_hkl.experiments.agents import agent_folder, agent_names
 
-    table = Table("agent", "environment", "evaluation", box=None)
     for name in agent_names():
+        if part not in name:
+            continue
         try:
             card = read_card(agent_folder(name))
         except UserError as error:
-            table.add_row(name, f"unreadable: {error}", "")
+            yield {"agent": name, "environment": f"unreadable: {error}"}
             continue
-        table.add_row(
-            name,
-            card.recipe.environment_name,
-            card.evaluation.summary() if card.evaluation else "not evaluated",
-        )
-    return table
+        achieved = card.evaluation.summary() if card.evaluation else "not evaluated"
+        yield {"agent": name, "environment": card.recipe.environment_name, "evaluation": achieved}
+
+
+_LISTS: dict[str, Callable[[str], Iterator[Row]]] = {
+    "envs": _environments,
+    "recipes": _recipes,
+    "agents": _agents,
+}
+
+
+def _names(folder: str, part: str) -> list[str]:
+    return [name for name in resources.names(folder, ".toml") if part in name]

@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     display = Display()
     if not reproduce(variants, out, display):
         display.say("go on with the same command")
-        return 0
+        return 130  # see train
     evaluated = all(recipe.evaluation_interval for recipe in variants.values())
     metrics = ["success_rate", "episode_return"]
     if evaluated:

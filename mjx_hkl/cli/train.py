@@ -106,7 +106,7 @@ def _train(recipe: Recipe, out: Path, command: TrainCommand) -> int:
         display.say(
             f"go on with: mjx-hkl train {out} --resume{' --distributed' if command.distributed else ''}"
         )
-        return 0
+        return 130  # as of a program that SIGINT ended: what follows it in a script must not begin
     for index, evaluation in enumerate(result.evaluations):
         seed = f"seed {recipe.seed + index}: " if recipe.num_seeds > 1 else ""
         display.say(

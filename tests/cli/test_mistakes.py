@@ -151,6 +151,10 @@ def fails(capsys, *arguments):
         (["train", RECIPE, *SHORT, "--replay-capacity", "0"], "min_replay 25600 exceeds replay_capacity 0"),
         (["train", PRIORS], "is several recipes; name one"),
         (["train", f"{PRIORS}:ar2"], "unknown variant 'ar2'; did you mean ar1"),
+        (
+            ["train", "ball-go-to-near-target"],
+            "is an environment, not a recipe; train one there: mjx-hkl train ball-go-to-target --environment",
+        ),
         (["reproduce", "figure-4"], "unknown recipe 'figure-4'; did you mean figure-"),
         (["reproduce", PRIORS, "--only", "svg-0"], "unknown variant 'svg-0'; did you mean svg0"),
         (["reproduce", PRIORS, "--scale", "0"], "scale: input should be greater than 0"),

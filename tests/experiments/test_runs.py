@@ -280,9 +280,15 @@ def test_an_agent_is_not_evaluated_in_a_world_that_has_changed(finished, part, c
 
 def test_inspect_tells_of_runs_and_exports(finished, capsys):
     assert run(["inspect", str(finished), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["checkpoint_environment_steps"] == 160
+    about_run = json.loads(capsys.readouterr().out)
+    assert about_run["checkpoint_environment_steps"] == 160
     assert run(["inspect", str(finished / "export"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["recipe"]["name"] == "tiny"
+    about_agent = json.loads(capsys.readouterr().out)
+    assert about_agent["recipe"]["name"] == "tiny"
+    counts = {name: module["parameters"] for name, module in about_agent["modules"].items()}
+    assert {name: module["parameters"] for name, module in about_run["modules"].items()} == {
+        name: count for name, count in counts.items() if count
+    }
     assert run(["inspect", str(finished / "export")]) == 0
     assert "sees: proprioception, latent" in capsys.readouterr().out
 
@@ -401,7 +407,7 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_goes_on(number, recipe_file, 
         time.sleep(0.1)
     process.send_signal(number)
     shown, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert process.returncode == 130, errors  # what follows it in a script must not begin
     assert "Traceback" not in errors
     assert f"go on with: mjx-hkl train {out} --resume" in shown
     stopped = rows(out)[-1]["environment_steps"]
@@ -421,6 +427,15 @@ def test_several_seeds_have_their_own_metrics_exports_and_evaluations(recipe_fil
     kernels = [agent.critic.members[0].value.kernel[...] for agent in (first, second)]
     assert (kernels[0] != kernels[1]).any()
     assert sorted(p.name for p in (out / "tensorboard").iterdir()) == ["seed_0", "seed_1"]
+
+
+def test_list_tells_programs_what_has_a_name(capsys):
+    assert run(["list", "envs", "ball-go-to-near", "--json"]) == 0
+    (near, *others) = json.loads(capsys.readouterr().out)["envs"]
+    assert (near["environment"], near["body"]) == ("ball-go-to-near-target", "ball")
+    assert all("ball-go-to-near" in row["environment"] for row in others)
+    assert run(["list", "agents", "no such name"]) == 0
+    assert capsys.readouterr().out == "no agents\n"
 
 
 def test_list_names_what_is_there(capsys):
