@@ -88,6 +88,6 @@ def _probe_run(bench: Bench, run_folder: Path, path: Path) -> tuple[str, str]:
         return (SAID_SAME, "") if told else (UNHARMED, "")
     if path.name == "metrics.jsonl" and told and detail == "its metrics":
         return SAID, ""
-    if path.name == "recipe.toml" and detail != "its agent":
+    if path.name == "recipe.toml" and outcome == "silently different" and detail != "its agent":
         return VALID, ""  # what may change on resume: how long, how often, what it is called
     return outcome, f"{detail} {answer.out[-300:]}"

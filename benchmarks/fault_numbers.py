@@ -9,6 +9,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from fault_bench import UNHARMED, Answer, Bench, Case, command
 
+from mjx_hkl.training.checkpoint import newest
+
 _NAN_TASK = """
 import dataclasses
 import jax, jax.numpy as jnp
@@ -90,7 +92,7 @@ def numbers(bench: Bench, count: int) -> Iterator[Case]:
 def _finite(answer: Answer, out: Path) -> tuple[str, str]:
     if answer.code:
         return "lost", answer.err[-400:]
-    (checkpoint, *_) = sorted((out / "checkpoints").iterdir(), key=lambda path: -int(path.name))
+    checkpoint = out / "checkpoints" / str(newest(out / "checkpoints"))
     with ocp.StandardCheckpointer() as checkpointer:
         state = checkpointer.restore((checkpoint / "state").absolute())
     for path, x in jax.tree_util.tree_leaves_with_path(state):
@@ -99,6 +101,9 @@ def _finite(answer: Answer, out: Path) -> tuple[str, str]:
         if held and np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
             return "let in", name
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    if not any(row["faults"] for row in rows):
-        return "not counted", "no fault"
+    faults = {row["seed"]: 0 for row in rows}
+    for row in rows:
+        faults[row["seed"]] += row["faults"]
+    if not all(faults.values()):
+        return "not counted", f"faults of each seed: {faults}"
     return UNHARMED, ""

@@ -57,7 +57,8 @@ def main() -> int:
         for name in given.campaigns:
             start, found[name] = time.perf_counter(), []
             campaign, *counts = CAMPAIGNS[name]
-            for case in campaign(bench, given.cases or counts[given.quick]):
+            count = given.cases or counts[given.quick]
+            for case in campaign(bench, count) if count else ():
                 found[name].append(case)
                 if not case.is_good:
                     print(f"{name}: {case.done}, {case.to}: {case.outcome}: {case.detail}", flush=True)

@@ -59,9 +59,11 @@ def watched(given: Any, run: RunDirectory, options: list[str]) -> tuple[list[dic
     steps = ["--total-env-steps", "2000000000", "--algorithm.learning-rate-decay", "0"]
     command = ["train", given.recipe, "--out", str(run.path), *steps, *options]
     start, samples = time.monotonic(), []
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    errors = run.path.with_name("stderr")
+    with errors.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *command], stdout=subprocess.DEVNULL, stderr=file
+        )
     while process.poll() is None and time.monotonic() - start < 60.0 * given.minutes:
         time.sleep(given.every)
         rows = run.read_metrics()
@@ -70,7 +72,7 @@ def watched(given: Any, run: RunDirectory, options: list[str]) -> tuple[list[dic
                 {"seconds": time.monotonic() - start, **of_process(process.pid), **_speed(rows[-1])}
             )
     process.send_signal(signal.SIGTERM)
-    return samples, process.wait(), (process.stderr and process.stderr.read()) or ""
+    return samples, process.wait(), errors.read_text()
 
 
 def of_process(pid: int) -> dict[str, float]:
@@ -91,7 +93,7 @@ def told(samples: list[dict[str, float]], run: RunDirectory) -> dict[str, Any]:
     """Greatest values and throughput, of the second tenth and after it, and whether files are whole."""
     tenth = len(samples) // 10
     early, late = samples[tenth : 2 * tenth], samples[2 * tenth :]
-    rows, events = run.read_metrics(), list(run.path.glob("tensorboard/events.*"))
+    rows, events = run.read_metrics(), list(run.path.glob("tensorboard/**/events.*"))
     found: dict[str, Any] = {}
     for name in ("resident_bytes", "open_files", "threads"):
         found[name] = {"early": max(x[name] for x in early), "late": max(x[name] for x in late)}
@@ -110,9 +112,9 @@ def told(samples: list[dict[str, float]], run: RunDirectory) -> dict[str, Any]:
 
 def _missing(rows: list[dict[str, Any]]) -> int:
     """Log intervals that have no row."""
-    steps = [row["environment_steps"] for row in rows]
-    gaps = {b - a for a, b in itertools.pairwise(steps)}
-    return 0 if len(gaps) <= 1 else len(gaps) - 1
+    steps = sorted({row["environment_steps"] for row in rows})
+    gaps = [b - a for a, b in itertools.pairwise(steps)]
+    return sum(gap // min(gaps) - 1 for gap in gaps)
 
 
 def count_records(file: Path) -> int:

@@ -154,7 +154,7 @@ def _runs(path: Path) -> list[RunDirectory]:
 
 def _seeds(run: RunDirectory, recipe: Recipe) -> list[_Seed]:
     assert recipe.num_envs is not None, "a run's recipe is resolved"
-    ends = [stage.read_metrics()[-1] for stage in run.stages]  # of a ladder, which counts
+    ends = [rows[-1] for stage in run.stages if (rows := stage.read_metrics())]  # of a ladder, which counts
     before = {axis: sum(end[axis] for end in ends) for axis in AXES}
     rows = [row | {axis: row[axis] + x for axis, x in before.items()} for row in run.read_metrics()]
     seeds = dict.fromkeys(row["seed"] for row in rows)

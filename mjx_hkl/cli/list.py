@@ -13,7 +13,7 @@ from mjx_hkl import resources
 from mjx_hkl.cli.arguments import parse
 from mjx_hkl.errors import UserError, unknown_name
 
-Row = dict[str, str]
+Row = dict[str, str | int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +45,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _table(name: str, rows: list[Row]) -> Table | str:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns = list(dict.fromkeys(column for row in rows for column in row if column != "error"))
     if not columns:
         return f"no {name}"
-    table = Table(*columns, box=None)
+    table = Table(*(column.replace("_", " ") for column in columns), box=None)
     for row in rows:
-        table.add_row(*(row.get(column, "") for column in columns))
+        shown = [row.get(column, "") for column in columns]
+        if "error" in row:
+            shown[1] = f"unreadable: {row['error']}"
+        table.add_row(*(f"{x:,}" if isinstance(x, int) else x for x in shown))
     return table
 
 
@@ -58,18 +61,20 @@ def _environments(part: str) -> Iterator[Row]:
     from mjx_hkl.environments import make_world
     from mjx_hkl.environments.randomization import ranges
 
-    for name in _names("envs", part):
+    for name in resources.names("envs", ".toml"):
+        if part not in name:
+            continue
         try:
             world = make_world(name)
         except UserError as error:
-            yield {"environment": name, "body": f"unreadable: {error}"}
+            yield {"environment": name, "error": str(error)}
             continue
         about = world.description
         yield {
             "environment": name,
             "body": about["body"],
             "task": about.get("task", about)["kind"],
-            "observation groups": ", ".join(f"{group} {x}" for group, x in world.observation_specs.items()),
+            "observation_groups": ", ".join(f"{group} {x}" for group, x in world.observation_specs.items()),
             "actions": f"{world.action_size}{' choices' if world.action_kind == 'categorical' else ''}",
             "varies": ranges(about.get("randomization")),
         }
@@ -79,22 +84,25 @@ def _recipes(part: str) -> Iterator[Row]:
     from mjx_hkl.experiments.card import kinds
     from mjx_hkl.experiments.recipe import load_variants
 
-    for name in _names("train", part):
+    for name in resources.names("train", ".toml"):
         try:
             variants = load_variants(name)
         except UserError as error:
-            yield {"recipe": name, "environment": f"unreadable: {error}"}
+            if part in name:
+                yield {"recipe": name, "error": str(error)}
             continue
         for variant, recipe in variants.items():
-            high_level, prior, low_level = kinds(recipe)
-            yield {
-                "recipe": f"{name}:{variant}" if variant else name,
-                "environment": recipe.environment_name,
-                "high level": high_level,
-                "prior": prior,
-                "default low level": low_level,
-                "environment steps": f"{recipe.total_env_steps:,}",
-            }
+            whole = f"{name}:{variant}" if variant else name
+            if part in whole:
+                high_level, prior, low_level = kinds(recipe)
+                yield {
+                    "recipe": whole,
+                    "environment": recipe.environment_name,
+                    "high_level": high_level,
+                    "prior": prior,
+                    "default_low_level": low_level,
+                    "environment_steps": recipe.total_env_steps,
+                }
 
 
 def _agents(part: str) -> Iterator[Row]:
@@ -107,7 +115,7 @@ def _agents(part: str) -> Iterator[Row]:
         try:
             card = read_card(agent_folder(name))
         except UserError as error:
-            yield {"agent": name, "environment": f"unreadable: {error}"}
+            yield {"agent": name, "error": str(error)}
             continue
         achieved = card.evaluation.summary() if card.evaluation else "not evaluated"
         yield {"agent": name, "environment": card.recipe.environment_name, "evaluation": achieved}
@@ -118,7 +126,3 @@ _LISTS: dict[str, Callable[[str], Iterator[Row]]] = {
     "recipes": _recipes,
     "agents": _agents,
 }
-
-
-def _names(folder: str, part: str) -> list[str]:
-    return [name for name in resources.names(folder, ".toml") if part in name]

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mjx_hkl.environments.physics import full_precision
-from mjx_hkl.environments.world import ActionKind, Draw, World, sizes_of
+from mjx_hkl.environments.world import REWARD_TERMS, ActionKind, Draw, World, sizes_of
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
 
@@ -139,9 +139,11 @@ class AdaptedWorld(Env):
         with full_precision():
             after = self._env.step(theirs, jnp.clip(action, -1.0, 1.0))
         observation = _groups(after.obs)
-        finite = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), (observation, after.reward))
+        told = {name: x for name, x in after.metrics.items() if name.startswith(("success", *REWARD_TERMS))}
+        finite = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), (observation, after.reward, told))
         fault = ~jnp.all(jnp.stack(jax.tree.leaves(finite)))
-        metrics = before.metrics | after.metrics | {"fault": fault.astype(jnp.float32)}
+        told = {name: jnp.where(fault, 0.0, x) for name, x in told.items()}
+        metrics = before.metrics | after.metrics | told | {"fault": fault.astype(jnp.float32)}
         after = after.replace(
             obs=jax.tree.map(lambda new, old: jnp.where(fault, old, new), observation, before.obs),
             reward=jnp.where(fault, 0.0, after.reward),

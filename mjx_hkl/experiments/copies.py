@@ -246,8 +246,8 @@ def check(folder: Path, table: Any) -> None:
     is_agent = (folder / "agent.json").is_file()
 
     def require_inside(given: str) -> str:
-        is_file = given.endswith((".toml", ".xml", ".py"))
-        if is_agent and is_file and folder / _FOLDER not in absolute(folder / given).parents:
+        is_file, own = given.endswith((".toml", ".xml", ".py")), (folder / _FOLDER).resolve()
+        if is_agent and is_file and own not in (folder / given).resolve().parents:
             raise UserError(f"{folder} names {given}, which is outside of it; an agent holds all its files")
         return given
 
@@ -264,7 +264,10 @@ def check(folder: Path, table: Any) -> None:
     for world in filter(Path.is_file, _worlds(table)):
         tables = read_environment(world)
         if is_agent:
-            with_files(tables, require_inside)
+            with_files([tables, *map(str, files_extended("environment", world, "envs"))], require_inside)
+            body = str(tables.get("body", ""))
+            for file in files_of_body(absolute(body)) if body.endswith(".xml") else ():
+                require_inside(str(file))
         if holder / _FOLDER not in world.parents:  # of others it is asked when they are built
             code += code_in(tables)
     require_known(code, folder)

@@ -64,13 +64,18 @@ class RunDirectory:
     @property
     def stages(self) -> list["RunDirectory"]:
         """The runs of the ladder's stages that there are."""
-        numbers = range(1, 1 + sum(1 for _ in self.path.glob("ladder/*/metrics.jsonl")))
-        return [self.stage(number) for number in numbers]
+        numbers = [int(path.name) for path in self.path.glob("ladder/*") if path.name.isdigit()]
+        return [self.stage(number) for number in sorted(numbers) if self.stage(number).metrics.is_file()]
 
     @property
     def seconds_of_ladder(self) -> float:
         """Training seconds of the ladder's stages so far."""
-        return sum(float(stage.read_metrics()[-1]["seconds"]) for stage in self.stages)
+        return sum(_seconds(stage._metrics()[0]) for stage in self.stages)
+
+    def diverged(self, environment_steps: int) -> set[int]:
+        """Seeds that had diverged by then, as their metrics say."""
+        rows = [row for row in self._metrics()[0] if row["environment_steps"] <= environment_steps]
+        return {row["seed"] for row in rows if row.get("diverged")}
 
     @property
     def has_checkpoint(self) -> bool:
@@ -151,13 +156,14 @@ class RunDirectory:
         told = ""
         if damaged:
             aside = free_name(self.metrics)
-            os.replace(self.metrics, aside)
+            shutil.copyfile(self.metrics, aside)
             told = f"{self.metrics}: {_lines(damaged)}; left as {aside.name}, and left out"
-        elif environment_steps and (not rows or rows[-1]["environment_steps"] < environment_steps):
-            until = int(rows[-1]["environment_steps"]) if rows else 0
+        ends = {row.get("seed"): int(row["environment_steps"]) for row in rows}
+        until = min(ends.values(), default=0)
+        if until < environment_steps and not told:
             told = f"{self.metrics} ends after {until:,} of {environment_steps:,} environment steps"
         _write_whole(self.metrics, "".join(map(_sealed, rows)))
-        return (float(rows[-1]["seconds"]) if rows else 0.0), told
+        return _seconds(rows), told
 
     def write_evaluation(self, evaluations: list[dict[str, Any]]) -> None:
         """One entry per seed."""
@@ -177,7 +183,7 @@ class RunDirectory:
         """
         rows, damaged = self._metrics()
         if damaged:
-            raise UserError(f"{self.metrics}: {_lines(damaged)}; --resume goes on without, or remove it")
+            raise UserError(f"{self.metrics}: {_lines(damaged)}; --resume leaves that out, or remove it")
         return rows
 
     def _metrics(self) -> tuple[list[dict[str, Any]], list[int]]:
@@ -198,6 +204,11 @@ def free_name(path: Path) -> Path:
     return next(path.with_name(name) for name in names if not path.with_name(name).exists())
 
 
+def _seconds(rows: list[dict[str, Any]]) -> float:
+    """Of training, up to the last row."""
+    return float(rows[-1].get("seconds") or 0.0) if rows else 0.0
+
+
 def _lines(numbers: list[int]) -> str:
     return f"line {numbers[0]} is damaged" if len(numbers) == 1 else f"{len(numbers)} lines are damaged"
 
@@ -215,12 +226,13 @@ def _opened(line: str) -> dict[str, Any] | None:
     """The row of a line; None where it is damaged. Lines of older versions have no checksum."""
     try:
         row = json.loads(line)
-        seal = row.pop(_SEAL, None)
-        number = row["environment_steps"]
-    except (ValueError, AttributeError, KeyError):
+    except ValueError:
         return None
-    whole = seal is None or seal == zlib.crc32(json.dumps(row).encode())
-    return row if whole and isinstance(number, int) else None
+    if not isinstance(row, dict) or not isinstance(row.get("environment_steps"), int):
+        return None
+    seal = row.pop(_SEAL, None)
+    is_older = seal is None and "skipped_updates" not in row
+    return row if is_older or seal == zlib.crc32(json.dumps(row).encode()) else None
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from mjx_hkl.config import difference, to_table
+from mjx_hkl.config import difference, from_table, to_table
 from mjx_hkl.environments import AnyWorld, VectorEnvironment, many
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
@@ -19,7 +19,13 @@ from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.copies import Copies, UserFile, edited, inside, located, user_files
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.ladder import climb, linked, require_alike
-from mjx_hkl.experiments.recipe import Recipe, TransferConfig, essence, with_copies
+from mjx_hkl.experiments.recipe import (
+    Recipe,
+    TransferConfig,
+    essence,
+    recipe_from_table,
+    with_copies,
+)
 from mjx_hkl.experiments.reporter import Reporter, Silent, announce
 from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory, free_name
 from mjx_hkl.experiments.transfer import load_sources, transferred
@@ -104,7 +110,7 @@ def train(
     with contextlib.ExitStack() as held:
         if recipe.ladder:
             _hold(run, held, must_be_free=not resume)
-            if processes.is_first():
+            if processes.is_first() and not run.has_checkpoint:  # else it begins once that is known to fit
                 begin()
             processes.wait_for_all("begun")
             if not climb([with_copies(stage, run.path) for stage in stages], run, train_stage):
@@ -167,7 +173,7 @@ class _Training:
     def run_on(self, state: TrainState, seconds: float) -> tuple[bool, TrainState, float]:
         """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
         recipe, done, total = self.recipe, self.done(state), self.loop.schedule.environment_steps
-        saves, divergence = _Saves(recipe, done), Divergence(self.reporter.say)
+        saves, divergence = _Saves(recipe, done), Divergence(self.reporter.say, self.run.diverged(done))
         stopped = False
         seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
         metrics = MetricsWriter(self.run, seeds, done) if processes.is_first() else contextlib.nullcontext()
@@ -263,8 +269,11 @@ class _Training:
 
     def _require_same(self, about: dict[str, Any]) -> None:
         """Raises UserError where a checkpoint is of another recipe or world."""
-        held, identity = inside(located(self.run.path, about), self.run.path), self._identity
-        different = difference({name: held.get(name, {}) for name in identity}, identity)
+        held, where = inside(located(self.run.path, about), self.run.path), str(self.run.checkpoints)
+        # An older version's lacks the fields that have come since: they have their defaults.
+        recipe = essence(recipe_from_table(held.get("recipe", {}), f"{where}: recipe"))
+        world = from_table(WorldSpecs, held.get("world", {}), f"{where}: world").completed(self._world)
+        different = difference({"recipe": recipe, "world": to_table(world)}, self._identity)
         if different:
             raise UserError(f"{self.run.path} holds a run of another recipe: {different}")
 

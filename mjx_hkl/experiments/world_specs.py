@@ -46,13 +46,16 @@ class WorldSpecs:
         """The tables of the world, or of each of several."""
         return list(self.environment.get(TASKS, {"": self.environment}).values())
 
+    def completed(self, other: "WorldSpecs") -> "WorldSpecs":
+        """It with the defaults of fields that have come since it was written, to be compared with `other`."""
+        # Building a description runs the code that it names: only what the world here has run already.
+        if code_in(self.environment) != code_in(other.environment):
+            return self
+        return dataclasses.replace(self, environment=_complete(self.environment))
+
     def require_same(self, other: "WorldSpecs", name: str) -> None:
         """Raises UserError where `other`, the environment `name` as it is here, is another world."""
-        told = self
-        # Building a description runs the code that it names: only what the world here has run already.
-        if code_in(self.environment) == code_in(other.environment):
-            told = dataclasses.replace(self, environment=_complete(self.environment))
-        changed = difference(to_table(told), to_table(other))
+        changed = difference(to_table(self.completed(other)), to_table(other))
         if changed:
             raise UserError(f"environment {name!r} is not what the agent was made for: {changed}")
 

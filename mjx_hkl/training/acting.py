@@ -148,6 +148,26 @@ def unroll(
     return actor, windows, jax.tree.map(jnp.sum, {**sums, **of_tasks})
 
 
+def seen(windows: Window, length: int) -> dict[str, Array]:
+    """Observations to learn statistics from: those acted on; in windows without a valid step, their mean.
+
+    Args:
+      windows: of `unroll`, batch first.
+      length: K.
+    """
+    whole = jnp.any(windows.valid > 0, axis=1)
+
+    def filled(x: Array) -> Array:
+        x = x[:, :length]
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        total = jnp.sum(jnp.where(over(whole, x), x, 0.0), axis=(0, 1))
+        mean = total / jnp.maximum(1, length * jnp.sum(whole))
+        return jnp.where(over(whole, x), x, mean)
+
+    return jax.tree.map(filled, windows.observation)
+
+
 def _without_broken(windows: Window) -> tuple[Window, Float[Array, " envs"]]:
     """The windows, all zero and not valid where a number is not finite, and how many steps are lost so.
 
@@ -181,11 +201,15 @@ def _of_latents(agent: Agent, noise: Noise) -> LatentNoise:
 def _of_episodes(timestep: Timestep) -> dict[str, Float[Array, " envs"]]:
     """What each world adds to the sums; they are taken over worlds once, after the last step."""
     ended = timestep.is_last * timestep.valid
+
+    def of_ended(x: Array) -> Array:  # what a fault ended may be no number
+        return jnp.where(ended > 0, x, 0.0)
+
     return {
         "episodes": ended,
-        "episode_return": ended * timestep.episode_return,
+        "episode_return": of_ended(timestep.episode_return),
         "episode_length": ended * timestep.episode_length,
-        "success": ended * timestep.success,
+        "success": of_ended(timestep.success),
         "faults": 1.0 - timestep.valid,
-        **{term_name(name): ended * total for name, total in timestep.episode_terms.items()},
+        **{term_name(name): of_ended(total) for name, total in timestep.episode_terms.items()},
     }

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,14 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, UInt32
 
 from mjx_hkl.errors import UserError
+from mjx_hkl.training import processes
 from mjx_hkl.training.sharding import replicated
 from mjx_hkl.training.step import TrainState
 
 FORMAT_VERSION = 2  # of what is kept beside the state: 2 has digests, 1 had none and is read without
+
+
+_T = TypeVar("_T")
 
 
 class DamagedError(UserError):
@@ -119,12 +123,15 @@ def restore(
     damaged: dict[int, str] = {}
     for step in complete(folder):
         try:
-            told = about(folder, step)
+            told = _together(lambda step=step: about(folder, step))
             check(told)
             state = _restore(folder, step, abstract, told, ocp.args.StandardRestore)
-            return Restored(state, step, damaged)
         except DamagedError as error:  # without what it refers to: arrays of this checkpoint
             damaged[step] = str(error)
+            continue
+        if damaged:  # reads of these may still end
+            logging.getLogger("asyncio").addFilter(_is_not_orbaxs)
+        return Restored(state, step, damaged)
     raise DamagedError("; ".join(damaged.values()))
 
 
@@ -168,12 +175,16 @@ def _restore(
         raise UserError(
             f"checkpoint {folder / str(step)} does not fit this run: {_difference(saved, expected)}"
         )
-    try:
-        with reading(), _manager(folder) as manager:
-            restored = manager.restore(step, args=ocp.args.Composite(state=arguments(leaves)))["state"]
-    except Exception as error:
-        raise _damaged(folder, step, error) from error
-    restored = {name: restored[name] for name in leaves}
+
+    def read() -> dict[str, jax.Array]:
+        try:
+            with reading(), _manager(folder) as manager:
+                found = manager.restore(step, args=ocp.args.Composite(state=arguments(leaves)))["state"]
+            return {name: found[name] for name in leaves}
+        except Exception as error:
+            raise _damaged(folder, step, error) from error
+
+    restored = _together(read)
     stated = about.get("digests", {})
     found = _digests(restored) if stated else {}
     changed = [name for name, digest in found.items() if stated.get(name) != digest]
@@ -221,6 +232,18 @@ def _sha256(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
+def _together(read: Callable[[], _T]) -> _T:
+    """What it reads; where it is damaged for one process it is so for all, who go on together."""
+    found, damage = None, None
+    try:
+        found = read()
+    except DamagedError as error:
+        damage = error
+    if processes.any_of(damage is not None):
+        raise damage or DamagedError("a checkpoint is damaged for another process")
+    return cast(_T, found)
+
+
 @contextlib.contextmanager
 def reading() -> Iterator[None]:
     """For use around Orbax's restore: where it fails, only the error that it raises is shown.
@@ -245,9 +268,11 @@ def reading() -> Iterator[None]:
 
 
 def _is_not_orbaxs(record: logging.LogRecord) -> bool:
-    """False for an exception that passed through Orbax and that nobody waits for any more."""
-    frames = traceback.extract_tb(record.exc_info[2] if record.exc_info else None)
-    return not any("orbax" in frame.filename for frame in frames)
+    """False for an exception of Orbax's or TensorStore's that nobody waits for any more."""
+    _, error, trace = record.exc_info or (None, None, None)
+    return "OCDBT" not in str(error) and not any(
+        "orbax" in frame.filename for frame in traceback.extract_tb(trace)
+    )
 
 
 def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -311,9 +336,22 @@ def _difference(saved: Any, expected: dict[str, str]) -> str:
     return "it is the same"
 
 
-def _damaged(folder: Path, step: int, cause: Exception | str) -> DamagedError:
+_NOT_ITS_FAULT = (
+    "RESOURCE_EXHAUSTED",
+    "Out of memory",
+    "Permission denied",
+    "Too many open files",
+    "Input/output error",
+    "Stale file handle",
+)
+
+
+def _damaged(folder: Path, step: int, cause: Exception | str) -> UserError:
+    """The error for a checkpoint that is damaged, or that the machine cannot read now."""
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     reason = reason.partition(" See full TensorStore details")[0]  # which it then does not give
+    if isinstance(cause, MemoryError) or any(words in str(cause) for words in _NOT_ITS_FAULT):
+        return UserError(f"checkpoint {folder / str(step)} cannot be read: {reason[:200]}")
     return DamagedError(
         f"checkpoint {folder / str(step)} is incomplete or damaged ({reason[:200]}); left untouched"
     )

@@ -1,7 +1,8 @@
 """Updates that are skipped because their gradients are not finite: who is told, and when they end a run."""
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ class Divergence:
 
     Args:
       say: shows people a line.
+      diverged: seeds that had before.
     """
 
-    def __init__(self, say: Callable[[str], object]):
+    def __init__(self, say: Callable[[str], object], diverged: Collection[int] = ()):
         self._say = say
-        self._cause: dict[int, str] = {}  # of each seed that has diverged
-        self._skipping: set[int] = set()  # seeds of which it was said
-        self._told: set[int] = set()
+        self._cause = dict.fromkeys(diverged, "it had before")  # of each seed that has diverged
+        self._told = set(diverged)
 
     def marked(self, rows: list[Row]) -> list[Row]:
         """The rows with `diverged`, true from the first one on where it is so."""
@@ -33,7 +34,7 @@ class Divergence:
         return [{**row, "diverged": _seed(row) in self._cause} for row in rows]
 
     def tell(self, rows: list[Row]) -> None:
-        """Says once of each seed that updates are skipped, or that it has diverged.
+        """Says once of each seed that it has diverged, and once that updates are skipped.
 
         Raises:
           UserError: every seed has diverged; the last good checkpoint is not replaced.
@@ -45,16 +46,21 @@ class Divergence:
                 " is untouched; try lower learning rates, and --debug-divergence for a look"
             )
         for row in rows:
-            seed, skipped = _seed(row), row.get("skipped_updates")
+            seed = _seed(row)
             if seed in self._cause and seed not in self._told:
                 self._say(f"seed {seed} has diverged: {self._cause[seed]}; the others go on")
                 self._told.add(seed)
-            elif skipped and seed not in self._cause | dict.fromkeys(self._skipping):
-                self._say(
-                    f"seed {seed}: {skipped:,} of {skipped + (row['updates'] or 0):,} updates were skipped:"
-                    " their gradients are not finite; --debug-divergence writes their batches"
-                )
-                self._skipping.add(seed)
+        skipped = {_seed(row): row.get("skipped_updates") for row in rows if _seed(row) not in self._cause}
+        if any(skipped.values()) and _SKIPPED not in self._told:
+            seeds = ", ".join(f"{count:,} of seed {seed}" for seed, count in skipped.items() if count)
+            self._say(
+                f"updates were skipped: {seeds}; their gradients are not finite; --debug-divergence writes"
+                " their batches"
+            )
+            self._told.add(_SKIPPED)
+
+
+_SKIPPED = -1  # stands among seeds for what is said of all
 
 
 class SkippedBatches:
@@ -73,10 +79,15 @@ class SkippedBatches:
         if not skipped or not self._left:
             return
         self._left -= 1
-        self._folder.mkdir(parents=True, exist_ok=True)
         names = (f"update-{int(count)}{more}.npz" for more in ("", *(f"-{i}" for i in range(2, 1000))))
         place = next(self._folder / name for name in names if not (self._folder / name).exists())
-        np.savez(place, **_named(window, "batch"), **_named(agent, "agent"))  # pyright: ignore[reportArgumentType]
+        arrays: Any = {**_named(window, "batch"), **_named(agent, "agent")}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            np.savez(place, **arrays)
+        except OSError as error:  # training goes on without
+            print(f"cannot write {place}: {error.strerror}", file=sys.stderr)
+            self._left = 0
 
 
 def _named(tree: Any, prefix: str) -> dict[str, np.ndarray]:

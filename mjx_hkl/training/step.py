@@ -93,7 +93,7 @@ class TrainStep:
         act_key, learn_key, key = jax.random.split(state.key, 3)
         actor, windows, episodes = self.act(state.learner.agent, state.actor, act_key, state.iteration)
         ring = replay.insert(state.replay, windows, state.iteration)
-        acted_on = jax.tree.map(lambda x: x[:, : self.algorithm.unroll_length], windows.observation)
+        acted_on = acting.seen(windows, self.algorithm.unroll_length)
         if self.redraws:  # compiled only where an encoder measures images
             acted_on = views.with_images(self.environment.env, acted_on)
         is_released = state.iteration >= self.steps_before_release if self.released else True

@@ -17,6 +17,7 @@ from mjx_hkl.experiments.build import resolve
 from mjx_hkl.experiments.recipe import Recipe, change
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.encoders import AsItIsFields, MLPEncoderFields, NormalizedFields
+from mjx_hkl.training import acting
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Brax System"),  # is not maintained
@@ -185,3 +186,25 @@ def test_what_is_visible_of_a_state():
     world = make_world("brax:reacher")
     visible = world.visible(jax.jit(world.reset)(jax.random.key(0)))
     assert {name: x.shape for name, x in visible.items()} == {"qpos": (4,)}  # two hinges, a target on a plane
+
+
+class Cracked(Button):
+    """One whose reward is a number, and one of its terms is none after a push to the left."""
+
+    def reset(self, rng):
+        state = super().reset(rng)
+        return state.replace(metrics=state.metrics | {"reward_push": jnp.zeros(())})
+
+    def step(self, state, action):
+        pushed = super().step(state, action)
+        return pushed.replace(metrics=pushed.metrics | {"reward_push": jnp.log(action[0])})
+
+
+def test_a_term_that_is_no_number_is_a_fault_and_none_is_told():
+    worlds = VectorEnvironment(AdaptedWorld(Cracked(), "cracked", 10), 2, 10)
+    state = worlds.reset(jax.random.key(0))
+    _, timestep = worlds.step(state, jnp.array([[0.5], [-0.5]]), jax.random.key(1))
+    np.testing.assert_array_equal(timestep.valid, [1, 0])
+    np.testing.assert_array_equal(timestep.is_last, [0, 1])
+    np.testing.assert_allclose(timestep.episode_terms["reward_push"], [np.log(0.5), 0.0])
+    assert acting._of_episodes(timestep)["episode_return"].tolist() == [0.0, 0.0]

@@ -74,7 +74,7 @@ def test_a_ladder_goes_on_where_it_was_stopped(recipe_file, tmp_path, monkeypatc
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("mjx_hkl.cli.progress.Display.interval", stop_once)
-    assert run(["train", str(recipe_file), "--out", str(out)]) == 0
+    assert run(["train", str(recipe_file), "--out", str(out)]) == 130
     assert f"go on with: mjx-hkl train {out} --resume" in capsys.readouterr().out
     assert not (out / "metrics.jsonl").exists()
     first = (out / "ladder" / "1" / "evaluation.json").stat().st_mtime_ns
@@ -93,7 +93,7 @@ def test_a_ladder_that_was_stopped_goes_on_in_another_place(recipe_file, tmp_pat
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("mjx_hkl.cli.progress.Display.interval", stop_once)
-    assert run(["train", str(recipe_file), "--out", str(out)]) == 0
+    assert run(["train", str(recipe_file), "--out", str(out)]) == 130
     (tmp_path / "narrow.toml").unlink()
     out.rename(moved)
     assert run(["train", str(moved), "--resume"]) == 0

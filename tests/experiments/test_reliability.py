@@ -3,12 +3,15 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from mjx_hkl.cli.main import run
+from mjx_hkl.errors import UserError
 from mjx_hkl.experiments import training_run
 from mjx_hkl.experiments.recipe import change, recipe_to_toml
 from mjx_hkl.experiments.run_directory import RunDirectory
+from mjx_hkl.training.divergence import Divergence
 
 LONGER = ["--total-env-steps", "200"]
 TIMES = ("seconds", "environment_steps_per_second", "crc32")
@@ -92,7 +95,7 @@ def test_a_changed_line_of_metrics_is_told_and_kept_and_the_others_stay(finished
     (out / "metrics.jsonl").write_text("".join(lines))
     for command in (["inspect", str(out)], ["plot", str(out)]):
         assert run(command) == 2
-        assert "metrics.jsonl: line 2 is damaged; --resume goes on without" in capsys.readouterr().err
+        assert "metrics.jsonl: line 2 is damaged; --resume leaves that out" in capsys.readouterr().err
     assert run(["train", str(out), "--resume", *LONGER]) == 0
     assert "line 2 is damaged; left as metrics.jsonl.damaged, and left out" in capsys.readouterr().out
     assert (out / "metrics.jsonl.damaged").read_text() == "".join(lines)
@@ -113,6 +116,68 @@ def test_metrics_of_an_older_version_are_read(finished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    old = [{name: x for name, x in row.items() if name != "crc32"} for row in rows]
+    new = ("crc32", "updates", "skipped_updates")
+    old = [{name: x for name, x in row.items() if name not in new} for row in rows]
     (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
     assert RunDirectory(out).read_metrics() == old
+
+
+@pytest.mark.parametrize("line", ["[]", "null", '{"environment_steps": "x"}', '{"seed": 0}', "\xff"])
+def test_what_is_no_row_is_told(line, finished, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    assert run(["inspect", str(out)]) == 2
+    assert "metrics.jsonl: line 5 is damaged" in capsys.readouterr().err
+
+
+def test_a_checksum_is_not_damaged_away(finished, tmp_path):
+    """A bit of its name turned would make the line one of an older version."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    whole = (out / "metrics.jsonl").read_text()
+    (out / "metrics.jsonl").write_text(whole.replace('"crc32"', '"crc22"', 1))
+    with pytest.raises(UserError, match="line 1 is damaged"):
+        RunDirectory(out).read_metrics()
+
+
+def test_skipped_updates_are_written_for_a_look(recipe_file, tmp_path, capsys):
+    out = tmp_path / "run"
+    absurd = ["--algorithm.policy-learning-rate", "1e30", "--algorithm.critic-learning-rate", "1e30"]
+    assert run(["train", str(recipe_file), "--out", str(out), *absurd, "--debug-divergence"]) == 2
+    assert "learning diverged: no update's gradient was finite" in capsys.readouterr().err
+    files = list((out / "skipped_updates").glob("update-*.npz"))
+    rows = RunDirectory(out).read_metrics()
+    assert 0 < len(files) == sum(row["skipped_updates"] for row in rows) <= 10
+    with np.load(files[0]) as found:
+        assert found["batch.reward"].shape == (5, 4)  # time, windows
+        assert found["batch.observation.targets"].shape[:2] == (7, 4)
+        assert np.isfinite(found["agent.policy.low_level.head.linear.kernel"]).all()
+
+
+def test_a_seed_that_had_diverged_still_has_after_a_resume():
+    told = []
+    row = {"seed": 1, "environment_steps": 40, "updates": 5, "skipped_updates": 0, "critic_loss": 1.0}
+    divergence = Divergence(told.append, {1})
+    rows = divergence.marked([row, {**row, "seed": 2}])
+    assert [x["diverged"] for x in rows] == [True, False]
+    divergence.tell(rows)
+    assert told == []
+    divergence.tell([{**row, "seed": 2, "skipped_updates": 3}, row])
+    divergence.tell([{**row, "seed": 2, "skipped_updates": 3}, row])
+    assert len(told) == 1
+    assert "updates were skipped: 3 of seed 2" in told[0]
+    with pytest.raises(UserError, match="learning diverged: no update's gradient was finite after 40"):
+        divergence.tell(divergence.marked([{**row, "seed": 2, "updates": 0, "skipped_updates": 3}, row]))
+
+
+def test_a_stage_without_metrics_does_not_hide_the_next(tmp_path):
+    """Of a ladder whose first stage has lost its metrics, and whose second has a damaged line."""
+    row = {"seed": 0, "environment_steps": 40, "seconds": 3.0}
+    for number, text in ((2, json.dumps(row) + "\n[]\n"), (3, json.dumps({**row, "seconds": 4.0}) + "\n")):
+        stage = RunDirectory(tmp_path).stage(number)
+        stage.path.mkdir(parents=True)
+        stage.metrics.write_text(text)
+    assert [stage.path.name for stage in RunDirectory(tmp_path).stages] == ["2", "3"]
+    assert RunDirectory(tmp_path).seconds_of_ladder == 7.0

@@ -308,3 +308,8 @@ def test_a_window_with_a_number_that_is_not_finite_is_not_learned_from(ball):
     assert not windows.observation["proprioception"][hides].any()
     assert windows.observation["proprioception"][~hides].any()
     assert sums["faults"] == 4 * hides.sum()
+    # Statistics of what is seen are those of the other windows: broken ones count as their mean.
+    of_others = jax.tree.map(lambda x: np.asarray(x[~hides, :4]), windows.observation)
+    for name, x in acting.seen(windows, 4).items():
+        np.testing.assert_allclose(x.mean((0, 1)), of_others[name].mean((0, 1)), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(x[~hides], of_others[name])

@@ -113,10 +113,10 @@ def start(*arguments, processes=1):
     ]
 
 
-def outputs(started):
+def outputs(started, code=0):
     found = [process.communicate(timeout=300) for process in started]
     for process, (_, err) in zip(started, found, strict=True):
-        assert process.returncode == 0, err[-2000:]
+        assert process.returncode == code, err[-2000:]
     return [out for out, _ in found]
 
 
@@ -153,7 +153,7 @@ def test_a_signal_to_one_process_stops_both_and_one_alone_goes_on(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         started[1].terminate()
-        spoken, _ = outputs(started)
+        spoken, _ = outputs(started, code=130)
     finally:
         for process in started:
             process.kill()
