@@ -171,7 +171,8 @@ def _module_card(module: Module) -> ModuleCard:
 
 def _write_parameters(folder: Path, modules: dict[str, Any]) -> None:
     alone = ocp.options.MultiprocessingOptions(active_processes={jax.process_index()})
-    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+    place = checkpoint.writing(f"an agent in {folder.parents[1]}")
+    with place, ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save(folder, jax.device_get(modules))
     # It names a folder of this machine, one that is about to be renamed.
     (folder / "commit_success.txt").unlink(missing_ok=True)

@@ -50,16 +50,20 @@ def save(folder: Path, state: TrainState, environment_steps: int, about: dict[st
       environment_steps: names the checkpoint.
       about: JSON kept beside it, for whoever restores.
       keep: so many of the newest.
+
+    Raises:
+      UserError: the disk is full; those from before are untouched.
     """
     leaves = _named_leaves(state)
     about = about | {"format_version": FORMAT_VERSION, "shapes": _shapes(leaves), "digests": _digests(leaves)}
     about = about | {"sha256": _sha256(about)}
-    with _manager(folder, keep) as manager:
-        manager.save(
-            environment_steps,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(leaves), about=ocp.args.JsonSave(about)),
-        )
+    args = ocp.args.Composite(state=ocp.args.StandardSave(leaves), about=ocp.args.JsonSave(about))
+    with writing(f"a checkpoint in {folder}"), _manager(folder, keep) as manager:
+        manager.save(environment_steps, args=args)
         manager.wait_until_finished()
+
+
+_NO_ROOM = ("No space left on device", "Disk quota exceeded", "RESOURCE_EXHAUSTED")
 
 
 def about(folder: Path, step: int | None = None) -> dict[str, Any]:
@@ -245,8 +249,23 @@ def _together(read: Callable[[], _T]) -> _T:
 
 
 @contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """For use around what Orbax writes: raises UserError where the disk is full."""
+    try:
+        with reading():
+            yield
+    except Exception as error:
+        if not any(words in str(error) for words in _NO_ROOM):
+            raise
+        raise UserError(
+            f"no room for {what}; what was there before is untouched: make room, and try again, a run"
+            " with --resume"
+        ) from error
+
+
+@contextlib.contextmanager
 def reading() -> Iterator[None]:
-    """For use around Orbax's restore: where it fails, only the error that it raises is shown.
+    """For use around what Orbax does: where it fails, only the error that it raises is shown.
 
     Reads of other arrays may end after it and print a traceback each: coroutines that nobody waits for,
     callbacks that find their event loop closed, or tasks in asyncio's log. So the hook and the filter stay
@@ -260,9 +279,14 @@ def reading() -> Iterator[None]:
             before(found)
 
     sys.unraisablehook = hook
-    log = logging.getLogger("asyncio")
+    log, orbaxs = logging.getLogger("asyncio"), logging.getLogger("absl")
+    level = orbaxs.level
     log.addFilter(_is_not_orbaxs)
-    yield
+    orbaxs.setLevel(logging.CRITICAL)  # it logs each error of its threads, and of notes that it does not need
+    try:
+        yield
+    finally:
+        orbaxs.setLevel(level)
     log.removeFilter(_is_not_orbaxs)
     sys.unraisablehook = before
 
@@ -281,18 +305,9 @@ def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
-@contextlib.contextmanager
-def _manager(folder: Path, keep: int | None = None) -> Iterator[ocp.CheckpointManager]:
-    """Orbax's, which would log an error for each of its own notes that is damaged, and needs none of them."""
-    log = logging.getLogger("absl")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
+def _manager(folder: Path, keep: int | None = None) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-    try:
-        with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-            yield manager
-    finally:
-        log.setLevel(before)
+    return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
