@@ -79,9 +79,9 @@ def _fill(bench: Bench, disk: Path, number: int) -> tuple[str, str]:
             file.flush()
     error = process.communicate()[1]
     if "Traceback" in error:
-        return "traceback", error[-600:]
+        return "traceback", error[:1500]
     if process.returncode and len(error.strip().splitlines()) != 1:
-        return "several lines", error[-600:]
+        return "several lines", error[:1500]
     filler.unlink(missing_ok=True)
     ended = _start(bench, out, "train")
     error = ended.communicate()[1]
