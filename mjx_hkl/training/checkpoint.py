@@ -267,9 +267,9 @@ def writing(what: str) -> Iterator[None]:
 def reading() -> Iterator[None]:
     """For use around what Orbax does: where it fails, only the error that it raises is shown.
 
-    Reads of other arrays may end after it and print a traceback each: coroutines that nobody waits for,
-    callbacks that find their event loop closed, or tasks in asyncio's log. So the hook and the filter stay
-    where the restore fails.
+    Other arrays may fail after it and print a traceback each: coroutines that nobody waits for, callbacks
+    that find their event loop closed, tasks in asyncio's log, threads in Orbax's own. So the hook, the filter
+    and the level stay where it fails.
     """
     before = sys.unraisablehook
 
@@ -283,10 +283,8 @@ def reading() -> Iterator[None]:
     level = orbaxs.level
     log.addFilter(_is_not_orbaxs)
     orbaxs.setLevel(logging.CRITICAL)  # it logs each error of its threads, and of notes that it does not need
-    try:
-        yield
-    finally:
-        orbaxs.setLevel(level)
+    yield
+    orbaxs.setLevel(level)
     log.removeFilter(_is_not_orbaxs)
     sys.unraisablehook = before
 
