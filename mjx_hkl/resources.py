@@ -1,5 +1,6 @@
 """Where the data that travels with the package lies: `envs/`, `train/`, `devices/` and `checkpoints/`."""
 
+import difflib
 import os
 import tomllib
 from pathlib import Path
@@ -31,6 +32,19 @@ def find(what: str, given: str, folder_name: str, suffix: str) -> Path:
     if not named.is_file():
         raise unknown_name(what, given, names(folder_name, suffix))
     return named
+
+
+def refuse_environment(given: str) -> None:
+    """Raises UserError, with what to type instead, where a recipe is asked for by an environment's name."""
+    recipes = names("train", ".toml")
+    if given in recipes or given not in names("envs", ".toml"):
+        return
+    of_body = [name for name in recipes if name.startswith(given.partition("-")[0])]
+    (near, *_) = difflib.get_close_matches(given, of_body or recipes, cutoff=0.0)
+    raise UserError(
+        f"{given} is an environment, not a recipe; train one there: mjx-hkl train {near}"
+        f" --environment {given}"
+    )
 
 
 def beside(file: Path, given: str) -> str:

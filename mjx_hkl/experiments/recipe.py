@@ -1,7 +1,6 @@
 """A recipe: one experiment as data, every number of it a field with a type and a range."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -291,14 +290,7 @@ def load_variants(given: str) -> dict[str, Recipe]:
 
 def _variants(given: str, is_run: bool = False) -> dict[str, tuple[dict[str, Any], str]]:
     """The tables of each recipe of a file, and what names it in errors."""
-    recipes = resources.names("train", ".toml")
-    if given not in recipes and given in resources.names("envs", ".toml"):
-        of_body = [name for name in recipes if name.startswith(given.partition("-")[0])]
-        (near, *_) = difflib.get_close_matches(given, of_body or recipes, cutoff=0.0)
-        raise UserError(
-            f"{given} is an environment, not a recipe; train one there: mjx-hkl train {near}"
-            f" --environment {given}"
-        )
+    resources.refuse_environment(given)
     path = resources.find("recipe", given, "train", ".toml")
     table = {"name": path.stem, **read_extended("recipe", path, "train", _FILES)}
     found = _told_variants(path, table)
