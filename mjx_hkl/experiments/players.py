@@ -23,13 +23,18 @@ class Player:
       agent: who acts.
       environment: as many worlds as episodes.
       environment_name: for people, of all where there are several.
-      has_mean: whether the agent has mean actions; a random one has none.
+      known: what the agent was trained by and in; None of a random one.
     """
 
     agent: Actor
     environment: Worlds
     environment_name: str
-    has_mean: bool = True
+    known: KnownAgent | None = None
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether the agent has mean actions; a random one has none."""
+        return self.known is not None
 
     def in_one(self, name: str, episodes: int) -> "Player":
         """The player in that one of its environments, or in the first, in a world for each episode.
@@ -62,7 +67,8 @@ def find_player(
     if engine is not None:
         recipe = recipe_from_table({**to_table(known.recipe), "engine": engine}, "command line")
         known = dataclasses.replace(known, recipe=recipe)
-    return Player(known.agent, evaluation_environment(known, episodes), known.recipe.environment_name)
+    environment = evaluation_environment(known, episodes)
+    return Player(known.agent, environment, known.recipe.environment_name, known)
 
 
 def evaluation_environment(known: KnownAgent, episodes: int) -> Worlds:
@@ -82,4 +88,4 @@ def _random_player(given: str, episodes: int, engine: str | None) -> Player:
     world = make_world(name, engine or "auto")
     agent = RandomAgent(world.action_size, world.action_kind)
     told = name if isinstance(name, str) else ", ".join(name)
-    return Player(agent, many(world, episodes), told, has_mean=False)
+    return Player(agent, many(world, episodes), told)
