@@ -100,7 +100,7 @@ class Solids:
         )
 
     def _is_seen(self, geom: int) -> bool:
-        return self._model.geom_group[geom] < _HIDDEN_GROUPS and _colour(self._model, geom)[3] > 0
+        return self._model.geom_group[geom] < _HIDDEN_GROUPS and colour_of(self._model, geom)[3] > 0
 
 
 def mesh_of(model: mujoco.MjModel, geom: int) -> trimesh.Trimesh:
@@ -142,12 +142,12 @@ def _placed(model: mujoco.MjModel, geom: int) -> trimesh.Trimesh:
     mujoco.mju_quat2Mat(turn, model.geom_quat[geom])
     pose[:3, :3], pose[:3, 3] = turn.reshape(3, 3), model.geom_pos[geom]
     mesh = trimesh.graph.smooth_shade(mesh_of(model, geom), angle=_EDGE).apply_transform(pose)
-    colour = np.uint8(np.round(255 * _colour(model, geom)))
+    colour = np.uint8(np.round(255 * colour_of(model, geom)))
     mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=np.tile(colour, (len(mesh.vertices), 1)))
     return mesh
 
 
-def _colour(model: mujoco.MjModel, geom: int) -> Float[np.ndarray, " 4"]:
+def colour_of(model: mujoco.MjModel, geom: int) -> Float[np.ndarray, " 4"]:
     """As MuJoCo chooses it: the geom's own where it has one, else its material's; of a texture the mean."""
     own, material = model.geom_rgba[geom], int(model.geom_matid[geom])
     if material < 0 or not np.allclose(own, (0.5, 0.5, 0.5, 1.0)):

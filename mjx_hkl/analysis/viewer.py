@@ -6,7 +6,7 @@ import io
 import queue
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -23,7 +23,8 @@ _PAUSE = 0.5  # seconds on the last moment of an episode
 _BEHIND = 0.25  # seconds that are made up for; more is left out
 
 
-def open_server(host: str, port: int) -> viser.ViserServer:
+@contextlib.contextmanager
+def serving(host: str, port: int) -> Iterator[viser.ViserServer]:
     """A server of pages at that port.
 
     Raises:
@@ -33,9 +34,16 @@ def open_server(host: str, port: int) -> viser.ViserServer:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
-        raise UserError(f"port {port} of {host}: {error.strerror or error}; give another --port") from error
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its address, whatever it is told
-        return viser.ViserServer(host, port, label="mjx-hkl watch", verbose=False)
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        raise UserError(f"port {port} of {host}: {reason}; give another --port") from error
+    # viser prints where it is and that it ends, whatever it is told.
+    with contextlib.redirect_stdout(io.StringIO()):
+        server = viser.ViserServer(host, port, label="mjx-hkl watch", verbose=False)
+    try:
+        yield server
+    finally:
+        with contextlib.redirect_stdout(io.StringIO()):
+            server.stop()
 
 
 class Viewer:

@@ -1,5 +1,6 @@
 """`mjx-hkl watch AGENT_OR_RUN`."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
     if "JAX_PLATFORMS" not in os.environ and command.engine != "warp":
         jax.config.update("jax_platforms", "cpu")  # as fast for one world, and a training keeps its GPU
 
-    from mjx_hkl.analysis.viewer import Viewer, open_server
+    from mjx_hkl.analysis.viewer import Viewer, serving
     from mjx_hkl.analysis.watching import Follower, Session
     from mjx_hkl.experiments.players import find_player
     from mjx_hkl.experiments.run_directory import RunDirectory
@@ -50,15 +51,11 @@ def main(arguments: list[str]) -> int:
     if is_run and player.known is not None:
         follower = Follower(run, command.seed_index, player.known.environment_steps or 0)
     session = Session(player, command.seed, not command.stochastic)
-    server = open_server(command.host, command.port)
-    try:
-        name, world = Path(command.agent).name, player.environment_name
-        name += f" in {world}" if world not in name else ""
+    name, world = Path(command.agent).name, player.environment_name
+    name += f" in {world}" if world not in name else ""
+    with contextlib.suppress(KeyboardInterrupt), serving(command.host, command.port) as server:
+        session = Session(player, command.seed, not command.stochastic)
         viewer = Viewer(server, session, name, follower)
         print(f"watch {name} at http://{command.host}:{command.port} (Ctrl-C ends)", flush=True)
         viewer.run()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.stop()
     return 0
