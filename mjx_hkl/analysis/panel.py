@@ -232,6 +232,7 @@ class Panel:
                 tuple(np.zeros((1 + len(lines), 2))),
                 (uplot.Series(label="s"), *series),
                 title=" and ".join(name for name, _ in lines.values()),
+                legend=uplot.Legend(show=len(lines) > 1),
                 scales={"x": uplot.Scale(time=False, auto=True)},
                 aspect=3.0,
             )

@@ -66,9 +66,8 @@ class Viewer:
         self._session, self._follower = session, follower
         self._scenery = session.world.scenery()
         self._changes: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        server.gui.configure_theme(
-            control_layout="fixed", control_width="medium", show_logo=False, show_share_button=False
-        )
+        server.gui.configure_theme(show_logo=False, show_share_button=False)
+        server.gui.main_panel.dock_right()
         _prepare(server, self._scenery.view)
         self._solids = Solids(server, self._scenery)
         self._panel = Panel(server.gui, session, name, follower, self._changes.put)

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     import jax
 
     if "JAX_PLATFORMS" not in os.environ and command.engine != "warp":
-        jax.config.update("jax_platforms", "cpu")  # as fast for one world, and a training keeps its GPU
+        jax.config.update("jax_platforms", "cpu")  # enough for one world, and a training keeps its GPU
 
     from mjx_hkl.analysis.viewer import Viewer, serving
     from mjx_hkl.analysis.watching import Follower, Session

@@ -1,17 +1,24 @@
 """`mjx-hkl watch`: its mistakes, and the page as a browser shows it."""
 
 import importlib.util
+import io
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from mjx_hkl.analysis.viewer import Viewer, serving
+from mjx_hkl.analysis.watching import Follower, Session
 from mjx_hkl.cli.main import run
+from mjx_hkl.experiments.players import find_player
+from mjx_hkl.experiments.run_directory import RunDirectory
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -73,6 +80,22 @@ def test_a_world_that_has_no_model(capsys):
 def free():
     with socket.create_server(("localhost", 0)) as server:
         return server.getsockname()[1]
+
+
+def test_a_run_is_followed_while_it_trains(tmp_path):
+    shutil.copytree(Path(__file__).parents[1] / "formats" / "run-2", tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
+    session = Session(find_player(str(run.path), 1), 0, mean=True)
+    follower, first = Follower(run, 0, 320), session.agent
+    ends = time.monotonic() + 60
+    with serving("localhost", free()) as server:
+        viewer = Viewer(server, session, "run", follower)
+        assert "320 environment steps" in viewer._panel._numbers.content
+        shutil.copytree(run.checkpoints / "320", run.checkpoints / "960")
+        viewer.run(lambda: session.agent is not first or time.monotonic() > ends)
+        assert "960 environment steps" in viewer._panel._numbers.content
+    assert session.agent is not first
+    assert session.steps + session.episodes > 0
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +165,10 @@ def test_the_page_shows_the_world_and_its_controls(page):
     if folder := os.environ.get("MJX_HKL_SCREENSHOTS"):
         for button in page.locator(".mantine-Notification-closeButton").all():  # of rendering in software
             button.click()
-        page.set_viewport_size({"width": 1280, "height": 800})
+        page.set_viewport_size({"width": 1280, "height": 1120})
         page.wait_for_timeout(3000)
-        page.screenshot(path=Path(folder) / "watch.png")
+        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(256)
+        picture.save(Path(folder) / "watch.png", optimize=True)
     playing(page)
     assert console == []
 
