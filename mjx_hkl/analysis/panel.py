@@ -89,7 +89,7 @@ class Panel:
             return
         bars = "".join(map(_bar, np.atleast_1d(last.action)))
         self._actions.content = f'<div style="padding:0 0.8em 0.4em">{bars}</div>'
-        if last.latent is not None and not self._holds.value:
+        if self._sliders and last.latent is not None and not self._holds.value:
             for slider, number in zip(self._sliders, last.latent, strict=True):
                 slider.value = _rounded(number)
 
@@ -208,6 +208,7 @@ class Panel:
             self._later(hold)
 
         def set_all(event: Any) -> None:
+            self._holds.value = True  # first, or else the sliders would show what the policy draws
             drawn = np.random.default_rng().standard_normal(len(sliders)) * (event.target.value != "All 0")
             for slider, number in zip(sliders, drawn, strict=True):
                 slider.value = _rounded(number)

@@ -47,8 +47,8 @@ class Told(NamedTuple):
 
     Attributes:
       action: that was taken, not clipped.
-      latent: z; None of an agent without latents.
-      judgement: None of an agent without a critic.
+      latent: z, empty of a flat policy; None of a random agent.
+      judgement: None of a random agent.
       reward: of the step.
       success: 1 where the task was solved.
       is_last: whether the episode ended, for whatever reason.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import socket
 from pathlib import Path
 
 import jax
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_hkl.analysis.panel import Panel
+from mjx_hkl.analysis.viewer import serving
 from mjx_hkl.analysis.watching import Follower, Session
 from mjx_hkl.environments import many
 from mjx_hkl.experiments.agent_format import KnownAgent
@@ -182,6 +185,14 @@ def test_a_flat_policy_has_no_latent_and_still_a_critic(flat_recipe, ball):
     assert (session.latent_size, session.value_name) == (0, "Q")
     assert told.judgement.kl_high == told.judgement.kl_low == 0.0
     assert np.isfinite(told.judgement.value)
+    with socket.create_server(("localhost", 0)) as taken:
+        port = taken.getsockname()[1]
+    with serving("localhost", port) as server:  # its page has no sliders, and no KL
+        panel = Panel(server.gui, session, "flat", None, lambda change: None)
+        panel.show_numbers(None)
+        assert "<td>0.00</td>" in panel._numbers.content
+        assert "KL" not in panel._numbers.content
+        assert panel._sliders == []
 
 
 def test_a_random_agent_only_acts():
