@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -181,3 +182,29 @@ def test_a_stage_without_metrics_does_not_hide_the_next(tmp_path):
         stage.metrics.write_text(text)
     assert [stage.path.name for stage in RunDirectory(tmp_path).stages] == ["2", "3"]
     assert RunDirectory(tmp_path).seconds_of_ladder == 7.0
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [("the valve is stuck", "the valve is stuck"), ("RESOURCE_EXHAUSTED: Out of memory", "lower num_envs")],
+)
+def test_a_program_that_fails_while_it_runs_is_one_line_and_the_checkpoints_stay(
+    raised, told, finished, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+
+    class Program:
+        def memory_analysis(self):
+            return None
+
+        def __call__(self, state):
+            raise jax.errors.JaxRuntimeError(raised)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_run.Loop, "program", Program())
+        assert run(["train", str(out), "--resume", *LONGER]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert len(error.strip().splitlines()) == 1
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["120", "160"]
