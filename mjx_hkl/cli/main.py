@@ -5,7 +5,7 @@ import sys
 import traceback
 
 from mjx_hkl import __version__
-from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.errors import UserError, tells_no_memory, unknown_name
 
 # Imported only when asked for: JAX, MJX and Brax take seconds to load.
 COMMANDS = {
@@ -52,8 +52,11 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except MemoryError as error:
-        print(f"error: out of memory ({error})", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not tells_no_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        print(f"error: the machine has no more memory for this: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
