@@ -115,5 +115,7 @@ def _train(recipe: Recipe, out: Path, command: TrainCommand) -> int:
         )
         for name, of_task in evaluation.tasks.items():
             display.say(f"  {name}: {of_task.summary()}")
+    if recipe.evaluation_interval:
+        display.say(f"the best agents of all evaluations: {out / 'best'}")
     display.say(f"trained in {result.seconds:.0f} s; run and exported agent in {out}")
     return 0
