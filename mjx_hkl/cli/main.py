@@ -19,6 +19,8 @@ COMMANDS = {
     "plot": "draw runs side by side and tabulate how they ended",
     "plot-kl-field": "draw the KL of a high level over the grid world",
     "list": "environments, recipes and exported agents at hand",
+    "doctor": "say what this machine has, and how to get what is missing",
+    "completion": "print what makes a shell complete commands, options and names",
 }
 
 
@@ -73,7 +75,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "mjx-hkl COMMAND --help says more; mjx-hkl train RECIPE --help lists every field.",
+            "mjx-hkl COMMAND --help says more; mjx-hkl train RECIPE --help-all lists every field.",
             "--traceback with any command shows where in the code an error came from.",
         ]
     )

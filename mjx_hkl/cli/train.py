@@ -35,17 +35,23 @@ class TrainCommand(Recipe):
     RUN/skipped_updates, with the agent's parameters. Slower."""
 
 
+_COMMON = (
+    *("environment", "engine", "seed", "num_seeds", "num_devices", "num_envs", "total_env_steps"),
+    *("evaluation_interval", "out", "resume", "trust_code"),
+)
+
+
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     if arguments and not arguments[0].startswith("-"):
         given, *options = arguments
         recipe = load_recipe(given, trust_code="--trust-code" in options)
-    elif "--help" in arguments or "-h" in arguments:
+    elif {"--help", "-h", "--help-all"} & {*arguments}:
         given, options, recipe = "", arguments, Recipe(environment="ball-go-to-target")
     else:
         raise UserError("train needs a recipe first: mjx-hkl train RECIPE; see mjx-hkl list recipes")
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
-    command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields))
+    command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields), _COMMON)
     recipe = Recipe(**{name: getattr(command, name) for name in fields})
     recipe = _with_files_found(recipe)
     out = command.out or _run_given(given, command.resume)
