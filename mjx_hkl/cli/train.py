@@ -22,6 +22,8 @@ class TrainCommand(Recipe):
     """
 
     ladder: tyro.conf.Suppress[tuple[dict[str, Any], ...]] = ()  # tables, which no option can say
+    flat: bool = False
+    """A flat policy without a default policy (SVG-0, F.2); another default policy may be named with it."""
     out: Path | None = None
     """Run directory to write; by default runs/NAME-SEED-DATE-TIME."""
     resume: bool = False
@@ -37,7 +39,13 @@ class TrainCommand(Recipe):
 
 _COMMON = (
     *("environment", "engine", "seed", "num_seeds", "num_devices", "num_envs", "total_env_steps"),
-    *("evaluation_interval", "out", "resume", "trust_code"),
+    *("flat", "evaluation_interval", "out", "resume", "trust_code"),
+)
+
+
+_FLAT = tuple(
+    f"--{part}=none"
+    for part in ("policy.high-level", "default-policy.high-level", "default-policy.low-level")
 )
 
 
@@ -50,6 +58,8 @@ def main(arguments: list[str]) -> int:
         given, options, recipe = "", arguments, Recipe(environment="ball-go-to-target")
     else:
         raise UserError("train needs a recipe first: mjx-hkl train RECIPE; see mjx-hkl list recipes")
+    if "--flat" in options:
+        options = [*_FLAT, *options]
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
     command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields), _COMMON)
     recipe = Recipe(**{name: getattr(command, name) for name in fields})

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from mjx_hkl.cli.main import COMMANDS, run
+from mjx_hkl.config import to_table
 
 
 def told(capsys, *arguments):
@@ -90,3 +91,14 @@ def test_the_doctor_names_what_does_not_belong_together(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "! MuJoCo and MJX: mujoco 4.0.0 and mujoco-mjx" in out
     assert "pip install --upgrade 'mjx-hkl'" in out
+
+
+def test_a_flat_policy_is_one_option(monkeypatch):
+    given = []
+    monkeypatch.setattr("mjx_hkl.cli.train._train", lambda recipe, out, command: given.append(recipe) or 0)
+    assert run(["train", "ball-go-to-target", "--flat"]) == 0
+    assert run(["train", "ball-go-to-target", "--flat", "--default-policy.low-level", "distral"]) == 0
+    tables = [to_table(recipe)["default_policy"] for recipe in given]
+    assert [recipe.policy.is_flat for recipe in given] == [True, True]
+    assert [table["high_level"]["kind"] for table in tables] == ["none", "none"]
+    assert [table["low_level"]["kind"] for table in tables] == ["none", "distral"]
