@@ -3,7 +3,7 @@
 mjx-hkl export ball-go-to-target carried --format onnx
 python play_numpy.py carried [EPISODES]
 
-It knows the Ball, the Ant and the Quadruped on open ground, and networks without encoders, gates and LayerNorm.
+It knows the Ball, the Ant and the Quadruped on open ground, and networks without encoders and LayerNorm.
 """
 
 import json
@@ -47,15 +47,30 @@ def observe(model, data, world, targets, selected):
     return {"proprioception": np.concatenate(felt), "targets": targets.ravel(), "instruction": instruction}
 
 
+def linear(name, parameters, x):
+    """A layer; one with gates multiplies half of its outputs by what the other half says."""
+    gated = f"{name}.linear.kernel" in parameters
+    name = f"{name}.linear" if gated else name
+    x = x @ parameters[f"{name}.kernel"] + parameters[f"{name}.bias"]
+    value, gate = np.split(x, 2) if gated else (x, 0.0)
+    return value * (1 + np.tanh(gate))
+
+
 def mean(name, about, parameters, seen):
     """The mean that a module gives: layers with ELU, then the first half of its head."""
-    x, layer = np.concatenate([seen[group] for group in about["modules"][name]]), 0
-    while f"{name}.torso.layers.{layer}.kernel" in parameters:
-        at = f"{name}.torso.layers.{layer}"
-        x = x @ parameters[f"{at}.kernel"] + parameters[f"{at}.bias"]
-        x, layer = np.where(x > 0, x, np.expm1(np.minimum(x, 0))), layer + 1
-    x = x @ parameters[f"{name}.head.linear.kernel"] + parameters[f"{name}.head.linear.bias"]
-    return x[: len(x) // 2]
+    x = np.concatenate([seen[group] for group in about["modules"][name]])
+    level = about["networks"]["policy"][name.removeprefix("policy.")]
+    if (
+        level["kind"] != "mlp"
+        or level["layer_norm"]
+        or level.get("mean_bound")
+        or about["networks"]["encoders"]
+    ):
+        sys.exit(f"{about['recipe']} has networks that this script does not know")
+    for layer in range(len(level["sizes"])):
+        x = linear(f"{name}.torso.layers.{layer}", parameters, x)
+        x = np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    return np.split(linear(f"{name}.head.linear", parameters, x), 2)[0]
 
 
 def act(about, parameters, observation, step, latent):
@@ -67,7 +82,7 @@ def act(about, parameters, observation, step, latent):
 
 
 def start(model, data, world, random):
-    """Places body and targets at random, apart from each other; returns the targets and which is asked for."""
+    """Places body and targets at random, apart from each other; returns the targets and which one counts."""
     task, half = world["description"]["task"], world["description"]["arena"]["size"] / 2
     count, apart = task["num_targets"], 0.0
     while apart < task["separation"]:

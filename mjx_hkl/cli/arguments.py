@@ -22,8 +22,8 @@ class PlayOptions:
     """What every command asks that plays an agent."""
 
     agent: Annotated[str, tyro.conf.Positional]
-    """An exported agent, a run directory, a name from `mjx-hkl list agents`, a .onnx file that `mjx-hkl export`
-    wrote, or random:ENVIRONMENT."""
+    """An exported agent, a run directory, a name from `mjx-hkl list agents`, a .onnx file that
+    `mjx-hkl export` wrote, or random:ENVIRONMENT."""
     seed: Seed = 0
     """Of the starts and of a stochastic policy's samples."""
     seed_index: NonNegative = 0

@@ -21,11 +21,11 @@ class ExportCommand:
     run: Annotated[str, tyro.conf.Positional]
     """Run directory; with --format onnx also an exported agent, or a name from `mjx-hkl list agents`."""
     out: Annotated[str | None, tyro.conf.Positional] = None
-    """Folder to write; by default checkpoints/RUN, by the run's own name, and with --format onnx policies/RUN."""
+    """Folder to write; by default checkpoints/RUN, by the run's own name; with --format onnx policies/RUN."""
     format: str = "agent"
-    """agent: for transfer, evaluation and videos; onnx: the policy as an ONNX graph, with its world's model."""
+    """agent: for other runs to take parts of; onnx: the policy as an ONNX graph, and its world."""
     stochastic: bool = False
-    """With --format onnx: inputs for the noise of latents and actions; without it the policy is the mean one."""
+    """With --format onnx: inputs for the noise of latents and actions; without it, the mean policy."""
     seed_index: NonNegative = 0
     """Which agent of a run of several seeds."""
     episodes: Positive = 256

@@ -36,7 +36,7 @@ class ActionSpec:
 
 @dataclasses.dataclass(frozen=True)
 class CarrySpec:
-    """One leaf of the carry: the input `carry.NAME`, which is the output `next_carry.NAME` of the step before.
+    """A leaf of the carry: the input `carry.NAME`, which is the output `next_carry.NAME` of the step before.
 
     Attributes:
       shape: of one world.
@@ -68,7 +68,7 @@ class Actuators:
 
     Attributes:
       names: in the order of an action.
-      control: of each actuator at an action of -1, of 0 and of 1.
+      control: of each actuator at actions of -1, 0 and 1, linear in between; MuJoCo clips it to its range.
     """
 
     names: tuple[str, ...]
@@ -107,6 +107,7 @@ class PolicyCard:
       action: what it gives.
       carry: what it remembers, by name.
       noise: by name; none of the mean policy.
+      networks: the recipe's `[policy]` and `[encoders]`.
       modules: what each is given, in the order it is joined.
       worlds: by name.
     """
@@ -119,6 +120,7 @@ class PolicyCard:
     action: ActionSpec
     carry: dict[str, CarrySpec]
     noise: dict[str, NoiseSpec]
+    networks: dict[str, Any]
     modules: dict[str, tuple[str, ...]]
     worlds: dict[str, WorldCard]
 
@@ -161,7 +163,7 @@ def card_of(metadata: Mapping[str, str], path: Path) -> PolicyCard:
     version, program = table.pop("format_version", None), table.pop("program_version", "that wrote it")
     if version != _FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {version!r}; this mjx-hkl {__version__} reads {_FORMAT_VERSION}: export it"
-            f" again, or use the mjx-hkl {program} that wrote it"
+            f"{path} has format version {version!r}; this mjx-hkl {__version__} reads {_FORMAT_VERSION}:"
+            f" export it again, or use the mjx-hkl {program} that wrote it"
         )
     return from_table(PolicyCard, table, str(path))

@@ -1,10 +1,11 @@
 """Writes an agent's policy as ONNX, with what another program needs to play it.
 
-A folder has `policy.onnx`, `policy.json` (the card, which is in the model's metadata too), `parameters.npz` (the
-policy's arrays by name) and the compiled model of a world that MuJoCo simulates: `world.xml`, or `world.mjb`
-where the model needs files of its own, like meshes. Of several worlds it is `world.NAME.xml`.
+A folder has `policy.onnx`, `policy.json` (the card, which is in the model's metadata too), `parameters.npz`
+(the policy's arrays by name) and the compiled model of a world that MuJoCo simulates: `world.xml`, or
+`world.mjb` where the model needs files of its own, like meshes. Of several worlds it is `world.NAME.xml`.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
-import onnx
 
-from mjx_hkl.environments import AnyWorld, PhysicsWorld, SeveralWorlds
+from mjx_hkl.config import to_table
+from mjx_hkl.environments import AnyWorld, PhysicsWorld, SeveralWorlds, task_name
 from mjx_hkl.environments.composition import compose
-from mjx_hkl.environments.physics import control_of
+from mjx_hkl.environments.physics import spans_of
 from mjx_hkl.experiments.agent_format import KnownAgent, module_parameters, parameter_name, require_free
 from mjx_hkl.experiments.onnx.card import (
     ACTION,
@@ -33,7 +35,7 @@ from mjx_hkl.experiments.onnx.card import (
     PolicyCard,
     WorldCard,
 )
-from mjx_hkl.experiments.onnx.graph import Arrays, Traced
+from mjx_hkl.experiments.onnx.graph import Arrays, Traced, save
 from mjx_hkl.math.categorical import Categorical
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.steps import Noise
@@ -54,23 +56,16 @@ def write_policy(folder: Path, known: KnownAgent, world: AnyWorld, stochastic: b
       UserError: the folder holds something, or ONNX cannot express the policy.
     """
     require_free(folder)
+    model, card = policy_of(known, stochastic)
     folder = folder.absolute()
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    traced = _traced(known, stochastic)
-    read = _read(traced)
-    card = _card(known, traced, read, {})
-    model = traced.model(list(card.inputs()), list(card.outputs()))  # which may fail: nothing is written yet
     part.mkdir(parents=True)
     each = _worlds(known, world)
-    worlds = {
-        name: _write_world(part / (f"world.{name}" if len(each) > 1 else "world"), x)
-        for name, x in each.items()
-    }
-    card = _card(known, traced, read, worlds)
-    onnx.helper.set_model_props(model, card.metadata())
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, part / "policy.onnx")
+    files = {name: f"world.{task_name(name)}" if len(each) > 1 else "world" for name in each}
+    worlds = {name: _write_world(part / files[name], one) for name, one in each.items()}
+    card = dataclasses.replace(card, worlds=worlds)
+    save(model, card.metadata(), part / "policy.onnx")
     (part / "policy.json").write_text(json.dumps(card.table(), indent=2) + "\n", encoding="utf-8")
     np.savez(part / "parameters.npz", allow_pickle=False, **_parameters(known.agent))
     if folder.exists():
@@ -79,25 +74,36 @@ def write_policy(folder: Path, known: KnownAgent, world: AnyWorld, stochastic: b
     return card
 
 
+def policy_of(known: KnownAgent, stochastic: bool) -> tuple[Any, PolicyCard]:
+    """The policy's graph, an `onnx.ModelProto`, and its card without worlds.
+
+    Raises:
+      UserError: ONNX cannot express the policy.
+    """
+    traced = _traced(known, stochastic)
+    card = _card(known, traced)
+    return traced.model(list(card.inputs()), list(card.outputs())), card
+
+
 def _traced(known: KnownAgent, stochastic: bool) -> Traced:
     """A step of the agent, with all that it could be told and could remember."""
     agent, groups = known.agent, known.world.observation
     carry, noise = jax.eval_shape(lambda: (agent.start((1,)), agent.no_noise((1,))))
     named, structure = _named(carry)
+    drawn = {name: _without_batch(x) for name, x in noise._asdict().items()}
 
     def step(agent: Agent, given: Arrays) -> Arrays:
         is_first = given[IS_FIRST]
         before = structure.unflatten([given[CARRY + name] for name in named])
-        noise = agent.no_noise(is_first.shape)
-        if stochastic:
-            noise = Noise(*(given[NOISE + name] for name in Noise._fields))
+        zeros = {name: jnp.zeros((*is_first.shape, *spec.shape)) for name, spec in drawn.items()}
+        noise = Noise(**{name: given.get(NOISE + name, zero) for name, zero in zeros.items()})
         after, acted = agent.step(before, {name: given[name] for name in groups}, is_first, noise)
         return {ACTION: acted.action, **{NEXT_CARRY + name: x for name, x in _named(after)[0].items()}}
 
     inputs = {IS_FIRST: ArraySpec((), "bool"), **groups}
     inputs |= {CARRY + name: _without_batch(leaf) for name, leaf in named.items()}
     if stochastic:
-        inputs |= {NOISE + name: _without_batch(x) for name, x in noise._asdict().items()}
+        inputs |= {NOISE + name: spec for name, spec in drawn.items()}
     return Traced.of(step, agent, parameter_name, inputs)
 
 
@@ -122,9 +128,10 @@ def _read(traced: Traced) -> set[str]:
         outputs |= more
 
 
-def _card(known: KnownAgent, traced: Traced, read: set[str], worlds: dict[str, WorldCard]) -> PolicyCard:
-    agent, policy = known.agent, known.agent.policy
+def _card(known: KnownAgent, traced: Traced) -> PolicyCard:
+    read, agent, policy = _read(traced), known.agent, known.agent.policy
     start = {CARRY + name: np.asarray(x[0]) for name, x in _named(agent.start((1,)))[0].items()}
+    recipe = to_table(known.recipe)
     spec, is_discrete = traced.outputs[ACTION], policy.low_level.head.distribution is Categorical
     return PolicyCard(
         recipe=known.recipe.name,
@@ -150,10 +157,11 @@ def _card(known: KnownAgent, traced: Traced, read: set[str], worlds: dict[str, W
             for name in Noise._fields
             if NOISE + name in read
         },
+        networks=with_files({name: recipe[name] for name in ("policy", "encoders")}, os.path.basename),
         modules={
             name: module.sees for name, module in agent.modules().items() if _plays(name) and module.sees
         },
-        worlds=worlds,
+        worlds={},
     )
 
 
@@ -186,7 +194,7 @@ def _write_world(path: Path, world: Any) -> WorldCard:
         mujoco.mj_saveModel(parts.model, str(file))
     else:
         file.write_text(xml, encoding="utf-8")
-    control = control_of(parts.model, parts.body.anatomy.servos)
-    at = np.stack([np.asarray(control(np.full(parts.model.nu, x, np.float32))) for x in (-1, 0, 1)], axis=1)
-    actuators = Actuators(parts.body.actuator_names, tuple(map(tuple, at.tolist())))
+    centre, below, above = spans_of(parts.model, parts.body.anatomy.servos)
+    control = np.stack([centre - below, centre, centre + above], axis=1)
+    actuators = Actuators(parts.body.actuator_names, tuple(map(tuple, control.tolist())))
     return WorldCard(world.control_seconds, description, file.name, tuple(parts.rest.tolist()), actuators)

@@ -6,16 +6,18 @@ what has no elements is left out of the graph.
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import Literal
+from jax import export
+from jax.extend.core import InconclusiveDimensionOperation, Literal
 
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments.onnx.primitives import PRIMITIVES
+from mjx_hkl.experiments.onnx.arithmetic import ARITHMETIC
+from mjx_hkl.experiments.onnx.shapes import SHAPES
 from mjx_hkl.specs import ArraySpec
 
 try:
@@ -25,6 +27,7 @@ except ImportError as error:
     raise UserError("ONNX needs the package onnx: pip install 'mjx-hkl[onnx]'") from error
 
 BATCH = "batch"
+_PRIMITIVES = {**ARITHMETIC, **SHAPES}
 _OPSET, _IR = 18, 8  # of 2022: read by every runtime since
 Arrays = dict[str, jax.Array]
 Value = str | np.ndarray | jax.Array | None
@@ -66,7 +69,7 @@ class Traced:
         Raises:
           UserError: it cannot be traced without knowing the size of the batch.
         """
-        (batch,) = jax.export.symbolic_shape(BATCH)
+        (batch,) = export.symbolic_shape(BATCH)
         names = sorted(inputs)  # the order in which JAX flattens a dict
         shaped = {
             name: jax.ShapeDtypeStruct((batch, *inputs[name].shape), inputs[name].dtype) for name in names
@@ -74,7 +77,7 @@ class Traced:
         leaves = jax.tree_util.tree_leaves_with_path(parameters)
         try:
             jaxpr, found = jax.make_jaxpr(function, return_shape=True)(parameters, shaped)
-        except jax.core.InconclusiveDimensionOperation as error:
+        except InconclusiveDimensionOperation as error:
             raise UserError("ONNX cannot express: Python code that asks how many worlds there are") from error
         return cls(
             jaxpr,
@@ -83,7 +86,7 @@ class Traced:
             {name: ArraySpec(tuple(x.shape[1:]), str(x.dtype)) for name, x in sorted(found.items())},
         )
 
-    def reads(self, outputs: Sequence[str]) -> set[str]:
+    def reads(self, outputs: Collection[str]) -> set[str]:
         """The inputs that these outputs depend on."""
         _, read = _needed(self.jaxpr.jaxpr, [name in outputs for name in self.outputs])
         variables = self.jaxpr.jaxpr.invars[len(self.parameters) :]
@@ -118,6 +121,13 @@ class Traced:
         return helper.make_model(made, opset_imports=opset, ir_version=_IR, producer_name="mjx-hkl")
 
 
+def save(model: Any, metadata: Mapping[str, str], path: Path) -> None:
+    """Writes a model with its metadata, once ONNX's own checker has found it right."""
+    helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
 def _port(name: str, spec: ArraySpec) -> Any:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
     return helper.make_tensor_value_info(name, kind, [BATCH, *spec.shape])
@@ -133,12 +143,14 @@ class Graph:
         self._counted, self._count = counted, 0
 
     def parameter(self, name: str, value: np.ndarray) -> Value:
+        """A constant that keeps its name."""
         if not value.size:
             return None
         self.initializers[name] = numpy_helper.from_array(value, name)
         return name
 
     def constant(self, value: Any) -> str:
+        """The name of a constant: one for all that are equal."""
         value = np.asarray(value)
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self.initializers:
@@ -154,6 +166,7 @@ class Graph:
         return names[0] if outputs == 1 else names
 
     def ints(self, *values: int) -> str:
+        """A constant list of numbers, as ONNX takes axes and sizes."""
         return self.constant(np.array(values, np.int64))
 
     def shape(self, shape: Sequence[Any]) -> str:
@@ -169,9 +182,11 @@ class Graph:
         return self.add("Concat", *sizes, axis=0)
 
     def transpose(self, x: Value, order: Sequence[int]) -> str:
+        """The tensor with its axes in that order."""
         return self.add("Transpose", x, perm=[int(i) for i in order])
 
     def cast(self, x: Value, dtype: Any) -> str:
+        """The tensor as numbers of that type."""
         return self.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def walk(self, closed: Any, given: Sequence[Value], wanted: Sequence[bool]) -> list[Value]:
@@ -194,23 +209,22 @@ class Graph:
             return self.walk(inner, given, asked)
         if all(0 in shape for shape in shapes):
             return [None] * len(shapes)
-        if not any(isinstance(x, str) or x is None for x in given) and not any(map(_is_symbolic, shapes)):
+        name = equation.primitive.name
+        is_constant = not any(isinstance(x, str) or x is None for x in given) and name != "dim_as_value"
+        if is_constant and not any(map(_is_symbolic, shapes)):
             found = equation.primitive.bind(*given, **equation.params)
             return list(map(_constant, found if equation.primitive.multiple_results else [found]))
-        name = equation.primitive.name
-        if name not in PRIMITIVES:
+        if name not in _PRIMITIVES:
             raise UserError(f"ONNX cannot express: {name}{_place(equation)}")
         try:
-            found = PRIMITIVES[name](self, equation, *given)
+            found = _PRIMITIVES[name](self, equation, *given)
         except NotImplementedError as error:
             raise UserError(f"ONNX cannot express: {name}, {error}{_place(equation)}") from error
         return found if isinstance(found, list) else [found]
 
 
-_INLINED = (
-    "jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call"
-    " custom_vjp_call_jaxpr"
-).split()
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2")
+_INLINED = (*_CALLS, "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 
 def _inner(equation: Any) -> Any:
