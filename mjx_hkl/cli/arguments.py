@@ -22,7 +22,8 @@ class PlayOptions:
     """What every command asks that plays an agent."""
 
     agent: Annotated[str, tyro.conf.Positional]
-    """An exported agent, a run directory, a name from `mjx-hkl list agents`, or random:ENVIRONMENT."""
+    """An exported agent, a run directory, a name from `mjx-hkl list agents`, a .onnx file that
+    `mjx-hkl export` wrote, or random:ENVIRONMENT."""
     seed: Seed = 0
     """Of the starts and of a stochastic policy's samples."""
     seed_index: NonNegative = 0
@@ -30,7 +31,8 @@ class PlayOptions:
     engine: str | None = None
     """Physics engine; by default the recipe's."""
     environment: str = ""
-    """Of an agent of several environments the one to play in; by default all, and for a video the first."""
+    """Of an agent of several environments the one to play in; by default all, and for a video the first. Of a
+    .onnx file any environment that shows what the policy sees."""
     stochastic: bool = False
     """Sample latents and actions instead of taking their means."""
     trust_code: bool = False
