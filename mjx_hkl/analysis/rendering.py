@@ -33,8 +33,17 @@ class Frame:
     sight: np.ndarray | None = None
 
 
-def render_video(player: Player, out: Path, seed: int, deterministic: bool, size: tuple[int, int]) -> int:
+def render_video(
+    player: Player,
+    out: Path,
+    seed: int,
+    deterministic: bool,
+    size: tuple[int, int],
+    rate_factor: int | None = None,
+) -> int:
     """Writes an mp4 of one episode in each of the player's worlds; returns the number of frames.
+
+    `rate_factor` is H.264's, the higher the smaller the file; by default the quality is high.
 
     Raises:
       UserError: the world cannot be drawn, no OpenGL, or no video encoder.
@@ -50,7 +59,7 @@ def render_video(player: Player, out: Path, seed: int, deterministic: bool, size
     count = 0
     with world.renderer(*size) as draw, tempfile.TemporaryDirectory(dir=out.parent) as folder:
         unfinished = Path(folder) / out.name
-        with mediapy.VideoWriter(unfinished, shape=(size[1], size[0]), fps=fps) as video:
+        with mediapy.VideoWriter(unfinished, shape=(size[1], size[0]), fps=fps, crf=rate_factor) as video:
             for frame in frames:
                 video.add_image(_picture(draw(frame.visible), frame))
                 count += 1

@@ -223,7 +223,10 @@ def test_a_run_without_a_whole_row_draws_nothing(runs, tmp_path, capsys, cut):
     (runs / "svg0" / "metrics.jsonl").write_text(cut, encoding="utf-8")
     out = tmp_path / "curves.png"
     assert run(["plot", str(runs / "svg0"), "--out", str(out)]) == 2
-    assert capsys.readouterr().err == f"error: {runs / 'svg0'} has no success_rate yet\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {runs / 'svg0'} has no metrics yet: no log interval of it has ended\n"
+    )
     assert not out.exists()
 
 
