@@ -1,6 +1,7 @@
 """Videos and pictures of episodes: what the world draws of itself, with a line of text."""
 
 import dataclasses
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,15 @@ def render_video(
                 count += 1
         unfinished.replace(out)
     return count
+
+
+def first_frame(video: Path) -> bytes:
+    """The first frame of an mp4, as a JPEG."""
+    import imageio_ffmpeg
+
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(video)]
+    to_jpeg = ["-frames:v", "1", "-f", "mjpeg", "-q:v", "4", "-"]
+    return subprocess.run([*ffmpeg, *to_jpeg], check=True, capture_output=True).stdout
 
 
 def render_picture(player: Player, out: Path, seed: int, size: tuple[int, int]) -> None:

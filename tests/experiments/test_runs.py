@@ -92,6 +92,7 @@ def test_a_run_of_a_world_of_ours_has_no_files_of_a_user(finished, tiny_recipe):
         "checkpoints",
         "evaluation.json",
         "machines.json",
+        "report.html",
         "export",
         ".lock",
     }
@@ -495,6 +496,7 @@ def test_everything_written_is_inside_the_run(finished):
         "export",
         "evaluation.json",
         "machines.json",
+        "report.html",
         ".lock",
     }
     assert not [path for path in Path(finished).parent.iterdir() if path != finished]

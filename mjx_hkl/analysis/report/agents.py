@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,19 +14,20 @@ from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import read_card
 from mjx_hkl.experiments.evaluation import Evaluation
-from mjx_hkl.experiments.machine import machines
+from mjx_hkl.experiments.machine import Machine, machines
 from mjx_hkl.experiments.run_directory import RunDirectory
 
 _SIZE = (480, 360)  # pixels
 _RATE_FACTOR = 28  # of H.264: about a megabyte for half a minute
-_VIDEO_SECONDS, _MOST_EPISODES = 30.0, 4
+_EPISODES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """Episodes of an agent as an mp4; `missing` says why there is none."""
+    """Episodes of an agent as an mp4, and its first frame as a JPEG; `missing` says why there is none."""
 
     mp4: bytes = b""
+    first: bytes = b""
     episodes: int = 0
     missing: str = ""
 
@@ -40,7 +42,7 @@ class ReportedAgent:
       summary: a row of `curves.summarize`, of `metric`.
       metric: success, or the return where the world does not tell of success.
       evaluations: at the end, of each seed that is finished.
-      machines: entries of `machine.machines`; of older runs what their agents' cards tell.
+      machines: where they were started and resumed; of older runs what their agents' cards tell.
       video: of the first seed; None where none is wanted.
     """
 
@@ -49,7 +51,7 @@ class ReportedAgent:
     summary: dict[str, Any]
     metric: str
     evaluations: list[Evaluation]
-    machines: list[dict[str, Any]]
+    machines: list[Machine]
     video: Video | None
 
     @property
@@ -118,32 +120,28 @@ def _evaluations(run: RunDirectory) -> list[Evaluation]:
         return []
 
 
-def _machines(run: RunDirectory) -> list[dict[str, Any]]:
+def _machines(run: RunDirectory) -> list[Machine]:
     if noted := machines(run):
         return noted
     for card in sorted(run.path.glob("export/**/agent.json"))[:1]:
         try:
-            return [{"versions": read_card(card.parent).versions}]
+            return [Machine(versions=read_card(card.parent).versions)]
         except UserError:
             break
     return []
 
 
 def _video(run: RunDirectory) -> Video:
-    """Episodes of the run's first agent, as many as fit half a minute."""
+    """Episodes of the run's first agent, in the first of its worlds."""
     # Imported only when used: a report without videos needs no renderer.
-    from mjx_hkl.analysis.rendering import render_video
+    from mjx_hkl.analysis.rendering import first_frame, render_video
     from mjx_hkl.experiments.players import find_player
 
     try:
-        player = find_player(str(run.path), 1)
-        (part, *_) = player.environment.tasks.values()
-        seconds = part.episode_length * part.env.control_seconds
-        episodes = int(min(max(_VIDEO_SECONDS // seconds, 1), _MOST_EPISODES))
+        player = find_player(str(run.path), 1).in_one("", _EPISODES)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "agent.mp4"
-            player = player.in_one("", episodes)
             render_video(player, file, 0, player.has_mean, _SIZE, _RATE_FACTOR)
-            return Video(file.read_bytes(), episodes)
-    except (UserError, RuntimeError, OSError) as error:
+            return Video(file.read_bytes(), first_frame(file), _EPISODES)
+    except (UserError, RuntimeError, OSError, subprocess.SubprocessError) as error:
         return Video(missing=str(error).partition("\n")[0])

@@ -23,10 +23,9 @@ def header(agents: list[ReportedAgent]) -> str:
     """Name, world, and the numbers to see first."""
     worlds = dict.fromkeys(agent.runs.recipe.environment_name for agent in agents)
     seeds = sum(agent.summary["seeds"] for agent in agents)
-    begun = [str(entry["started"])[:10] for agent in agents for entry in agent.machines if "started" in entry]
-    devices = dict.fromkeys(
-        str(entry["device"]) for agent in agents for entry in agent.machines if "device" in entry
-    )
+    machines = [machine for agent in agents for machine in agent.machines]
+    devices = dict.fromkeys(machine.device for machine in machines if machine.device)
+    begun = [machine.started[:10] for machine in machines if machine.started]
     facts = [", ".join(worlds), several(seeds, "seed"), *devices, *([max(begun)] if begun else [])]
     tiles = _tiles_of_one(agents[0]) if len(agents) == 1 else _tiles_of_several(agents)
     return text_of(

@@ -42,6 +42,27 @@ function fillControls() {
   }
 }
 
+// Names that show and hide their agents' lines.
+function fillLegend() {
+  for (const [agent, name] of data.agents.entries()) {
+    const button = document.createElement("button");
+    const seeds = Math.max(0, ...data.metrics.map((metric) => metric.agents[agent]?.seeds.length ?? 0));
+    button.type = "button";
+    button.className = `agent colour-${agent % 8}`;
+    button.textContent = `${name} (${seeds} ${seeds === 1 ? "seed" : "seeds"})`;
+    button.setAttribute("aria-pressed", "true");
+    button.addEventListener("click", () => {
+      button.setAttribute("aria-pressed", `${button.getAttribute("aria-pressed") !== "true"}`);
+      draw();
+    });
+    document.getElementById("legend").append(button);
+  }
+}
+
+function isShown(agent) {
+  return document.getElementById("legend").children[agent].getAttribute("aria-pressed") === "true";
+}
+
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
@@ -51,17 +72,17 @@ function plain(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
-function tracesOf(lines, agent, axis, form) {
+function tracesOf(lines, agent, axis, form, withSeeds) {
   const line = colour(`--c${agent % 8}`);
   const name = plain(data.agents[agent]);
-  const shared = { type: "scatter", mode: "lines", legendgroup: `${agent}`, showlegend: false };
+  const shared = { type: "scatter", mode: "lines" };
   const alone = lines.seeds.length === 1;
   const band = lines.bands[axis];
   const traces = [];
   if (band) {
     const edge = { ...shared, x: band.x, line: { width: 0, color: line }, hoverinfo: "skip" };
     traces.push({ ...edge, y: band.low });
-    traces.push({ ...edge, y: band.high, fill: "tonexty", fillcolor: `${line}30` });
+    traces.push({ ...edge, y: band.high, fill: "tonexty", fillcolor: `${line}22` });
   }
   for (const seed of lines.seeds) {
     const few = seed.y.length < 40 ? "lines+markers" : "lines";
@@ -70,12 +91,11 @@ function tracesOf(lines, agent, axis, form) {
       mode: alone ? few : "lines",
       x: data.xs[seed.x[axis]],
       y: seed.y,
-      name: `${name}, seed ${seed.seed}`,
-      showlegend: alone,
       line: { color: line, width: alone ? 2.25 : 1 },
       marker: { size: 5 },
       opacity: alone ? 1 : 0.45,
-      hovertemplate: `%{y:${form}}<extra>${name}, seed ${seed.seed}</extra>`,
+      hoverinfo: alone || withSeeds ? "all" : "skip",
+      hovertemplate: alone || withSeeds ? `%{y:${form}}<extra>${name}, seed ${seed.seed}</extra>` : undefined,
     });
   }
   if (band) {
@@ -84,8 +104,6 @@ function tracesOf(lines, agent, axis, form) {
       x: band.x,
       y: band.iqm,
       customdata: band.low.map((low, i) => [low, band.high[i]]),
-      name: `${name} (${lines.seeds.length} seeds)`,
-      showlegend: true,
       line: { color: line, width: 2.75 },
       hovertemplate: `%{y:${form}} (%{customdata[0]:${form}} to %{customdata[1]:${form}})<extra>${name}</extra>`,
     });
@@ -106,7 +124,7 @@ function layoutOf(metric, axis) {
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--muted"), activecolor: ink },
     hovermode: "x unified",
     hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: ink } },
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: ink } },
+    showlegend: false,
     xaxis: { ...lines, title: { text: axis.label, font: { size: 13 } }, rangemode: "tozero", exponentformat: "SI", automargin: true },
     yaxis: {
       ...lines,
@@ -123,7 +141,9 @@ function draw() {
   const metric = data.metrics.find((one) => one.id === document.getElementById("metric").value);
   const axis = data.axes.find((one) => one.id === document.querySelector("#axis input:checked").value);
   const form = metric.share ? ".1%" : ".4~g";
-  const traces = metric.agents.flatMap((lines, i) => (lines ? tracesOf(lines, i, axis.id, form) : []));
+  const shown = metric.agents.map((lines, agent) => (isShown(agent) ? lines : null));
+  const seeds = shown.reduce((count, lines) => count + (lines?.seeds.length ?? 0), 0);
+  const traces = shown.flatMap((lines, i) => (lines ? tracesOf(lines, i, axis.id, form, seeds <= 6) : []));
   const smoothed = metric.smoothed > 1 ? `running mean over ${metric.smoothed} log intervals` : "";
   const meaning = [metric.meaning, smoothed].filter(Boolean).join("; ");
   document.getElementById("meaning").textContent = meaning && meaning[0].toUpperCase() + meaning.slice(1);
@@ -139,6 +159,7 @@ async function main() {
     return;
   }
   fillControls();
+  fillLegend();
   try {
     await loadPlotly();
   } catch (error) {

@@ -2,8 +2,7 @@
 
 import base64
 import shlex
-from collections.abc import Iterable
-from itertools import count
+from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -46,19 +45,22 @@ def thresholds(agents: list[ReportedAgent]) -> str:
 def evaluations(agents: list[ReportedAgent]) -> str:
     """What each seed achieved at the end, and the best evaluation while it was trained."""
     watched = any("evaluation_return" in seed.rows[-1] for agent in agents for seed in agent.runs.seeds)
-    head = ["Agent", "Seed", "World", "Success", "Return", "Length", "Episodes"]
+    worlds = {agent.runs.recipe.environment_name for agent in agents}
+    several_worlds = len(worlds) > 1 or any(found.tasks for agent in agents for found in agent.evaluations)
+    head = ["Agent", "Seed", *(["World"] if several_worlds else [])]
+    head += ["Success", "Return", "Length", "Episodes", *(["Best while trained"] if watched else [])]
     rows = []
     for i, agent in enumerate(agents):
         best = _best_evaluations(agent)
         for found in agent.evaluations:
             world = "all" if found.tasks else agent.runs.recipe.environment_name
             for name, part in [(world, found), *found.tasks.items()]:
-                cells = [_named(i, agent), str(found.seed), name, *_evaluated(part)]
-                told = best.get(found.seed, "-") if part is found else ""
-                rows.append([*cells, told] if watched else cells)
+                where = [name] if several_worlds else []
+                told = [best.get(found.seed, "-") if part is found else ""] if watched else []
+                rows.append([_named(i, agent), str(found.seed), *where, *_evaluated(part), *told])
     if not rows:
         return text_of(element("p", "None: no run here is finished.", class_="note"))
-    return text_of(table([*head, "Best while trained"] if watched else head, rows))
+    return text_of(table(head, rows))
 
 
 def _evaluated(found: Evaluation) -> list[str]:
@@ -86,11 +88,9 @@ def _best_evaluations(agent: ReportedAgent) -> dict[int, str]:
 def videos(agents: list[ReportedAgent]) -> str:
     """A video of each agent, or why there is none."""
     if all(agent.video is None for agent in agents):
-        run = agents[0].runs.directories[0].path
-        command = f"mjx-hkl report {shlex.quote(str(run))} --out report.html"
-        return text_of(
-            element("p", "None in this report. With videos: ", element("code", command), class_="note")
-        )
+        folders = " ".join(shlex.quote(str(run.path)) for agent in agents for run in agent.runs.directories)
+        command = element("code", f"mjx-hkl report {folders} --out report.html")
+        return text_of(element("p", "None in this report. With videos: ", command, class_="note"))
     return text_of(element("div", *(_figure(i, agent) for i, agent in enumerate(agents)), class_="videos"))
 
 
@@ -103,6 +103,7 @@ def _figure(i: int, agent: ReportedAgent) -> Element:
         )
     shown = element("video", controls="", muted="", loop="", playsinline="", preload="metadata")
     shown.set("src", f"data:video/mp4;base64,{base64.b64encode(video.mp4).decode()}")
+    shown.set("poster", f"data:image/jpeg;base64,{base64.b64encode(video.first).decode()}")
     seed = agent.runs.seeds[0].rows[0]["seed"]
     how = f"seed {seed}, mean actions, {several(video.episodes, 'episode')}"
     return element(
@@ -179,29 +180,32 @@ def _value(value: Any) -> str:
 
 def machines(agents: list[ReportedAgent]) -> str:
     """Devices and versions, and the commands that repeat the runs."""
-    entries = {agent.name: agent.machines for agent in agents}
-    rows = {}
-    for name, of_agent in entries.items():
-        for entry in of_agent:
-            versions = ", ".join(f"{what} {x}" for what, x in entry.get("versions", {}).items())
-            python = f"Python {entry['python']}, " if "python" in entry else ""
-            told = (entry.get("device", "not recorded"), python + versions)
-            rows.setdefault(told, []).append(name)
-    known: Element = (
-        table(
-            ["Device", "Versions", "Agents"],
-            [[*told, ", ".join(dict.fromkeys(names))] for told, names in rows.items()],
-        )
-        if rows
-        else element("p", "Device and versions were not recorded.", class_="note")
-    )
+    names: dict[tuple[str, str], list[str]] = {}
+    for agent in agents:
+        for machine in agent.machines:
+            versions = {"Python": machine.python} if machine.python else {}
+            told = ", ".join(f"{what} {number}" for what, number in (versions | machine.versions).items())
+            names.setdefault((machine.device or "not recorded", told), []).append(agent.name)
+    rows = [[*told, ", ".join(dict.fromkeys(of))] for told, of in names.items()]
+    known = element("p", "Device and versions were not recorded.", class_="note")
+    if rows:
+        known = table(["Device", "Versions", "Agents"], rows, class_="wraps")
     paths = [run.path for agent in agents for run in agent.runs.directories]
-    numbers: Iterable[Any] = count(1) if len(paths) > 1 else [""]
     commands = "\n".join(
-        f"mjx-hkl train {shlex.quote(str(path / 'recipe.toml'))} --out again{number}"
-        for path, number in zip(paths, numbers, strict=False)
+        f"mjx-hkl train {shlex.quote(str(path / 'recipe.toml'))} --out {out}"
+        for path, out in zip(paths, _new_names(paths), strict=True)
     )
     return text_of([known, element("h3", "To repeat"), element("pre", commands)])
+
+
+def _new_names(paths: list[Path]) -> list[str]:
+    """A free folder for each run to be repeated in."""
+    if len(paths) == 1:
+        return ["again"]
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(number) for number in range(1, len(paths) + 1)]
+    return [shlex.quote(f"again/{name}") for name in names]
 
 
 def _named(i: int, agent: ReportedAgent) -> Element:
