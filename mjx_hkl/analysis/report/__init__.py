@@ -4,7 +4,6 @@ import base64
 import gzip
 import importlib.util
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from mjx_hkl.analysis.report.agents import ReportedAgent, read_agents
 from mjx_hkl.analysis.report.header import header, title
 from mjx_hkl.analysis.report.markup import text_of
 from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.run_directory import write_whole
 
 
 def write_report(
@@ -55,9 +55,7 @@ def write_report(
         plotly=_packed(library),
         program=f"mjx-hkl {__version__}, {time.strftime('%Y-%m-%d %H:%M')}",
     )
-    part = out.with_name(f".{out.name}.part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, out)
+    write_whole(out, page)
     return agents
 
 

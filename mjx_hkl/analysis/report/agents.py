@@ -18,7 +18,7 @@ from mjx_hkl.experiments.machine import Machine, machines
 from mjx_hkl.experiments.run_directory import RunDirectory
 
 _SIZE = (480, 360)  # pixels
-_RATE_FACTOR = 28  # of H.264: about a megabyte for half a minute
+_RATE_FACTOR = 28  # of H.264: about 0.1 MB for half a minute
 _EPISODES = 3
 
 

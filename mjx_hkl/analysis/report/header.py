@@ -48,42 +48,25 @@ def header(agents: list[ReportedAgent]) -> str:
 
 def _tiles_of_one(agent: ReportedAgent) -> list[_Tile]:
     found, ends = agent.evaluations, [seed.rows[-1] for seed in agent.runs.seeds]
-    episodes = found and f"mean policy, {several(sum(x.episodes for x in found), 'episode')}"
-    of_seeds = "mean of the seeds, " if len(found) > 1 else ""
     tiles = []
-    if found and agent.can_succeed:
-        success = statistics.fmean(x.success_rate for x in found)
-        tiles.append(("Success", f"{success:.1%}", f"{of_seeds}{episodes}"))
     if found:
-        tiles.append(
-            ("Return", f"{statistics.fmean(x.episode_return for x in found):.1f}", f"{of_seeds}{episodes}")
-        )
+        note = f"mean policy, {several(sum(x.episodes for x in found), 'episode')}"
+        note = f"mean of the seeds, {note}" if len(found) > 1 else note
+        if agent.can_succeed:
+            tiles.append(("Success", f"{statistics.fmean(x.success_rate for x in found):.1%}", note))
+        tiles.append(("Return", f"{statistics.fmean(x.episode_return for x in found):.1f}", note))
     elif "iqm" in agent.summary:
-        tiles.append(
-            (
-                agent.metric.replace("_", " ").capitalize(),
-                agent.told_end,
-                "sampled policy, last tenth; not finished",
-            )
-        )
+        name = agent.metric.replace("_", " ").capitalize()
+        tiles.append((name, agent.told_end, "sampled policy, last tenth; not finished"))
     if agent.can_succeed:
         last = f"{THRESHOLDS[-1]:.0%}"
-        reached = agent.summary.get(f"environment_steps_to_{last}")
-        seconds = agent.summary.get(f"seconds_to_{last}")
-        after = "" if reached is None else f"{counted(reached)} environment steps"
-        tiles.append(
-            (f"To {last}", duration(seconds) if seconds is not None else "never", after or "of success")
-        )
-    rate = statistics.fmean(end["environment_steps"] / max(end["seconds"], 1e-9) for end in ends)
+        seconds, steps = (agent.summary.get(f"{x}_to_{last}") for x in ("seconds", "environment_steps"))
+        note = "of success" if steps is None else f"{counted(steps)} environment steps"
+        tiles.append((f"To {last}", "never" if seconds is None else duration(seconds), note))
     tiles.append(("Training", duration(max(end["seconds"] for end in ends)), "without compilation"))
-    each = " for each seed" if len(ends) > 1 else ""
-    tiles.append(
-        (
-            "Environment steps",
-            counted(max(x["environment_steps"] for x in ends)),
-            f"{counted(rate)} a second{each}",
-        )
-    )
+    rate = statistics.fmean(end["environment_steps"] / max(end["seconds"], 1e-9) for end in ends)
+    note = f"{counted(rate)} a second" + (" for each seed" if len(ends) > 1 else "")
+    tiles.append(("Environment steps", counted(max(end["environment_steps"] for end in ends)), note))
     return tiles
 
 
