@@ -23,6 +23,8 @@ _METRICS = {
     "Evaluations, mean policy": {
         "evaluation_success_rate": "share of an evaluation's episodes that ended in success",
         "evaluation_return": "mean return of an evaluation's episodes",
+        "evaluation_best_success_rate": "of the best evaluation so far",
+        "evaluation_best_return": "of the best evaluation so far",
     },
     "KL and entropy": {
         "kl_high": "KL to the default policy of the latents, in nats",
