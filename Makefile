@@ -6,7 +6,7 @@ RECIPE ?= ball-go-to-target
 # The CUDA extra where an NVIDIA GPU answers.
 comma := ,
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null)
-EXTRAS := test$(if $(GPU),$(comma)cuda)
+EXTRAS := test,report$(if $(GPU),$(comma)cuda)
 # A file of pip's constraints, as .ci/run has one.
 CONSTRAINTS ?=
 

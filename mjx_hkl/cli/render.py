@@ -1,14 +1,12 @@
 """`mjx-hkl render AGENT_OR_RUN OUT.mp4`."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from mjx_hkl.analysis.opengl import choose_opengl
 from mjx_hkl.cli.arguments import PlayOptions, parse, tell_edited
 from mjx_hkl.config import Positive
 from mjx_hkl.errors import UserError
@@ -66,21 +64,3 @@ def main(arguments: list[str]) -> int:
     count = render_video(player, out, command.seed, deterministic, size)
     print(f"{out}: {command.episodes} episodes, {count} frames")
     return 0
-
-
-def choose_opengl() -> None:
-    """Sets MUJOCO_GL, which MuJoCo reads when imported, to the first backend that works without a display.
-
-    Raises:
-      UserError: none does.
-    """
-    if "MUJOCO_GL" in os.environ or sys.platform != "linux":
-        return
-    probe = "import mujoco; mujoco.GLContext(8, 8).make_current()"
-    for backend in ("egl", "osmesa"):
-        environment = {**os.environ, "MUJOCO_GL": backend}
-        done = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True)
-        if done.returncode == 0:
-            os.environ["MUJOCO_GL"] = backend
-            return
-    raise UserError("rendering needs OpenGL without a display: install EGL (libegl1) or OSMesa (libosmesa6)")

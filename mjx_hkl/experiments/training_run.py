@@ -15,6 +15,7 @@ import jax
 from mjx_hkl.config import difference, from_table, to_table
 from mjx_hkl.environments import AnyWorld, VectorEnvironment, many
 from mjx_hkl.errors import UserError
+from mjx_hkl.experiments import machine
 from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.copies import Copies, UserFile, edited, inside, located, user_files
@@ -106,6 +107,7 @@ def train(
     def begin() -> None:
         # So many devices as there were need not be there to resume.
         run.begin(dataclasses.replace(resolved, num_devices=recipe.num_devices), copies)
+        machine.note(run, resolved.num_devices or 1)
         remember(Source(file.path, file.content) for file in files if file.path.suffix == ".py")
 
     with contextlib.ExitStack() as held:
