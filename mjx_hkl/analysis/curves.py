@@ -142,8 +142,8 @@ def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dic
             "seeds": len(seeds),
             "mean": float(final.mean()),
             "std": float(final.std()) if len(seeds) > 1 else None,
-            "iqm": float(_iqm(final)),
-            "interval": _interval(final),
+            "iqm": float(interquartile_mean(final)),
+            "interval": bootstrap_interval(final),
             "diverged": sum(seed.diverged for seed in seeds),
             "kl": float(np.mean([seed.final_kl for seed in seeds])),
             "seconds": float(max(seed.axes["seconds"][-1] for seed in seeds)),
@@ -177,12 +177,13 @@ def _faster(seeds: list[Curve], reference: list[Curve]) -> dict[str, float] | No
     return {"probability": float(test.statistic) / (len(seeds) * len(reference)), "p": float(test.pvalue)}
 
 
-def _iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
+def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean of the middle half."""
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
-def _interval(values: np.ndarray) -> list[float] | None:
-    """None for a single seed; no width where all are equal."""
+def bootstrap_interval(values: np.ndarray) -> list[float] | None:
+    """95 % bootstrap of their interquartile mean; None for a single seed, no width where all are equal."""
     if len(values) < 2:
         return None
     if np.ptp(values) == 0:
@@ -195,7 +196,7 @@ def _bootstrapped(values: np.ndarray, resamples: int) -> tuple[np.ndarray, np.nd
     """The interval of the interquartile mean over the first axis, which is that of seeds."""
     found = stats.bootstrap(
         (values,),
-        _iqm,
+        interquartile_mean,
         axis=0,
         n_resamples=resamples,
         confidence_level=_CONFIDENCE,
@@ -224,7 +225,7 @@ def band(seeds: list[Curve], axis: str, points: int) -> Band | None:
     x = np.linspace(start, end, points)
     values = np.array([np.interp(x, seed.axes[axis], seed.value) for seed in seeds])
     low, high = _bootstrapped(values, _RESAMPLES_OF_BAND)
-    return Band(x, _iqm(values, axis=0), low, high)
+    return Band(x, interquartile_mean(values, axis=0), low, high)
 
 
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:

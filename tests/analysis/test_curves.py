@@ -182,7 +182,7 @@ def test_the_summary_is_that_of_the_seeds_ends(runs):
 
 def test_the_interquartile_mean_leaves_the_outer_quarters_out():
     values = np.array([0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 100.0])
-    assert curves._iqm(values) == pytest.approx(np.mean([0.5, 0.6, 0.7, 0.8]))
+    assert curves.interquartile_mean(values) == pytest.approx(np.mean([0.5, 0.6, 0.7, 0.8]))
 
 
 def test_plot_writes_a_picture_and_a_table(runs, tmp_path, capsys):
