@@ -73,7 +73,7 @@ def train(
       recipe: what to run.
       out: the run directory; must be free, or with `resume` hold a run of the same recipe.
       resume: continue from the newest checkpoint.
-      reporter: shows people what happens; nobody where there is none.
+      reporter: shows people what happens, as `mjx_hkl.Display()` does; nobody where there is none.
       callback: is given the metrics of each log interval, a row for each seed.
       trust_code: runs code that came with the run or with agents that it takes modules from.
       debug_divergence: writes the batches of the first updates that are skipped, for a look; slower.
