@@ -141,8 +141,8 @@ def command_line() -> str:
 
 def _command_class(command: str) -> type | None:
     module = importlib.import_module(f"mjx_hkl.cli.{command.replace('-', '_')}")
-    own = [x for x in vars(module).values() if getattr(x, "__module__", "") == module.__name__]
-    return next((x for x in own if dataclasses.is_dataclass(x) and x.__name__.endswith("Command")), None)
+    own = [x for x in vars(module).values() if isinstance(x, type) and x.__module__ == module.__name__]
+    return next((x for x in own if x.__name__.endswith("Command")), None)
 
 
 def _is_of_recipe(cls: type, field: dataclasses.Field) -> bool:
@@ -165,8 +165,8 @@ def recipes() -> str:
             "A recipe is a TOML file. It holds only the fields that differ from these defaults, or from the"
             " recipe that it `extends`. `mjx-hkl train RECIPE --help` shows the same fields with the recipe's"
             " own values, and each is an option of the command line. A table that has a `kind` is one of"
-            ' several classes, and `kind` may be a class of yours, `"file.py:Class"`. The column *paper* names'
-            " the places of the paper that a field's text cites.",
+            ' several classes, and `kind` may be a class of yours, `"file.py:Class"`. The column *paper*'
+            " names the places of the paper that a field's text cites.",
             *_sections(Recipe, ""),
         ]
     )
@@ -193,18 +193,19 @@ def python() -> str:
         "# In Python",
         "What the command line does, a notebook does with the names of `mjx_hkl`. They are imported when they"
         " are first used.",
-        "```python\n"
-        "import mjx_hkl\n\n"
-        'recipe = mjx_hkl.change(mjx_hkl.load_recipe("grid-1-step"), total_env_steps=200_000, num_envs=64)\n'
-        'result = mjx_hkl.train(recipe, "runs/mine")\n'
-        'known = mjx_hkl.load_agent("runs/mine")\n'
-        "worlds = mjx_hkl.make_worlds(known.recipe.environment, num_envs=16)\n"
-        "print(mjx_hkl.evaluate(worlds, known.agent))\n"
-        "```",
+        _program(),
         "## Names of `mjx_hkl`",
         *(_documented(f"mjx_hkl.{name}") for name in sorted(mjx_hkl.__all__, key=str.swapcase)),
     ]
     return "\n\n".join([*parts, *_documented_groups(PYTHON)])
+
+
+def _program() -> str:
+    """The README's, which a test runs."""
+    section = (
+        (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("## In Python\n")[2]
+    )
+    return f"```python{section.partition('```python')[2].partition('```')[0]}```"
 
 
 def classes() -> str:
