@@ -375,8 +375,7 @@ def _package() -> Any:
 
 def _flat(text: str) -> str:
     """In one line, that may stand in a table."""
-    text = _escaped(" ".join(text.split()))
-    return text[:1].upper() + text[1:] if not text[:2].isupper() else text
+    return _escaped(" ".join(text.split()))
 
 
 def _escaped(text: str) -> str:

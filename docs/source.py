@@ -15,25 +15,32 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 LANGUAGES = {".py": "python", ".toml": "toml", ".xml": "xml"}
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^()\s#]+)(?=\))")
+_ROW = re.compile(r"^\|.*$", re.MULTILINE)
+_CODE = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds a page for each file and folder that a page links to."""
     pages = [file for file in files.documentation_pages() if file.generated_by is None]
     wanted = {_target(file.src_uri, link) for file in pages for link in _LINK.findall(file.content_string)}
-    for target in sorted(x for x in wanted if x and _page_of(x)):
+    code = [x for x in wanted if (ROOT / x).is_dir() and not x.startswith("docs/results")]
+    wanted |= {f"{folder}/{name}" for folder in code for name in _listed(ROOT / folder)}
+    for target in sorted(x for x in wanted if _page_of(x)):
         files.append(File.generated(config, _page_of(target), content=_page(target, wanted)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns links to files and folders into links to their pages."""
+    r"""Turns links to files and folders into links to their pages, and GitHub's `\|` in tables into `|`."""
 
     def turned(match: re.Match[str]) -> str:
         uri = _page_of(_target(page.file.src_uri, match[1]))
         return posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".") if uri else match[1]
 
-    return _LINK.sub(turned, markdown)
+    def unescaped(row: re.Match[str]) -> str:
+        return _CODE.sub(lambda code: code[0].replace("\\|", "|"), row[0])
+
+    return _ROW.sub(unescaped, _LINK.sub(turned, markdown))
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -75,7 +82,7 @@ def _listed(folder: Path) -> list[str]:
 def _entry(folder: str, name: str, wanted: set[str]) -> str:
     """A file of a folder, with a link where the site has the file."""
     target = f"{folder}/{name}"
-    uri = _page_of(target) if target in wanted else target.removeprefix("docs/")
-    if not uri or not (target in wanted or target.startswith("docs/")) or uri.endswith(".py"):
-        return f"`{name}`"
-    return f"[{name}]({posixpath.relpath(uri, f'source/{folder}')})"
+    uri = _page_of(target) if target in wanted else ""
+    if not uri and target.startswith("docs/"):
+        uri = target.removeprefix("docs/")
+    return f"[{name}]({posixpath.relpath(uri, f'source/{folder}')})" if uri else f"`{name}`"

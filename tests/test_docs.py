@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import importlib
 import inspect
 import io
 import re
@@ -151,26 +152,24 @@ class Parsed(BaseException):
     """Ends a command where its arguments are known to be right, with these."""
 
 
+def stopping(parse):
+    def parse_and_stop(*args, **kwargs):
+        raise Parsed(parse(*args, **kwargs))
+
+    return parse_and_stop
+
+
 @pytest.fixture
 def stopped(monkeypatch):
     """Commands, and scripts that use argparse, end once their arguments are parsed."""
-
-    def stop(module):
-        parse = module.parse
-
-        def parse_and_stop(*args, **kwargs):
-            raise Parsed(parse(*args, **kwargs))
-
-        monkeypatch.setattr(module, "parse", parse_and_stop)
-
     for name in main.COMMANDS:
-        stop(main.importlib.import_module(f"mjx_hkl.cli.{name.replace('-', '_')}"))
-    parse_args = argparse.ArgumentParser.parse_args
-
-    def parse_args_and_stop(self, *args, **kwargs):
-        raise Parsed(parse_args(self, *args, **kwargs))
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args_and_stop)
+        module = importlib.import_module(f"mjx_hkl.cli.{name.replace('-', '_')}")
+        if hasattr(module, "parse"):
+            monkeypatch.setattr(module, "parse", stopping(module.parse))
+        else:  # a command without arguments
+            monkeypatch.setattr(module, "main", stopping(lambda arguments: argparse.Namespace()))
+    parser = argparse.ArgumentParser
+    monkeypatch.setattr(parser, "parse_args", stopping(parser.parse_args))
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     return monkeypatch

@@ -49,8 +49,16 @@ def test_a_field_has_type_default_meaning_and_place_in_the_paper(site):
     row = text.partition("<td><code>latent_period</code></td>")[2].partition("</tr>")[0]
     cells = re.findall(r"<td>(.*?)</td>", row, re.DOTALL)
     assert cells[:2] == ["integer &gt; 0", "<code>1</code>"]
-    assert cells[2].startswith("P of eq. 27: a latent is drawn")
+    assert cells[2].startswith("p of eq. 27: a latent is drawn")
     assert cells[3] == "eq. 27"
+
+
+@pytest.mark.parametrize("page", ["recipes", "environments", "command-line"])
+def test_every_field_has_a_meaning(site, page):
+    text = (site / "reference" / f"{page}.html").read_text()
+    for row in re.findall(r"<tr>\s*(<td><code>.*?)</tr>", text, re.DOTALL):
+        key, _, _, meaning, *_ = re.findall(r"<td>(.*?)</td>", row, re.DOTALL)
+        assert len(meaning) > 1, key
 
 
 def test_all_commands_and_names_are_told(site):
@@ -93,7 +101,7 @@ def test_a_browser_shows_it_from_files(site):
             assert drawn, f"{name} lacks a picture"
         page.keyboard.press("f")
         page.keyboard.type("distral_two_column")
-        page.locator(".md-search-result__item").first.wait_for(timeout=10_000)
+        page.locator(".md-search-result__item").first.wait_for(timeout=30_000)
         assert not wrong
         browser.close()
 
