@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"the folder {out.parent} does not exist")
     if command.width % 2 or command.height % 2:
         raise UserError("width and height must be even, as videos need")
-    _choose_opengl()
+    choose_opengl()
 
     from mjx_hkl.analysis.rendering import render_picture, render_video
     from mjx_hkl.experiments.players import find_player
@@ -61,8 +61,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _choose_opengl() -> None:
-    """Sets MUJOCO_GL, which MuJoCo reads when imported, to the first backend that works without a display."""
+def choose_opengl() -> None:
+    """Sets MUJOCO_GL, which MuJoCo reads when imported, to the first backend that works without a display.
+
+    Raises:
+      UserError: none does.
+    """
     if "MUJOCO_GL" in os.environ or sys.platform != "linux":
         return
     probe = "import mujoco; mujoco.GLContext(8, 8).make_current()"
