@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ class TrainCommand(Recipe):
     """
 
     ladder: tyro.conf.Suppress[tuple[dict[str, Any], ...]] = ()  # tables, which no option can say
+    flat: bool = False
+    """A flat policy without a default policy (SVG-0, F.2); another default policy may be named with it."""
     out: Path | None = None
     """Run directory to write; by default runs/NAME-SEED-DATE-TIME."""
     resume: bool = False
@@ -30,9 +33,23 @@ class TrainCommand(Recipe):
     """Train together with other processes, on this and other machines, that run the same command."""
     trust_code: bool = False
     """Run code that came with the run or with agents it takes modules from, though it is new to you."""
+    report: bool = True
+    """Write RUN/report.html at the end, where the extra `report` is installed."""
     debug_divergence: bool = False
     """Write the batches of the first updates that are skipped, because their gradients are not finite, to
     RUN/skipped_updates, with the agent's parameters. Slower."""
+
+
+_COMMON = (
+    *("environment", "engine", "seed", "num_seeds", "num_devices", "num_envs", "total_env_steps"),
+    *("flat", "evaluation_interval", "out", "resume", "trust_code"),
+)
+
+
+_FLAT = tuple(
+    f"--{part}=none"
+    for part in ("policy.high-level", "default-policy.high-level", "default-policy.low-level")
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -40,12 +57,14 @@ def main(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
         given, *options = arguments
         recipe = load_recipe(given, trust_code="--trust-code" in options)
-    elif "--help" in arguments or "-h" in arguments:
+    elif {"--help", "-h", "--help-all"} & {*arguments}:
         given, options, recipe = "", arguments, Recipe(environment="ball-go-to-target")
     else:
         raise UserError("train needs a recipe first: mjx-hkl train RECIPE; see mjx-hkl list recipes")
+    if "--flat" in options:
+        options = [*_FLAT, *options]
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
-    command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields))
+    command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields), _COMMON)
     recipe = Recipe(**{name: getattr(command, name) for name in fields})
     recipe = _with_files_found(recipe)
     out = command.out or _run_given(given, command.resume)
@@ -115,5 +134,24 @@ def _train(recipe: Recipe, out: Path, command: TrainCommand) -> int:
         )
         for name, of_task in evaluation.tasks.items():
             display.say(f"  {name}: {of_task.summary()}")
+    if recipe.evaluation_interval:
+        display.say(f"the best agents of all evaluations: {out / 'best'}")
     display.say(f"trained in {result.seconds:.0f} s; run and exported agent in {out}")
+    if command.report and processes.is_first():
+        _report(out, display.say)
     return 0
+
+
+def _report(out: Path, say: Callable[[str], None]) -> None:
+    """Writes the run's report; no failure of it is one of the run."""
+    from mjx_hkl.analysis.report import is_possible, write_report
+
+    if not is_possible():
+        return
+    page = out / "report.html"
+    try:
+        write_report([out], page, with_videos=False)
+    except Exception as error:
+        say(f"no report: {error}")
+        return
+    say(f"report in {page}; with a video: mjx-hkl report {out} --out {page}")

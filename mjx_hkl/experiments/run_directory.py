@@ -56,6 +56,11 @@ class RunDirectory:
         return self.path / "evaluation.json"
 
     @property
+    def machines(self) -> Path:
+        """Device and versions of each start and resume."""
+        return self.path / "machines.json"
+
+    @property
     def skipped(self) -> Path:
         """Batches of skipped updates, where `debug_divergence` asks for them."""
         return self.path / "skipped_updates"
@@ -80,6 +85,15 @@ class RunDirectory:
         rows = [row for row in self._metrics()[0] if row["environment_steps"] <= environment_steps]
         return {row["seed"] for row in rows if row.get("diverged")}
 
+    def best_scores(self, environment_steps: int) -> dict[int, tuple[float, float]]:
+        """Success and return of each seed's best evaluation by then, as its metrics say."""
+        found: dict[int, tuple[float, float]] = {}
+        for row in self._metrics()[0]:
+            success, total = row.get("evaluation_best_success_rate"), row.get("evaluation_best_return")
+            if row["environment_steps"] <= environment_steps and success is not None and total is not None:
+                found[row["seed"]] = (success, total)
+        return found
+
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is a whole one; what a stop left half-written has another name."""
@@ -88,6 +102,10 @@ class RunDirectory:
     def export(self, seed: int, num_seeds: int) -> Path:
         """The exported agent of a seed."""
         return self.path / "export" if num_seeds == 1 else self.path / "export" / f"seed_{seed}"
+
+    def best(self, seed: int, num_seeds: int) -> Path:
+        """The agent of a seed whose evaluation while it trained was the best."""
+        return self.path / "best" if num_seeds == 1 else self.path / "best" / f"seed_{seed}"
 
     def require_free(self) -> None:
         """Raises UserError where the folder holds anything."""
@@ -145,7 +163,7 @@ class RunDirectory:
     def begin(self, recipe: Recipe, copies: Copies) -> None:
         """Writes recipe and copies, or renews them on resume; an evaluation of less training is gone."""
         copies.write(self.path, with_originals=True)
-        _write_whole(self.recipe, tomli_w.dumps(copies.named(to_table(recipe))))
+        write_whole(self.recipe, tomli_w.dumps(copies.named(to_table(recipe))))
         self.evaluation.unlink(missing_ok=True)
 
     def rewind_metrics(self, environment_steps: int) -> tuple[float, str]:
@@ -165,12 +183,12 @@ class RunDirectory:
         until = min(ends.values(), default=0)
         if until < environment_steps and not told:
             told = f"{self.metrics} ends after {until:,} of {environment_steps:,} environment steps"
-        _write_whole(self.metrics, "".join(map(_sealed, rows)))
+        write_whole(self.metrics, "".join(map(_sealed, rows)))
         return _seconds(rows), told
 
     def write_evaluation(self, evaluations: list[dict[str, Any]]) -> None:
         """One entry per seed."""
-        _write_whole(self.evaluation, json.dumps(evaluations, indent=2) + "\n")
+        write_whole(self.evaluation, json.dumps(evaluations, indent=2) + "\n")
 
     @property
     def tells_success(self) -> bool:
@@ -238,7 +256,7 @@ def _opened(line: str) -> dict[str, Any] | None:
     return row if is_older or seal == zlib.crc32(json.dumps(row).encode()) else None
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """The file is the old one or the new one, never a part."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
