@@ -155,7 +155,7 @@ class Panel:
         steps.on_click(lambda event: self._later(step if event.target.value == "Step" else session.restart))
         self._speed = gui.add_slider("Speed", 0.1, 3.0, 0.1, 1.0, hint="Simulated seconds in a second")
         self._follows = gui.add_checkbox("Camera follows", False)
-        if session.value_name:
+        if session.can_sample:
             samples = gui.add_checkbox("Sample", not session.mean, hint="Latents and actions, not means")
             samples.on_update(lambda _: self._later(lambda: setattr(session, "mean", not samples.value)))
 

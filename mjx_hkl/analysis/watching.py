@@ -47,8 +47,8 @@ class Told(NamedTuple):
 
     Attributes:
       action: that was taken, not clipped.
-      latent: z, empty of a flat policy; None of a random agent.
-      judgement: None of a random agent.
+      latent: z, empty of a flat policy; None of a random agent or an ONNX policy.
+      judgement: None of those too.
       reward: of the step.
       success: 1 where the task was solved.
       is_last: whether the episode ended, for whatever reason.
@@ -121,7 +121,9 @@ class Session:
       latent_size: numbers of a latent; 0 where there are none to hold.
       value_name: what the critic gives, "Q" or "V"; empty without a critic.
       choices: what its instruction says, by name.
-      mean: whether latents and actions are their means; a random agent has none.
+      mean: whether latents and actions are their means; a random agent has none. It can be changed where
+        `can_sample`.
+      can_sample: whether the agent can do either.
       steps: control steps of this episode.
       episode_return: its return so far.
       episodes: that have ended.
@@ -143,7 +145,9 @@ class Session:
         self._key = jax.device_put(jax.random.key(seed), jax.local_devices()[0])
         self._held = np.full((*_BATCH, self.latent_size), np.nan, np.float32)
         self._asked = dict.fromkeys(self.choices, math.nan)
-        self._begin, self._advance, self._change, self._push = _programs(self.world, self.choices, model)
+        self.can_sample = model is not None
+        programs = _programs(self.world, self.choices, model, self.mean)
+        self._begin, self._advance, self._change, self._push = programs
         self.restart()
 
     def restart(self) -> None:
@@ -220,8 +224,17 @@ class Session:
         return jax.device_get(self.world.visible(self._moment.state))
 
 
-def _programs(world: Any, choices: Mapping[str, Choice], model: ModelConfig | None) -> tuple[Any, ...]:
-    """How episodes begin, a step, another instruction, and a push; each compiled once."""
+def _programs(
+    world: Any, choices: Mapping[str, Choice], model: ModelConfig | None, only_mean: bool
+) -> tuple[Any, ...]:
+    """How episodes begin, a step, another instruction, and a push; each compiled once.
+
+    Args:
+      world: where.
+      choices: of the world.
+      model: what the agent is made of; None of a random one and of an ONNX policy.
+      only_mean: whether an agent without a `model` takes means.
+    """
 
     def asked_for(state: State, asked: dict[str, Array]) -> State:
         for name, choice in choices.items():
@@ -242,13 +255,14 @@ def _programs(world: Any, choices: Mapping[str, Choice], model: ModelConfig | No
     ) -> tuple[Moment, tuple]:
         noise_key, judge_key, key = jax.random.split(now.key, 3)
         observation = jax.tree.map(lambda x: x[None], cast(dict, now.state.obs))
-        noise = agent.noise(noise_key, _BATCH)
         latent = judgement = None
         if model is None:
+            noise = agent.no_noise(_BATCH) if only_mean else agent.noise(noise_key, _BATCH)
             carry, acted = agent.step(now.carry, observation, now.is_first, noise)
         else:
             agent = cast(Agent, agent)
-            noise = jax.tree.map(lambda a, b: jnp.where(mean, a, b), agent.no_noise(_BATCH), noise)
+            both = agent.no_noise(_BATCH), agent.noise(noise_key, _BATCH)
+            noise = jax.tree.map(lambda a, b: jnp.where(mean, a, b), *both)
             carry, acted = agent.step(now.carry, observation, now.is_first, noise, held)
             given = now.carry, observation, now.is_first, noise, acted, judge_key
             judgement = jax.tree.map(lambda x: x[0], judge(agent, model, *given))

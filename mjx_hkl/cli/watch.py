@@ -44,13 +44,14 @@ def main(arguments: list[str]) -> int:
     if is_run and not run.has_checkpoint:
         raise UserError(f"{run.path} has no checkpoint yet: wait until it has trained for a log interval")
     devices.use_compilation_cache()
-    player = find_player(command.agent, 1, command.seed_index, command.engine, command.trust_code)
+    player = find_player(
+        command.agent, 1, command.seed_index, command.engine, command.trust_code, command.environment
+    )
     player = player.in_one(command.environment, 1)
     tell_edited(command.agent)
     follower = None
     if is_run and player.known is not None:
         follower = Follower(run, command.seed_index, player.known.environment_steps or 0)
-    session = Session(player, command.seed, not command.stochastic)
     name, world = Path(command.agent).name, player.environment_name
     name += f" in {world}" if world not in name else ""
     with contextlib.suppress(KeyboardInterrupt), serving(command.host, command.port) as server:

@@ -29,7 +29,7 @@ FORMATS = Path(__file__).parents[1] / "formats"
 def player_of(recipe, world):
     agent = Agent(world.observation_specs, world.action_size, recipe.model, jax.random.key(0))
     known = KnownAgent(agent, recipe, WorldSpecs.of(world))
-    return Player(agent, many(world, 1), "ball-go-to-target", known)
+    return Player(agent, many(world, 1), "ball-go-to-target", known=known)
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +202,21 @@ def test_a_random_agent_only_acts():
     assert not session.can_push
     session.choose("goal's row", 4)
     assert session.state.pipeline_state.goal[1] == 4
+
+
+def test_an_onnx_policy_acts_by_its_mean(player, ball, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from mjx_hkl.experiments.onnx.export import write_policy
+
+    write_policy(tmp_path / "carried", player.known, ball, stochastic=False)
+    session = Session(find_player(str(tmp_path / "carried" / "policy.onnx"), 1), 0, mean=True)
+    seen = observation_of(session)
+    told = session.step()
+    agent = player.agent
+    expected = agent.step(agent.start((1,)), seen, jnp.ones(1, bool), agent.no_noise((1,)))[1].action[0]
+    np.testing.assert_allclose(told.action, expected, atol=1e-5)
+    assert (told.judgement, session.can_sample, session.latent_size) == (None, False, 0)
 
 
 def test_a_follower_takes_whole_checkpoints_alone(tmp_path):
