@@ -6,8 +6,8 @@ python play_numpy.py carried [EPISODES]
 It knows the Ball, the Ant and the Quadruped on open ground, and networks without encoders and LayerNorm.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import mujoco
@@ -116,9 +116,12 @@ def play(about, world, parameters, model, random):
 
 
 if __name__ == "__main__":
-    about, world, parameters, model = load(Path(sys.argv[1]))
-    episodes = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("episodes", type=int, nargs="?", default=20)
+    given = parser.parse_args()
+    about, world, parameters, model = load(given.folder)
     random = np.random.default_rng(0)
-    results = [play(about, world, parameters, model, random) for _ in range(episodes)]
+    results = [play(about, world, parameters, model, random) for _ in range(given.episodes)]
     success, steps = np.mean(results, axis=0)
-    print(f"{about['recipe']}: success {success:.1%} over {episodes} episodes, {steps:.1f} steps each")
+    print(f"{about['recipe']}: success {success:.1%} over {given.episodes} episodes, {steps:.1f} steps each")
