@@ -15,6 +15,7 @@ from mjx_hkl.experiments.evaluation import record
 from mjx_hkl.experiments.players import Player
 
 _FPS = 20
+_SMALL = (320, 240)  # pixels
 _PAUSE = 0.5  # seconds on the last frame of an episode
 
 
@@ -56,6 +57,15 @@ def render_video(player: Player, out: Path, seed: int, deterministic: bool, size
                 count += 1
         unfinished.replace(out)
     return count
+
+
+def render_episode(player: Player, out: Path, seed: int) -> None:
+    """Writes an mp4 of an episode of the mean policy, small, as for a look while it is trained.
+
+    Raises:
+      UserError: as `render_video`.
+    """
+    render_video(player, out, seed, player.has_mean, _SMALL)
 
 
 def render_picture(player: Player, out: Path, seed: int, size: tuple[int, int]) -> None:
