@@ -52,6 +52,13 @@ class TrackingOptions:
     """Environment steps between videos of the mean policy, in RUN/videos and for loggers; 0: none."""
 
     @property
+    def again(self) -> str:
+        """What to type to go on alike; empty where these are the defaults."""
+        given = "" if self.logger == TrackingOptions.logger else f" --logger {' '.join(self.logger)}"
+        given += " --histograms" if self.histograms else ""
+        return given + (f" --video-interval {self.video_interval}" if self.video_interval else "")
+
+    @property
     def tracking(self) -> "Tracking":
         """As `train` takes it.
 

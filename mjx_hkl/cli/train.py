@@ -112,9 +112,8 @@ def _train(recipe: Recipe, out: Path, command: TrainCommand) -> int:
     )
     if not result.finished:
         display.say(f"stopped and saved at {result.environment_steps:,} environment steps")
-        display.say(
-            f"go on with: mjx-hkl train {out} --resume{' --distributed' if command.distributed else ''}"
-        )
+        distributed = " --distributed" if command.distributed else ""
+        display.say(f"go on with: mjx-hkl train {out} --resume{distributed}{command.again}")
         return 130  # as of a program that SIGINT ended: what follows it in a script must not begin
     for index, evaluation in enumerate(result.evaluations):
         seed = f"seed {recipe.seed + index}: " if recipe.num_seeds > 1 else ""

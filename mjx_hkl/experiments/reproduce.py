@@ -85,16 +85,19 @@ def reproduce(
     variants = {name: _with_sources(recipe, out) for name, recipe in variants.items()}
     for name, run in runs.items():
         require_same(run, variants[name])
-    for name, recipe in variants.items():
-        if not go_on(recipe, runs[name], reporter, tracking=tracking):
-            return False
-    return True
+    return all(go_on(recipe, runs[name], reporter, tracking=tracking) for name, recipe in variants.items())
 
 
 def go_on(recipe: Recipe, run: RunDirectory, reporter: Reporter, **how: Any) -> bool:
     """Trains a run that is not yet done; returns whether it is done now.
 
-    One that was stopped goes on from its newest checkpoint; one without any begins anew. `how` is for `train`.
+    One that was stopped goes on from its newest checkpoint; one without any begins anew.
+
+    Args:
+      recipe: to train.
+      run: where.
+      reporter: shows people what happens.
+      how: for `train`.
     """
     if run.evaluation.is_file():
         reporter.say(f"{run.path}: already there")

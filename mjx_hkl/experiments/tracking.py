@@ -1,4 +1,4 @@
-"""Where a run's numbers go: to its metrics.jsonl, without which it ends, and to loggers, without which it goes on."""
+"""Where a run's numbers go: metrics.jsonl, without which it ends, and loggers, without which it goes on."""
 
 import contextlib
 import dataclasses

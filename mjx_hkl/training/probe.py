@@ -20,7 +20,7 @@ _KEY = 0x9B0E  # apart from the keys that training draws from
 
 
 def probe(train_step: TrainStep, state: TrainState) -> Probe:
-    """One more unroll of every world from where it stands, as its policy alone acts; the state stays as it is.
+    """One more unroll of every world from where it stands, as its policy alone acts; the state stays.
 
     The train step does not return what it acts by, so that it is the same program, and as fast, whether
     anybody looks or not.
