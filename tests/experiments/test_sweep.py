@@ -98,7 +98,7 @@ def test_the_same_is_tried_however_often_a_sweep_is_stopped(sampler, quick, tiny
 
     def stop_now_and_then(rows):
         calls.append(rows)
-        if len(calls) % 17 == 0:
+        if len(calls) % 7 == 0:
             raise KeyboardInterrupt
 
     calls, stops, outcome = [], 0, None

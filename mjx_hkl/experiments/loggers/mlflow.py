@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ class MLflow:
             os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # which warns of every try; the last one is told
         folder = run.directory.path.resolve()
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         self._client = MlflowClient(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")

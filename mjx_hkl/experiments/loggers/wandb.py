@@ -51,15 +51,19 @@ class WandB:
 
     @staticmethod
     def require() -> None:
-        """Raises UserError where it is not installed, or nobody is logged in and it is not offline."""
+        """Raises UserError where it is not installed, or it is not offline and nobody is logged in there."""
         if importlib.util.find_spec("wandb") is None:
             raise UserError("logger 'wandb' is not installed; pip install 'mjx-hkl[wandb]'")
         import wandb
 
-        if wandb.setup().settings.mode in ("offline", "disabled", "dryrun"):
+        if wandb.setup(wandb.Settings(silent=True)).settings.mode in ("offline", "disabled", "dryrun"):
             return
-        if not wandb.login(prompt=False):
-            raise UserError("logger 'wandb': nobody is logged in; wandb login, or set WANDB_MODE=offline")
+        try:
+            told = "" if wandb.login(prompt=False) else "nobody is logged in"
+        except wandb.Error as error:
+            told = " ".join(str(error).split())
+        if told:
+            raise UserError(f"logger 'wandb': {told}; wandb login, or set WANDB_MODE=offline")
 
     def scalars(self, seed: int, step: int, values: Scalars) -> None:
         """See `Logger`."""
