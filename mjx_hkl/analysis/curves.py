@@ -42,6 +42,12 @@ class Curve:
         steps = self.axes["environment_steps"]
         return float(self.value[steps >= (1 - _LAST) * steps[-1]].mean())
 
+    @property
+    def average(self) -> float:
+        """Mean over all steps: how much was achieved how early."""
+        steps = self.axes["environment_steps"]
+        return float(np.average(self.value, weights=np.diff(steps, prepend=0.0)))
+
     def reaches(self, threshold: float, axis: str) -> float:
         """Where the curve first is at the threshold; infinite if it never is."""
         there = np.flatnonzero(self.value >= threshold)

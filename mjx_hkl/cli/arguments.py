@@ -25,7 +25,8 @@ class PlayOptions:
     """What every command asks that plays an agent."""
 
     agent: Annotated[str, tyro.conf.Positional]
-    """An exported agent, a run directory, a name from `mjx-hkl list agents`, or random:ENVIRONMENT."""
+    """An exported agent, a run directory, a name from `mjx-hkl list agents`, a .onnx file that
+    `mjx-hkl export` wrote, or random:ENVIRONMENT."""
     seed: Seed = 0
     """Of the starts and of a stochastic policy's samples."""
     seed_index: NonNegative = 0
@@ -33,7 +34,8 @@ class PlayOptions:
     engine: str | None = None
     """Physics engine; by default the recipe's."""
     environment: str = ""
-    """Of an agent of several environments the one to play in; by default all, and for a video the first."""
+    """Of an agent of several environments the one to play in; by default all, and for a video the first. Of a
+    .onnx file any environment that shows what the policy sees."""
     stochastic: bool = False
     """Sample latents and actions instead of taking their means."""
     trust_code: bool = False
@@ -81,7 +83,9 @@ def tell_edited(given: str) -> None:
         print(f"note: {changed}", file=sys.stderr)
 
 
-def parse(cls: type[T], command: str, arguments: list[str], default: T | None = None) -> T:
+def parse(
+    cls: type[T], command: str, arguments: list[str], default: T | None = None, common: tuple[str, ...] = ()
+) -> T:
     """An instance of the dataclass `cls` from command-line arguments; its docstring is the help.
 
     Args:
@@ -89,6 +93,7 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
       command: as the user types it, for the help text.
       arguments: to parse.
       default: values of what is not given.
+      common: the fields that `--help` shows, where they are not all; `--help-all` shows those.
 
     Raises:
       UserError: an option is unknown, or its value is wrong or missing.
@@ -96,14 +101,20 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
     """
     if default is not None:
         default, arguments = _with_kinds(default, arguments)
+    shown, values = cls, default
+    if "--help-all" in arguments:
+        arguments = ["--help"]
+    elif common and default is not None and {"-h", "--help"} & {*arguments}:
+        shown, values = _showing(common, default)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             found = tyro.cli(  # pyright: ignore - its overloads do not take a default that may be None
-                cls,
+                shown,
                 prog=f"mjx-hkl {command}",
                 args=arguments,
-                default=default,
+                default=values,
+                config=(tyro.conf.PositionalMetavarFromFieldName,),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -111,6 +122,20 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
         known = _options(to_table(default)) if default is not None else []
         raise UserError(_one_line(errors.getvalue(), command, known)) from None
     return from_table(cls, to_table(found), "command line")
+
+
+def _showing(common: tuple[str, ...], default: Any) -> tuple[type, Any]:
+    """A class whose help shows only these fields, and the same default."""
+    cls = type(default)
+    hidden = [
+        (field.name, Annotated[field.type, tyro.conf.Suppress], dataclasses.field(default=None))
+        for field in dataclasses.fields(cls)
+        if field.name not in common
+    ]
+    told = f"{(cls.__doc__ or '').rstrip()}\n\nThese are the usual options; --help-all lists every field."
+    about = {"__doc__": told}
+    shown = dataclasses.make_dataclass(cls.__name__, hidden, bases=(cls,), namespace=about, frozen=True)
+    return shown, shown(**{field.name: getattr(default, field.name) for field in dataclasses.fields(cls)})
 
 
 def _with_kinds(default: T, arguments: list[str]) -> tuple[T, list[str]]:

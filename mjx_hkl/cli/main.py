@@ -6,7 +6,7 @@ import sys
 import traceback
 
 from mjx_hkl import __version__
-from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.errors import UserError, tells_no_memory, unknown_name
 
 # Imported only when asked for: JAX, MJX and Brax take seconds to load.
 COMMANDS = {
@@ -20,6 +20,8 @@ COMMANDS = {
     "plot": "draw runs side by side and tabulate how they ended",
     "plot-kl-field": "draw the KL of a high level over the grid world",
     "list": "environments, recipes and exported agents at hand",
+    "doctor": "say what this machine has, and how to get what is missing",
+    "completion": "print what makes a shell complete commands, options and names",
 }
 
 
@@ -55,6 +57,12 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not tells_no_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        print(f"error: the machine has no more memory for this: {reason}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -78,7 +86,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "mjx-hkl COMMAND --help says more; mjx-hkl train RECIPE --help lists every field.",
+            "mjx-hkl COMMAND --help says more; mjx-hkl train RECIPE --help-all lists every field.",
             "--traceback with any command shows where in the code an error came from.",
         ]
     )

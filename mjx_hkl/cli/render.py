@@ -46,7 +46,14 @@ def main(arguments: list[str]) -> int:
     size = (command.width, command.height)
     is_picture = out.suffix == ".png"
     episodes = 1 if is_picture else command.episodes
-    player = find_player(command.agent, episodes, command.seed_index, command.engine, command.trust_code)
+    player = find_player(
+        command.agent,
+        episodes,
+        command.seed_index,
+        command.engine,
+        command.trust_code,
+        command.environment,
+    )
     player = player.in_one(command.environment, episodes)
     tell_edited(command.agent)
     if is_picture:

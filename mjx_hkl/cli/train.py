@@ -22,6 +22,8 @@ class TrainCommand(TrackingOptions, Recipe):
     """
 
     ladder: tyro.conf.Suppress[tuple[dict[str, Any], ...]] = ()  # tables, which no option can say
+    flat: bool = False
+    """A flat policy without a default policy (SVG-0, F.2); another default policy may be named with it."""
     out: Path | None = None
     """Run directory to write; by default runs/NAME-SEED-DATE-TIME."""
     resume: bool = False
@@ -38,17 +40,31 @@ class TrainCommand(TrackingOptions, Recipe):
     (docs/tracking.md). Called again with the same --out it goes on."""
 
 
+_COMMON = (
+    *("environment", "engine", "seed", "num_seeds", "num_devices", "num_envs", "total_env_steps"),
+    *("flat", "evaluation_interval", "out", "resume", "trust_code", "logger", "sweep"),
+)
+
+
+_FLAT = tuple(
+    f"--{part}=none"
+    for part in ("policy.high-level", "default-policy.high-level", "default-policy.low-level")
+)
+
+
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     if arguments and not arguments[0].startswith("-"):
         given, *options = arguments
         recipe = load_recipe(given, trust_code="--trust-code" in options)
-    elif "--help" in arguments or "-h" in arguments:
+    elif {"--help", "-h", "--help-all"} & {*arguments}:
         given, options, recipe = "", arguments, Recipe(environment="ball-go-to-target")
     else:
         raise UserError("train needs a recipe first: mjx-hkl train RECIPE; see mjx-hkl list recipes")
+    if "--flat" in options:
+        options = [*_FLAT, *options]
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
-    command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields))
+    command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields), _COMMON)
     recipe = Recipe(**{name: getattr(command, name) for name in fields})
     recipe = _with_files_found(recipe)
     if command.sweep:
@@ -123,5 +139,7 @@ def _train(recipe: Recipe, out: Path, command: TrainCommand) -> int:
         )
         for name, of_task in evaluation.tasks.items():
             display.say(f"  {name}: {of_task.summary()}")
+    if recipe.evaluation_interval:
+        display.say(f"the best agents of all evaluations: {out / 'best'}")
     display.say(f"trained in {result.seconds:.0f} s; run and exported agent in {out}")
     return 0

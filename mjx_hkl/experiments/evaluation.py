@@ -40,6 +40,11 @@ class Evaluation:
     can_succeed: bool = True
     tasks: dict[str, "Evaluation"] = dataclasses.field(default_factory=dict)
 
+    @property
+    def score(self) -> tuple[float, float]:
+        """What makes one better than another: success, and among equals the return."""
+        return self.success_rate, self.episode_return
+
     def summary(self, digits: int = 1) -> str:
         """Success and return for people; the return alone where nothing can succeed."""
         success = f"success {self.success_rate:.1%}, " if self.can_succeed else ""

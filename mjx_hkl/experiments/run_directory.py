@@ -76,6 +76,15 @@ class RunDirectory:
         rows = [row for row in self._metrics()[0] if row["environment_steps"] <= environment_steps]
         return {row["seed"] for row in rows if row.get("diverged")}
 
+    def best_scores(self, environment_steps: int) -> dict[int, tuple[float, float]]:
+        """Success and return of each seed's best evaluation by then, as its metrics say."""
+        found: dict[int, tuple[float, float]] = {}
+        for row in self._metrics()[0]:
+            success, total = row.get("evaluation_best_success_rate"), row.get("evaluation_best_return")
+            if row["environment_steps"] <= environment_steps and success is not None and total is not None:
+                found[row["seed"]] = (success, total)
+        return found
+
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is a whole one; what a stop left half-written has another name."""
@@ -84,6 +93,10 @@ class RunDirectory:
     def export(self, seed: int, num_seeds: int) -> Path:
         """The exported agent of a seed."""
         return self.path / "export" if num_seeds == 1 else self.path / "export" / f"seed_{seed}"
+
+    def best(self, seed: int, num_seeds: int) -> Path:
+        """The agent of a seed whose evaluation while it trained was the best."""
+        return self.path / "best" if num_seeds == 1 else self.path / "best" / f"seed_{seed}"
 
     def require_free(self) -> None:
         """Raises UserError where the folder holds anything."""

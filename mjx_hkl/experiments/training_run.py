@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -196,14 +197,14 @@ class _Training:
         """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
         recipe, done, total = self.recipe, self.done(state), self.loop.schedule.environment_steps
         saves, divergence = _Saves(recipe, done), Divergence(self.reporter.say, self.run.diverged(done))
-        stopped = False
+        best, stopped = self.run.best_scores(done), False
         shown = self.reporter.training(done, total, self._environment.can_succeed)
         with _stop_on_signal() as stop, shown:
             for state, rows in self.loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
                 before, done = done, int(rows[0]["environment_steps"] or 0)
                 seconds += float(rows[0]["interval_seconds"] or 0.0)
                 rows = [_timed(row, seconds) for row in divergence.marked(rows)]
-                rows = self._with_evaluations(rows, state)
+                rows = self._with_evaluations(rows, state, best)
                 if tracker:
                     tracker.interval(rows)
                 snapshots.take(state, before, done, tracker)
@@ -248,17 +249,32 @@ class _Training:
             for seed, agent in enumerate(agents, self.recipe.seed)
         ]
 
-    def _with_evaluations(self, rows: list[Row], state: TrainState) -> list[Row]:
-        """The rows of an interval with evaluations of the mean policies, None where none is due."""
+    def _with_evaluations(
+        self, rows: list[Row], state: TrainState, best: dict[int, tuple[float, float]]
+    ) -> list[Row]:
+        """The rows of an interval with evaluations of the mean policies, None where none is due.
+
+        An agent better than the best score of its seed so far is kept, and `best` is its score from then on.
+        """
         every, done = self.recipe.evaluation_interval, self.done(state)
         if not every:
             return rows
         schedule = self.loop.schedule
         before = done - schedule.interval * schedule.train_step.environment_steps
         due = done // every > before // every or done >= schedule.environment_steps
-        results = [result for _, result in self._evaluated(state)] if due else []
+        evaluated = self._evaluated(state) if due else []
+        for agent, result in evaluated:
+            if result.score > best.get(result.seed, (-math.inf, -math.inf)):
+                best[result.seed] = result.score
+                known = KnownAgent(agent, self.recipe, self._world)
+                place = self.run.best(result.seed, self.recipe.num_seeds)
+                write_agent(place, known, result.seed, result, self.files, replace=True)
+        results = [result for _, result in evaluated]
         tasks = self.loop.schedule.train_step.environment.tasks
-        return [row | _told(result, tasks) for row, result in itertools.zip_longest(rows, results)]
+        return [
+            row | _told(result, tasks) | _told_of_best(best[result.seed] if result else None)
+            for row, result in itertools.zip_longest(rows, results)
+        ]
 
     def done(self, state: TrainState) -> int:
         """Environment steps so far."""
@@ -330,6 +346,12 @@ def _told(result: Evaluation | None, tasks: Mapping[str, VectorEnvironment]) -> 
             row[f"evaluation_success_rate/{name}"] = of_task.success_rate if of_task else None
         row[f"evaluation_return/{name}"] = of_task.episode_return if of_task else None
     return row
+
+
+def _told_of_best(score: tuple[float, float] | None) -> Row:
+    """What a row of metrics tells of the best evaluation so far; None where none is due."""
+    success, total = score or (None, None)
+    return {"evaluation_best_success_rate": success, "evaluation_best_return": total}
 
 
 def _have_succeeded(rows: list[Row], share: float) -> bool:

@@ -115,6 +115,12 @@ def test_mean_policies_are_evaluated_on_a_schedule_that_changes_nothing_else(fin
     assert found[-1]["evaluation_return"] == evaluation["episode_return"]
     for row, other in zip(found, rows(finished), strict=True):
         assert row["critic_loss"] == other["critic_loss"]
+    scores = [(row["evaluation_success_rate"], row["evaluation_return"]) for row in found[1:]]
+    bests = [(row["evaluation_best_success_rate"], row["evaluation_best_return"]) for row in found[1:]]
+    assert bests == [max(scores[: i + 1]) for i in range(3)]
+    kept = json.loads((out / "best" / "agent.json").read_text())["evaluation"]
+    assert (kept["success_rate"], kept["episode_return"]) == max(scores)
+    assert RunDirectory(out).best_scores(120) == {0: bests[1]}  # what a resume from there begins with
 
 
 def test_the_written_recipe_repeats_the_run(finished, tmp_path):
