@@ -42,7 +42,7 @@ class TrainCommand(TrackingOptions, Recipe):
 
 _COMMON = (
     *("environment", "engine", "seed", "num_seeds", "num_devices", "num_envs", "total_env_steps"),
-    *("flat", "evaluation_interval", "out", "resume", "trust_code", "logger", "sweep"),
+    *("flat", "evaluation_interval", "out", "resume", "trust_code"),
 )
 
 
