@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 from scipy import stats
 
-from mjx_hkl.analysis.curves import Curve, _interval, _iqm, read_curves, tells_success
+from mjx_hkl.analysis.curves import Curve, bootstrap_interval, interquartile_mean, read_curves, tells_success
 from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError
 
@@ -178,6 +178,6 @@ def _number(claim: Claim, values: list[float]) -> str:
     def shown(x: Any) -> str:
         return f"{x:.1%}" if is_share else f"{x:.3g}"
 
-    bounds = _interval(np.array(values))
-    middle = shown(_iqm(np.array(values)))
+    bounds = bootstrap_interval(np.array(values))
+    middle = shown(interquartile_mean(np.array(values)))
     return middle if bounds is None else f"{middle} ({shown(bounds[0])} to {shown(bounds[1])})"

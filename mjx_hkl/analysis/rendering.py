@@ -1,6 +1,7 @@
 """Videos and pictures of episodes: what the world draws of itself, with a line of text."""
 
 import dataclasses
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +35,17 @@ class Frame:
     sight: np.ndarray | None = None
 
 
-def render_video(player: Player, out: Path, seed: int, deterministic: bool, size: tuple[int, int]) -> int:
+def render_video(
+    player: Player,
+    out: Path,
+    seed: int,
+    deterministic: bool,
+    size: tuple[int, int],
+    rate_factor: int | None = None,
+) -> int:
     """Writes an mp4 of one episode in each of the player's worlds; returns the number of frames.
+
+    `rate_factor` is H.264's, the higher the smaller the file; by default the quality is high.
 
     Raises:
       UserError: the world cannot be drawn, no OpenGL, or no video encoder.
@@ -51,7 +61,7 @@ def render_video(player: Player, out: Path, seed: int, deterministic: bool, size
     count = 0
     with world.renderer(*size) as draw, tempfile.TemporaryDirectory(dir=out.parent) as folder:
         unfinished = Path(folder) / out.name
-        with mediapy.VideoWriter(unfinished, shape=(size[1], size[0]), fps=fps) as video:
+        with mediapy.VideoWriter(unfinished, shape=(size[1], size[0]), fps=fps, crf=rate_factor) as video:
             for frame in frames:
                 video.add_image(_picture(draw(frame.visible), frame))
                 count += 1
@@ -66,6 +76,15 @@ def render_episode(player: Player, out: Path, seed: int) -> None:
       UserError: as `render_video`.
     """
     render_video(player, out, seed, player.has_mean, _SMALL)
+
+
+def first_frame(video: Path) -> bytes:
+    """The first frame of an mp4, as a JPEG."""
+    import imageio_ffmpeg
+
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(video)]
+    to_jpeg = ["-frames:v", "1", "-f", "mjpeg", "-q:v", "4", "-"]
+    return subprocess.run([*ffmpeg, *to_jpeg], check=True, capture_output=True).stdout
 
 
 def render_picture(player: Player, out: Path, seed: int, size: tuple[int, int]) -> None:

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 
+from mjx_hkl.analysis.opengl import choose_opengl
 from mjx_hkl.cli.arguments import parse
-from mjx_hkl.cli.opengl import choose_opengl
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ COMMANDS = {
     "bench": "measure simulation (env) or training (train), or read an accelerator's program (compile)",
     "reproduce": "train all variants of a recipe and compare them",
     "plot": "draw runs side by side and tabulate how they ended",
+    "report": "write one page about runs: curves, tables, videos, recipes",
     "plot-kl-field": "draw the KL of a high level over the grid world",
     "list": "environments, recipes and exported agents at hand",
     "doctor": "say what this machine has, and how to get what is missing",
@@ -70,7 +71,7 @@ def run(arguments: list[str]) -> int:
 
 def _prepare_rendering() -> None:
     """Chooses OpenGL before a command imports MuJoCo; where there is none, the first video tells of it."""
-    from mjx_hkl.cli.opengl import choose_opengl
+    from mjx_hkl.analysis.opengl import choose_opengl
 
     with contextlib.suppress(UserError):
         choose_opengl()

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from mjx_hkl.analysis.opengl import choose_opengl
 from mjx_hkl.cli.arguments import PlayOptions, parse, tell_edited
-from mjx_hkl.cli.opengl import choose_opengl
 from mjx_hkl.config import Positive
 from mjx_hkl.errors import UserError
 

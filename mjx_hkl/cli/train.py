@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class TrainCommand(TrackingOptions, Recipe):
     """Train together with other processes, on this and other machines, that run the same command."""
     trust_code: bool = False
     """Run code that came with the run or with agents it takes modules from, though it is new to you."""
+    report: bool = True
+    """Write RUN/report.html at the end, where the extra `report` is installed."""
     debug_divergence: bool = False
     """Write the batches of the first updates that are skipped, because their gradients are not finite, to
     RUN/skipped_updates, with the agent's parameters. Slower."""
@@ -142,4 +145,21 @@ def _train(recipe: Recipe, out: Path, command: TrainCommand) -> int:
     if recipe.evaluation_interval:
         display.say(f"the best agents of all evaluations: {out / 'best'}")
     display.say(f"trained in {result.seconds:.0f} s; run and exported agent in {out}")
+    if command.report and processes.is_first():
+        _report(out, display.say)
     return 0
+
+
+def _report(out: Path, say: Callable[[str], None]) -> None:
+    """Writes the run's report; no failure of it is one of the run."""
+    from mjx_hkl.analysis.report import is_possible, write_report
+
+    if not is_possible():
+        return
+    page = out / "report.html"
+    try:
+        write_report([out], page, with_videos=False)
+    except Exception as error:
+        say(f"no report: {error}")
+        return
+    say(f"report in {page}; with a video: mjx-hkl report {out} --out {page}")

@@ -24,10 +24,10 @@ MOVES = ((0, 1), (0, -1), (-1, 0), (1, 0))
 class GridConfig:
     """An environment file of `kind = "grid"`."""
 
-    kind: Literal["grid"]
+    kind: Literal["grid"]  # what tells it from an environment with physics
     step_size: Repeats = 1  # n: actions in one direction that move the body by one cell
     size: Annotated[Repeats, Ge(2)] = 8  # cells along each side
-    reward_at_goal: Amount = 1.0
+    reward_at_goal: Amount = 1.0  # which ends the episode
     step_cost: Rate = 0.1  # of every action
     wall_cost: Rate = 0.2  # of running into a wall
     low_level_information: tuple[str, ...] = ("proprioception",)  # where a recipe does not say

@@ -26,9 +26,9 @@ class PhysicsConfig:
 
     timestep: Seconds = 0.005  # seconds per physics step
     substeps: Repeats = 5  # physics steps per control step
-    solver: Literal["newton", "cg"] = "newton"
-    iterations: Repeats = 2
-    ls_iterations: Repeats = 4
+    solver: Literal["newton", "cg"] = "newton"  # of MuJoCo, for constraints
+    iterations: Repeats = 2  # of the solver in a physics step, at most
+    ls_iterations: Repeats = 4  # of its line search, at most
     eulerdamp: bool = False  # integrate joint damping implicitly
     max_velocity: Amount = 1000.0  # generalized; beyond it the state is a simulator fault
 

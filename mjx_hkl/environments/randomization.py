@@ -43,7 +43,7 @@ class RandomizationConfig:
     friction: Factors = _SAME  # sliding, of all contacts alike
     strength: Factors = _SAME  # of each actuator's force: of a motor, its gear
     damping: Factors = _SAME  # of each joint
-    gravity: Factors = _SAME
+    gravity: Factors = _SAME  # its strength
     push_speed: Rate = (
         0.0  # m/s, the greatest; a push changes the torso's velocity in any direction over ground
     )

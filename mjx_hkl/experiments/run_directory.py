@@ -52,6 +52,11 @@ class RunDirectory:
         return self.path / "evaluation.json"
 
     @property
+    def machines(self) -> Path:
+        """Device and versions of each start and resume."""
+        return self.path / "machines.json"
+
+    @property
     def skipped(self) -> Path:
         """Batches of skipped updates, where `debug_divergence` asks for them."""
         return self.path / "skipped_updates"

@@ -13,6 +13,7 @@ from typing import Any
 from mjx_hkl.config import difference, from_table, to_table
 from mjx_hkl.environments import AnyWorld, VectorEnvironment, many
 from mjx_hkl.errors import UserError
+from mjx_hkl.experiments import machine
 from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.copies import Copies, UserFile, edited, inside, located, user_files
@@ -76,7 +77,7 @@ def train(
       recipe: what to run.
       out: the run directory; must be free, or with `resume` hold a run of the same recipe.
       resume: continue from the newest checkpoint.
-      reporter: shows people what happens; nobody where there is none.
+      reporter: shows people what happens, as `mjx_hkl.Display()` does; nobody where there is none.
       callback: is given the metrics of each log interval, a row for each seed.
       trust_code: runs code that came with the run or with agents that it takes modules from.
       debug_divergence: writes the batches of the first updates that are skipped, for a look; slower.
@@ -113,6 +114,7 @@ def train(
     def begin() -> None:
         # So many devices as there were need not be there to resume.
         run.begin(dataclasses.replace(resolved, num_devices=recipe.num_devices), copies)
+        machine.note(run, resolved.num_devices or 1)
         remember(Source(file.path, file.content) for file in files if file.path.suffix == ".py")
 
     with contextlib.ExitStack() as held:

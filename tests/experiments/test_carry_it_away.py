@@ -42,6 +42,8 @@ def carried(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def example():
     spec = importlib.util.spec_from_file_location("play_numpy", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -57,8 +59,8 @@ def test_it_reaches_its_targets_without_jax(carried, tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    success = float(re.search(r"success ([\d.]+)%", done.stdout)[1])
-    assert success >= 90.0  # our own evaluations of these agents: 100 and 99 %
+    (success,) = re.findall(r"success ([\d.]+)%", done.stdout)
+    assert float(success) >= 90.0  # our own evaluations of these agents: 100 and 99 %
 
 
 def test_the_model_is_that_of_our_world(carried):
@@ -78,6 +80,8 @@ def test_it_sees_and_does_what_ours_do(carried, example):
     step, act = jax.jit(world.step), jax.jit(known.agent.step)
     state = jax.jit(world.reset)(jax.random.key(0))
     latent, carry, noise = np.zeros(about["latent_size"]), known.agent.start(()), known.agent.no_noise(())
+    session = onnxruntime.InferenceSession(folder / "policy.onnx", providers=["CPUExecutionProvider"])
+    after = [np.zeros((1, *leaf["shape"]), leaf["dtype"]) for leaf in about["carry"].values()]
     for t in range(12):
         physics, task = state.pipeline_state.physics, state.pipeline_state.task
         data.qpos[:], data.qvel[:], data.qacc[:] = physics.qpos, physics.qvel, physics.qacc
@@ -89,6 +93,10 @@ def test_it_sees_and_does_what_ours_do(carried, example):
         action, latent = example.act(about, parameters, seen, t, latent)
         carry, acted = act(carry, state.obs, t == 0, noise)
         np.testing.assert_allclose(action, acted.action, atol=1e-4)
+        given = {name: np.asarray(group)[None] for name, group in state.obs.items()}
+        given |= {f"carry.{name}": x for name, x in zip(about["carry"], after, strict=True)}
+        found, *after = session.run(None, {"is_first": np.array([t == 0]), **given})
+        np.testing.assert_allclose(found[0], acted.action, atol=1e-5)
         state = step(state, random.uniform(-1, 1, world.action_size).astype(np.float32))
 
 

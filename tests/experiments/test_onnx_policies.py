@@ -66,7 +66,8 @@ def with_statistics(known):
 def observation(random, spec, batch):
     if spec.dtype == "uint8":
         return random.integers(0, 256, (batch, *spec.shape)).astype(np.uint8)
-    return random.normal(1.0, 2.0, (batch, *spec.shape)).astype(spec.dtype)
+    # of the order of one, as our worlds show it
+    return random.normal(0.2, 0.5, (batch, *spec.shape)).astype(spec.dtype)
 
 
 HIGH = {"latent_size": 3, "sizes": [16], "latent_period": 3}
@@ -182,7 +183,8 @@ class Remembers(Module):
     def start(self, batch):
         return {"sum": jnp.ones((*batch, 4))}
 
-    def step(self, memory, observation, history):
+    def step(self, memory, *inputs):
+        observation, history = inputs
         total = 0.5 * memory["sum"] + jnp.tanh(self.linear(observation["proprioception"]))
         given = self.old(observation, history)
         return {"sum": total}, given._replace(mean=given.mean + total)

@@ -91,6 +91,8 @@ def test_a_run_of_a_world_of_ours_has_no_files_of_a_user(finished, tiny_recipe):
         "tensorboard",
         "checkpoints",
         "evaluation.json",
+        "machines.json",
+        "report.html",
         "export",
         ".lock",
     }
@@ -499,6 +501,8 @@ def test_everything_written_is_inside_the_run(finished):
         "checkpoints",
         "export",
         "evaluation.json",
+        "machines.json",
+        "report.html",
         ".lock",
     }
     assert not [path for path in Path(finished).parent.iterdir() if path != finished]

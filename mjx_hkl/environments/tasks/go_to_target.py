@@ -25,9 +25,9 @@ from mjx_hkl.environments.tasks.targets import (
 class GoToTarget:
     """Reach the selected target; the instruction says which one it is."""
 
-    num_targets: Things = 3
+    num_targets: Things = 3  # one of which is asked for
     radius: Metres = 0.5  # metres from the torso's centre to the target, over the ground
-    reward_at_target: Amount = 60.0
+    reward_at_target: Amount = 60.0  # at the one that is asked for; ends the episode
     separation: Distance = 1.0  # metres between any two of body and targets at the start
     distance_unit: Amount = 4.0  # metres; brings observed coordinates to the order of one
 

@@ -107,9 +107,9 @@ class MoveBoxState:
 class MoveBox(Manipulation):
     """Move one of N boxes to one of K targets; the instruction says which to which."""
 
-    num_targets: Things = 1
+    num_targets: Things = 1  # one of which is asked for
     radius: Metres = 0.3  # metres from the box's centre to the target
-    reward_at_target: Amount = 60.0
+    reward_at_target: Amount = 60.0  # for the box that is asked for; ends the episode
 
     def __post_init__(self):
         refuse_solved_starts("separation", self.separation, "radius", self.radius)
@@ -158,7 +158,7 @@ class MoveBox(Manipulation):
 class GatherBoxes(Manipulation):
     """Bring all boxes together, so that each touches another."""
 
-    reward_at_touch: Amount = 60.0
+    reward_at_touch: Amount = 60.0  # once each box touches another; ends the episode
 
     def reset(self, key: PRNGKeyArray, stage: Stage) -> Start:
         """See `Task.reset`."""
@@ -246,7 +246,7 @@ class Combined(Manipulation):
 class MoveBoxOrGoToTarget(Combined):
     """Either the box or the body shall come to the selected target; the instruction says which."""
 
-    reward_at_target: Amount = 60.0
+    reward_at_target: Amount = 60.0  # for what is asked for; ends the episode
 
     def observe(self, state: CombinedState, scene: Scene) -> dict[str, Float[Array, " n"]]:
         """`instruction`: one-hot of the target, then of move and go."""

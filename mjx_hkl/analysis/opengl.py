@@ -1,4 +1,4 @@
-"""OpenGL for MuJoCo's renderer on machines without a display."""
+"""OpenGL without a display; imports nothing, because MuJoCo chooses when it is imported."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ def choose_opengl() -> None:
     """Sets MUJOCO_GL, which MuJoCo reads when imported, to the first backend that works without a display.
 
     Raises:
-      UserError: none does.
+      UserError: there is none.
     """
     if "MUJOCO_GL" in os.environ or sys.platform != "linux":
         return
