@@ -12,6 +12,7 @@ from mjx_hkl.errors import UserError, tells_no_memory, unknown_name
 COMMANDS = {
     "train": "train an agent from a recipe",
     "evaluate": "measure success and return of an agent",
+    "watch": "watch an agent in a browser: choose, push, hold latents, while it trains too",
     "render": "write a video of an agent's episodes",
     "export": "write a run's agent as a folder other runs can use",
     "inspect": "say what an exported agent or a run holds",

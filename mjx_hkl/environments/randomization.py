@@ -178,6 +178,13 @@ class Randomization:
             sensed[DRAWN] = self._drawn(variation, factors)
         return variation, sensed
 
+    def sense_again(
+        self, variation: Variation, observation: Mapping[str, Array], factors: ModelFactors | None
+    ) -> tuple[Variation, dict[str, Array]]:
+        """Likewise an observation in the place of the newest one; its errors are the same."""
+        before = {name: jnp.concatenate([x[1:], x[-1:]]) for name, x in variation.observations.items()}
+        return self.sense(variation.replace(observations=before), observation, factors)
+
     def _drawn(self, variation: Variation, factors: ModelFactors | None) -> Float[Array, " n"]:
         """All that is constant in an episode: factors, delays over the longest, biases."""
         parts = [x.ravel() for x in jax.tree.leaves((factors, variation.bias))]

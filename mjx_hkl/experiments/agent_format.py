@@ -37,11 +37,16 @@ _VERSIONS = ("jax", "flax", "mujoco", "mujoco-mjx", "orbax-checkpoint")
 
 @dataclasses.dataclass(frozen=True)
 class KnownAgent:
-    """An agent, or its shapes alone, with what trained it and the world it was made for."""
+    """An agent, or its shapes alone, with what trained it and the world it was made for.
+
+    Attributes:
+      environment_steps: of the checkpoint that it is from; None where it is from none.
+    """
 
     agent: Agent
     recipe: Recipe
     world: WorldSpecs
+    environment_steps: int | None = None
 
 
 def abstract_agent(recipe: Recipe, world: WorldSpecs) -> KnownAgent:

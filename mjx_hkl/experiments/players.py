@@ -24,12 +24,14 @@ class Player:
       environment: as many worlds as episodes.
       environment_name: for people, of all where there are several.
       has_mean: whether the agent has mean actions; a random one has none.
+      known: what the agent was trained by and in; None of a random one and of an ONNX policy.
     """
 
     agent: Actor
     environment: Worlds
     environment_name: str
     has_mean: bool = True
+    known: KnownAgent | None = None
 
     def in_one(self, name: str, episodes: int) -> "Player":
         """The player in that one of its environments, or in the first, in a world for each episode.
@@ -73,7 +75,8 @@ def find_player(
     if engine is not None:
         recipe = recipe_from_table({**to_table(known.recipe), "engine": engine}, "command line")
         known = dataclasses.replace(known, recipe=recipe)
-    return Player(known.agent, evaluation_environment(known, episodes), known.recipe.environment_name)
+    environment = evaluation_environment(known, episodes)
+    return Player(known.agent, environment, known.recipe.environment_name, known=known)
 
 
 def evaluation_environment(known: KnownAgent, episodes: int) -> Worlds:

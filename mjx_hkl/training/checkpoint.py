@@ -139,17 +139,17 @@ def restore(
     raise DamagedError("; ".join(damaged.values()))
 
 
-def restore_part(folder: Path, abstract: Any) -> Any:
-    """A part of the newest complete checkpoint; nothing else of it is read.
+def restore_part(folder: Path, abstract: Any, step: int) -> Any:
+    """A part of a complete checkpoint; nothing else of it is read.
 
     Args:
       folder: of all checkpoints of a run.
       abstract: shapes and types of the part, its paths as in a `TrainState`.
+      step: environment steps that name it.
 
     Raises:
       UserError: there is none, it is damaged, or it does not hold that.
     """
-    step = newest(folder)
     told, wanted = about(folder, step), _named_leaves(abstract)
     part = {name: shape for name, shape in told.get("shapes", {}).items() if name in wanted}
     return _restore(folder, step, abstract, told | {"shapes": part}, _partial)

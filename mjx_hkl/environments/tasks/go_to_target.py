@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mjx_hkl.environments.choices import Choice, choice_at, numbered
 from mjx_hkl.environments.numbers import Amount, Distance, Metres, Things
 from mjx_hkl.environments.placement import place_apart
 from mjx_hkl.environments.scene import Marks, Scene, Stage
@@ -71,6 +72,10 @@ class GoToTarget:
         distance = self.distance_unit * jnp.linalg.norm(targets[..., selected, :], axis=-1)
         success = (distance < self.radius).astype(jnp.float32)
         return {**observation, "instruction": asked}, self.reward_at_target * success, success
+
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """Which target."""
+        return {"target": choice_at(numbered(self.num_targets), "selected")}
 
     def marks(self, state: Targets, scene: Scene) -> Marks:
         """The targets."""

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mjx_hkl.environments.boxes import BoxesConfig
+from mjx_hkl.environments.choices import Choice, choice_at, numbered
 from mjx_hkl.environments.numbers import Amount, Distance, Metres, Things
 from mjx_hkl.environments.placement import place_apart
 from mjx_hkl.environments.scene import Marks, Scene, Stage
@@ -149,6 +150,12 @@ class MoveBox(Manipulation):
             return seen
         return {**seen, "instruction": reordered(seen["instruction"], order, first=self.num_targets)}
 
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """Which box to which target, where there are several."""
+        counts = {"target": self.num_targets, "box": require_boxes(stage).count}
+        places = {"target": ("targets", "selected"), "box": ("box",)}
+        return {name: choice_at(numbered(n), *places[name]) for name, n in counts.items() if n > 1}
+
     def marks(self, state: MoveBoxState, scene: Scene) -> Marks:
         """The targets, and which box is asked for."""
         return _joined(mark_targets(state.targets, self.radius), mark_box(scene, state.box))
@@ -241,6 +248,10 @@ class Combined(Manipulation):
         """The two targets in another order, and the instruction with them."""
         return reorder_targets(key, observation, 2)
 
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """Which target."""
+        return {"target": choice_at(numbered(2), "targets", "selected")}
+
 
 @dataclasses.dataclass(frozen=True)
 class MoveBoxOrGoToTarget(Combined):
@@ -259,6 +270,10 @@ class MoveBoxOrGoToTarget(Combined):
         gone = is_near(scene.frame.position, target, self.body_radius)
         success = jnp.where(state.moving > 0, moved, gone)
         return Outcome(self.reward_at_target * success, success)
+
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """Which target, and what shall come there."""
+        return {**super().choices(stage), "what": choice_at(("body", "box"), "moving")}
 
     def marks(self, state: CombinedState, scene: Scene) -> Marks:
         """The targets, and the box where it shall be moved."""

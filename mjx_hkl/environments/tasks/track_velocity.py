@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import AfterValidator
 
 from mjx_hkl.config import Fraction
+from mjx_hkl.environments.choices import Choice, choice_at
 from mjx_hkl.environments.numbers import Amount, Coordinate, Rate, rising
 from mjx_hkl.environments.rotations import turn_matrix
 from mjx_hkl.environments.scene import Marks, Scene, Stage
@@ -98,6 +99,15 @@ class TrackVelocity:
             failure=fallen,
             terms=terms,
         )
+
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """Each speed of the command that is asked for, m/s and rad/s."""
+        speeds = {"ahead (m/s)": self.ahead, "left (m/s)": self.left, "turning (rad/s)": self.turning}
+        return {
+            name: choice_at((low, high), "command", i)
+            for i, (name, (low, high)) in enumerate(speeds.items())
+            if low < high
+        }
 
     def marks(self, state: TrackState, scene: Scene) -> Marks:
         """Where the body should be in a second."""
