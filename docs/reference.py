@@ -159,7 +159,7 @@ def recipes() -> str:
             "# Recipes",
             "A recipe is a TOML file. It holds only the fields that differ from these defaults, or from the"
             " recipe that it `extends`. `mjx-hkl train RECIPE --help-all` shows the same fields with the"
-            " values of the recipe, and each is an option of the command line. A table that has a `kind` is one"
+            " values of the recipe, each an option of the command line. A table that has a `kind` is one"
             ' of several classes, and `kind` may be a class of yours, `"file.py:Class"`. The column *paper*'
             " names the places of the paper that a field's text cites.",
             *sections(Recipe, ""),

@@ -4,9 +4,11 @@ On GitHub a link to a file shows the file. In the site it leads to a page with t
 a folder to a list of its files. Search works without a server too.
 """
 
+import json
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -35,7 +37,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def turned(match: re.Match[str]) -> str:
         uri = _page_of(_target(page.file.src_uri, match[1]))
-        return posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".") if uri else match[1]
+        if not uri or not files.get_file_from_path(uri):
+            return match[1]
+        return posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
 
     def unescaped(row: re.Match[str]) -> str:
         return _CODE.sub(lambda code: code[0].replace("\\|", "|"), row[0])
@@ -59,7 +63,8 @@ def _page_of(target: str) -> str:
     path = ROOT / target
     if path.is_dir():
         return f"source/{target}/index.md"
-    text = path.suffix in LANGUAGES or (path.suffix in ("", ".md") and not target.startswith("docs/"))
+    is_own = path.suffix in ("", ".md") and not target.startswith("docs/")
+    text = is_own or path.suffix in (*LANGUAGES, ".ipynb")
     return f"source/{target}.md" if path.is_file() and text else ""
 
 
@@ -68,9 +73,28 @@ def _page(target: str, wanted: set[str]) -> str:
     head = f"---\ntitle: {path.name}\nsearch:\n  exclude: true\n---\n\n# `{target}`\n\n"
     if path.is_dir():
         return head + "\n".join(f"- {_entry(target, name, wanted)}" for name in _listed(path))
+    if path.suffix == ".ipynb":
+        return head + _notebook(target, json.loads(path.read_text()))
     if path.suffix == ".md" or not path.suffix:
         return f"{head}```text\n{path.read_text()}\n```\n"
     return f'{head}```{LANGUAGES[path.suffix]} linenums="1"\n{path.read_text()}```\n'
+
+
+def _notebook(target: str, notebook: dict[str, Any]) -> str:
+    """Its text and code, without outputs; links lead to pages of the site."""
+    folder = posixpath.dirname(target)
+
+    def turned(match: re.Match[str]) -> str:
+        linked = posixpath.normpath(posixpath.join(folder, match[1]))
+        uri = _page_of(linked) or linked.removeprefix("docs/")
+        return posixpath.relpath(uri, f"source/{folder}")
+
+    def shown(cell: dict[str, Any]) -> str:
+        text = "".join(cell["source"])
+        is_text = cell["cell_type"] == "markdown"
+        return _LINK.sub(turned, text) if is_text else f"```python\n{text}\n```"
+
+    return "\n\n".join(shown(cell) for cell in notebook["cells"])
 
 
 def _listed(folder: Path) -> list[str]:

@@ -75,8 +75,8 @@ def find_player(
     if engine is not None:
         recipe = recipe_from_table({**to_table(known.recipe), "engine": engine}, "command line")
         known = dataclasses.replace(known, recipe=recipe)
-    environment = evaluation_environment(known, episodes)
-    return Player(known.agent, environment, known.recipe.environment_name, known=known)
+    worlds = evaluation_environment(known, episodes)
+    return Player(known.agent, worlds, known.recipe.environment_name, known=known)
 
 
 def evaluation_environment(known: KnownAgent, episodes: int) -> Worlds:

@@ -26,7 +26,7 @@ FORMATS = Path(__file__).parents[1] / "formats"
 def player_of(recipe, world):
     agent = Agent(world.observation_specs, world.action_size, recipe.model, jax.random.key(0))
     known = KnownAgent(agent, recipe, WorldSpecs.of(world))
-    return Player(agent, many(world, 1), "ball-go-to-target", known)
+    return Player(agent, many(world, 1), "ball-go-to-target", known=known)
 
 
 @pytest.fixture(scope="module")
