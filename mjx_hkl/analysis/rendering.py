@@ -16,6 +16,7 @@ from mjx_hkl.experiments.evaluation import record
 from mjx_hkl.experiments.players import Player
 
 _FPS = 20
+_SMALL = (320, 240)  # pixels
 _PAUSE = 0.5  # seconds on the last frame of an episode
 
 
@@ -66,6 +67,15 @@ def render_video(
                 count += 1
         unfinished.replace(out)
     return count
+
+
+def render_episode(player: Player, out: Path, seed: int) -> None:
+    """Writes an mp4 of an episode of the mean policy, small, as for a look while it is trained.
+
+    Raises:
+      UserError: as `render_video`.
+    """
+    render_video(player, out, seed, player.has_mean, _SMALL)
 
 
 def first_frame(video: Path) -> bytes:

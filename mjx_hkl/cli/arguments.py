@@ -6,13 +6,16 @@ import io
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
 from mjx_hkl.config import NonNegative, Seed, from_table, to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.kinds import field_kinds
+
+if TYPE_CHECKING:
+    from mjx_hkl.experiments.tracking import Tracking
 
 T = TypeVar("T")
 
@@ -37,6 +40,39 @@ class PlayOptions:
     """Sample latents and actions instead of taking their means."""
     trust_code: bool = False
     """Run code that came with the agent; without it only code that you have trained with runs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackingOptions:
+    """What every command asks that trains: where numbers go beside metrics.jsonl, not what is learned."""
+
+    logger: tuple[str, ...] = ("tensorboard",)
+    """Where the numbers go too: tensorboard, wandb, mlflow, several of them, or none (docs/tracking.md)."""
+    histograms: bool = False
+    """Tell loggers of latents and actions each log interval, from one unroll more."""
+    video_interval: NonNegative = 0
+    """Environment steps between videos of the mean policy, in RUN/videos and for loggers; 0: none."""
+
+    @property
+    def again(self) -> str:
+        """What to type to go on alike; empty where these are the defaults."""
+        given = "" if self.logger == TrackingOptions.logger else f" --logger {' '.join(self.logger)}"
+        given += " --histograms" if self.histograms else ""
+        return given + (f" --video-interval {self.video_interval}" if self.video_interval else "")
+
+    @property
+    def tracking(self) -> "Tracking":
+        """As `train` takes it.
+
+        Raises:
+          UserError: a logger is unknown, not installed or not set up.
+        """
+        from mjx_hkl.analysis.rendering import render_episode
+        from mjx_hkl.experiments.tracking import Tracking
+
+        found = Tracking(self.logger, self.histograms, self.video_interval, render_episode)
+        found.require()
+        return found
 
 
 def tell_edited(given: str) -> None:

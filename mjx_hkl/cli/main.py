@@ -1,5 +1,6 @@
 """`mjx-hkl COMMAND ...`: finds the command and turns a user's mistake into one line and exit code 2."""
 
+import contextlib
 import importlib
 import sys
 import traceback
@@ -44,6 +45,8 @@ def run(arguments: list[str]) -> int:
     try:
         if name not in COMMANDS:
             raise unknown_name("command", name, COMMANDS)
+        if any(option.startswith("--video-interval") for option in rest):
+            _prepare_rendering()
         return importlib.import_module(f"mjx_hkl.cli.{name.replace('-', '_')}").main(rest) or 0
     except UserError as error:
         if shows_traceback:
@@ -65,6 +68,14 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _prepare_rendering() -> None:
+    """Chooses OpenGL before a command imports MuJoCo; where there is none, the first video tells of it."""
+    from mjx_hkl.analysis.opengl import choose_opengl
+
+    with contextlib.suppress(UserError):
+        choose_opengl()
 
 
 def _help() -> str:

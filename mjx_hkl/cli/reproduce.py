@@ -7,14 +7,14 @@ from typing import Annotated
 import tyro
 
 from mjx_hkl import resources
-from mjx_hkl.cli.arguments import parse
+from mjx_hkl.cli.arguments import TrackingOptions, parse
 from mjx_hkl.config import Positive, PositiveFloat, to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, load_variants, recipe_from_table
 
 
-@dataclasses.dataclass(frozen=True)
-class ReproduceCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReproduceCommand(TrackingOptions):
     """Train every variant of a recipe that is not yet done, then draw and tabulate all side by side.
 
     Called again it goes on where it was stopped.
@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> int:
     from mjx_hkl.training import devices
     from mjx_hkl.user_code import trust
 
+    tracking = command.tracking
     if command.trust_code:
         trust(out)
     variants = {
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
     }
     devices.use_compilation_cache()
     display = Display()
-    if not reproduce(variants, out, display):
+    if not reproduce(variants, out, display, tracking):
         display.say("go on with the same command")
         return 130  # see train
     evaluated = all(recipe.evaluation_interval for recipe in variants.values())

@@ -8,14 +8,14 @@ from typing import Any
 
 import tyro
 
-from mjx_hkl.cli.arguments import parse
+from mjx_hkl.cli.arguments import TrackingOptions, parse
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, load_recipe
 from mjx_hkl.resources import beside
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainCommand(Recipe):
+class TrainCommand(TrackingOptions, Recipe):
     """Train a recipe's agents: a live progress display, then a checkpoint, an evaluation and the agents.
 
     RECIPE is a name from `mjx-hkl list recipes`, a .toml file, or a run directory; NAME:VARIANT of one with
@@ -38,6 +38,9 @@ class TrainCommand(Recipe):
     debug_divergence: bool = False
     """Write the batches of the first updates that are skipped, because their gradients are not finite, to
     RUN/skipped_updates, with the agent's parameters. Slower."""
+    sweep: Path | None = None
+    """Train many runs to find good values: a .toml file of what to vary and by what to judge
+    (docs/tracking.md). Called again with the same --out it goes on."""
 
 
 _COMMON = (
@@ -67,6 +70,10 @@ def main(arguments: list[str]) -> int:
     command = parse(TrainCommand, f"train {given or 'RECIPE'}", options, TrainCommand(**fields), _COMMON)
     recipe = Recipe(**{name: getattr(command, name) for name in fields})
     recipe = _with_files_found(recipe)
+    if command.sweep:
+        from mjx_hkl.cli.sweep import sweep
+
+        return sweep(recipe, command.sweep, command)
     out = command.out or _run_given(given, command.resume)
     if out is None and command.distributed:
         raise UserError("--distributed needs --out, the same folder for all processes")
@@ -108,6 +115,7 @@ def _train(recipe: Recipe, out: Path, command: TrainCommand) -> int:
     from mjx_hkl.experiments.training_run import train
     from mjx_hkl.training import devices, processes
 
+    tracking = command.tracking
     if command.distributed:
         processes.join()
     devices.use_compilation_cache()
@@ -119,12 +127,12 @@ def _train(recipe: Recipe, out: Path, command: TrainCommand) -> int:
         display,
         trust_code=command.trust_code,
         debug_divergence=command.debug_divergence,
+        tracking=tracking,
     )
     if not result.finished:
         display.say(f"stopped and saved at {result.environment_steps:,} environment steps")
-        display.say(
-            f"go on with: mjx-hkl train {out} --resume{' --distributed' if command.distributed else ''}"
-        )
+        distributed = " --distributed" if command.distributed else ""
+        display.say(f"go on with: mjx-hkl train {out} --resume{distributed}{command.again}")
         return 130  # as of a program that SIGINT ended: what follows it in a script must not begin
     for index, evaluation in enumerate(result.evaluations):
         seed = f"seed {recipe.seed + index}: " if recipe.num_seeds > 1 else ""

@@ -1,4 +1,4 @@
-"""A run on disk: recipe, metrics, TensorBoard events, checkpoints, exported agents."""
+"""A run on disk: recipe, metrics, checkpoints, exported agents; what loggers write there is theirs."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import time
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,9 +14,6 @@ from typing import Any
 
 import tomli_w
 from filelock import FileLock, Timeout
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError
@@ -263,60 +259,20 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-_FLUSH_SECONDS = 10.0  # of TensorBoard's events, which are synchronized with the disk
-
-
 class MetricsWriter:
-    """Appends rows to metrics.jsonl and to TensorBoard, one event folder per seed where there are many.
+    """Appends rows to a run's metrics.jsonl."""
 
-    Args:
-      run: where.
-      seeds: which have rows.
-      done: environment steps before the first row; TensorBoard hides events from after them, which a run
-        left that was killed and goes on from an earlier checkpoint.
-    """
-
-    def __init__(self, run: RunDirectory, seeds: range, done: int):
+    def __init__(self, run: RunDirectory):
         self._file = run.metrics.open("a", encoding="utf-8")
-        self._flushed = -_FLUSH_SECONDS
-        folder = run.path / "tensorboard"
-        self._events = {
-            seed: _events(folder / f"seed_{seed}" if len(seeds) > 1 else folder, done + 1) for seed in seeds
-        }
-
-    def __enter__(self) -> "MetricsWriter":
-        return self
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        # What cannot be written fails once more when its file is closed; one error is enough.
-        with (
-            contextlib.suppress(OSError) if kind else contextlib.nullcontext(),
-            contextlib.ExitStack() as all_,
-        ):
-            for file in (self._file, *self._events.values()):
-                all_.callback(file.close)
 
     def write(self, rows: Iterable[Row]) -> None:
         """One row for each seed."""
         for row in rows:
             finite = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
             self._file.write(_sealed(finite))  # JSON has no NaN
-            events = self._events[row["seed"]]  # pyright: ignore
-            step, now = int(row["environment_steps"] or 0), time.time()
-            for name, value in row.items():
-                if value is not None and name not in ("seed", "environment_steps"):
-                    events.write_event(Event(wall_time=now, step=step, summary=scalar(name, value)))
         self._file.flush()
-        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._flushed = time.monotonic()
-            for events in self._events.values():
-                events.flush()
 
-
-def _events(folder: Path, first_step: int) -> EventsWriter:
-    """A file of TensorBoard's events. No thread writes it: tensorboardX's would die of a full disk untold."""
-    folder.mkdir(parents=True, exist_ok=True)
-    events = EventsWriter(str(folder / "events"))
-    start = SessionLog(status=SessionLog.START)
-    events.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
-    return events
+    def close(self, failed: bool) -> None:
+        """What could not be written fails once more when its file is closed; one error is enough."""
+        with contextlib.suppress(OSError) if failed else contextlib.nullcontext():
+            self._file.close()

@@ -6,11 +6,9 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from mjx_hkl.config import difference, from_table, to_table
 from mjx_hkl.environments import AnyWorld, VectorEnvironment, many
@@ -21,6 +19,7 @@ from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.copies import Copies, UserFile, edited, inside, located, user_files
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.ladder import climb, linked, require_alike
+from mjx_hkl.experiments.loggers.logger import LoggedRun
 from mjx_hkl.experiments.recipe import (
     Recipe,
     TransferConfig,
@@ -29,7 +28,9 @@ from mjx_hkl.experiments.recipe import (
     with_copies,
 )
 from mjx_hkl.experiments.reporter import Reporter, Silent, announce
-from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory, free_name
+from mjx_hkl.experiments.run_directory import RunDirectory, free_name
+from mjx_hkl.experiments.snapshots import Snapshots, agent_of_seed
+from mjx_hkl.experiments.tracking import Tracker, Tracking
 from mjx_hkl.experiments.transfer import load_sources, transferred
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import Agent
@@ -37,7 +38,6 @@ from mjx_hkl.training import checkpoint, devices, processes
 from mjx_hkl.training.divergence import Divergence, SkippedBatches
 from mjx_hkl.training.loop import Loop
 from mjx_hkl.training.metrics import Row
-from mjx_hkl.training.sharding import replicated
 from mjx_hkl.training.step import TrainState
 from mjx_hkl.user_code import Source, remember, trust
 
@@ -56,6 +56,9 @@ class Result:
     evaluations: list[Evaluation]
 
 
+_TO_TENSORBOARD = Tracking()
+
+
 def train(
     recipe: Recipe,
     out: Path | str,
@@ -64,6 +67,7 @@ def train(
     callback: Callable[[list[Row]], object] = lambda rows: None,
     trust_code: bool = False,
     debug_divergence: bool = False,
+    tracking: Tracking = _TO_TENSORBOARD,
 ) -> Result:
     """Trains a recipe's agents; ends by SIGINT or SIGTERM after the current interval, saved.
 
@@ -77,11 +81,13 @@ def train(
       callback: is given the metrics of each log interval, a row for each seed.
       trust_code: runs code that came with the run or with agents that it takes modules from.
       debug_divergence: writes the batches of the first updates that are skipped, for a look; slower.
+      tracking: which loggers are told, and of what, beside metrics.jsonl.
 
     Raises:
       UserError: something given is wrong, and nothing has been written; or learning has diverged, and
         the last checkpoint is untouched.
     """
+    tracking.require()
     run = RunDirectory(Path(out))
     reporter = reporter or Silent()
     if resume:
@@ -102,7 +108,8 @@ def train(
     training = _Training(resolved, last.transfer, run, loop, files, copies, reporter, callback, trust_code)
 
     def train_stage(stage: Recipe, folder: Path, resume: bool) -> bool:
-        return train(stage, folder, resume, reporter, callback, trust_code, debug_divergence).finished
+        how = callback, trust_code, debug_divergence, tracking
+        return train(stage, folder, resume, reporter, *how).finished
 
     def begin() -> None:
         # So many devices as there were need not be there to resume.
@@ -127,8 +134,12 @@ def train(
                 if missing:
                     reporter.say(missing)
             begin()
-        stopped, state, seconds = training.run_on(state, seconds)
+        snapshots = Snapshots(tracking, loop, run, resolved, reporter.say)
+        tracker = training.tracker(state, held, tracking.loggers)
+        stopped, state, seconds = training.run_on(state, seconds, tracker, snapshots)
         evaluations = [] if stopped else training.finished(state)
+        if tracker:
+            tracker.result(training.done(state), evaluations)
         seconds += run.seconds_of_ladder
         return Result(run.path, not stopped, training.done(state), seconds, evaluations)
 
@@ -173,22 +184,32 @@ class _Training:
         self._compile()
         return restored.state
 
-    def run_on(self, state: TrainState, seconds: float) -> tuple[bool, TrainState, float]:
+    def tracker(
+        self, state: TrainState, held: contextlib.ExitStack, loggers: Sequence[str]
+    ) -> Tracker | None:
+        """Who is told of the run from here on; None in other processes than the first."""
+        if not processes.is_first():
+            return None
+        told = LoggedRun(self.run, self.recipe, self.done(state), self.reporter.say)
+        return held.enter_context(Tracker(told, loggers))
+
+    def run_on(
+        self, state: TrainState, seconds: float, tracker: Tracker | None, snapshots: Snapshots
+    ) -> tuple[bool, TrainState, float]:
         """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
         recipe, done, total = self.recipe, self.done(state), self.loop.schedule.environment_steps
         saves, divergence = _Saves(recipe, done), Divergence(self.reporter.say, self.run.diverged(done))
         best, stopped = self.run.best_scores(done), False
-        seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
-        metrics = MetricsWriter(self.run, seeds, done) if processes.is_first() else contextlib.nullcontext()
         shown = self.reporter.training(done, total, self._environment.can_succeed)
-        with _stop_on_signal() as stop, metrics as writer, shown:
+        with _stop_on_signal() as stop, shown:
             for state, rows in self.loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
-                done = int(rows[0]["environment_steps"] or 0)
+                before, done = done, int(rows[0]["environment_steps"] or 0)
                 seconds += float(rows[0]["interval_seconds"] or 0.0)
                 rows = [_timed(row, seconds) for row in divergence.marked(rows)]
                 rows = self._with_evaluations(rows, state, best)
-                if writer:
-                    writer.write(rows)
+                if tracker:
+                    tracker.interval(rows)
+                snapshots.take(state, before, done, tracker)
                 self.reporter.interval(rows)
                 self.callback(rows)
                 divergence.tell(rows)
@@ -294,18 +315,6 @@ class _Training:
         different = difference({"recipe": recipe, "world": to_table(world)}, self._identity)
         if different:
             raise UserError(f"{self.run.path} holds a run of another recipe: {different}")
-
-
-def agent_of_seed(state: TrainState, index: int) -> Agent:
-    """One seed's agent to evaluate and export, of a state of several, on this process's first device."""
-
-    def pick(agents: Agent) -> Agent:
-        return jax.tree.map(lambda x: x[index], agents)
-
-    agents = state.learner.averaged
-    everywhere = replicated(jax.tree.leaves(agents)[0].sharding)
-    picked = jax.jit(pick, out_shardings=everywhere)(agents)
-    return jax.device_put(jax.device_get(picked))
 
 
 def identity(recipe: Recipe, world: AnyWorld) -> dict[str, Any]:

@@ -115,6 +115,17 @@ class Loop:
         program = jax.jit(interval, donate_argnums=0, out_shardings=shardings)
         return program.lower(self.abstract).compile()
 
+    @functools.cached_property
+    def metrics(self) -> list[str]:
+        """The numbers of a row of metrics that are measured, by name, without running anything."""
+
+        def sums(state: TrainState) -> dict:
+            return run_seeds(self._train_step, state, 1)[1]
+
+        measured = jax.eval_shape(sums, self.abstract)
+        row = self._rows({name: np.ones(x.shape) for name, x in measured.items()}, 1, 1.0)[0]
+        return [name for name in row if name not in ("seed", "interval_seconds", "environment_steps")]
+
     def _init(self) -> TrainState:
         keys = jax.vmap(jax.random.key)(np.asarray(self._seeds, np.uint32))
         return init_seeds(self._train_step, keys)
