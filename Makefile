@@ -6,11 +6,11 @@ RECIPE ?= ball-go-to-target
 # The CUDA extra where an NVIDIA GPU answers.
 comma := ,
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null)
-EXTRAS := test$(if $(GPU),$(comma)cuda)
+EXTRAS := test,report$(if $(GPU),$(comma)cuda)
 # A file of pip's constraints, as .ci/run has one.
 CONSTRAINTS ?=
 
-.PHONY: train test suite lint hooks pictures clean
+.PHONY: train test suite lint hooks pictures docs docs-serve clean
 .DEFAULT_GOAL := train
 
 train: $(VENV)/.ready  ## train RECIPE (make train RECIPE=ant-go-to-target ARGS="--num-envs 4096")
@@ -35,6 +35,12 @@ pictures: $(VENV)/.ready  ## docs/worlds/: every environment in one picture
 	for file in envs/*.toml; do name=$$(basename $$file .toml); \
 	  $(BIN)/mjx-hkl render random:$$name docs/worlds/$$name.png --seed 1 --width 320 --height 240 || exit 1; done
 
+docs: $(VENV)/.ready  ## the documentation site, in site/; warnings are errors
+	JAX_PLATFORMS=cpu $(BIN)/python -m mkdocs build --strict $(ARGS)
+
+docs-serve: $(VENV)/.ready  ## the same at http://127.0.0.1:8000, built again when a page changes
+	JAX_PLATFORMS=cpu $(BIN)/python -m mkdocs serve $(ARGS)
+
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -42,4 +48,4 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-* dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* dist site .pytest_cache .ruff_cache

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -88,7 +89,16 @@ class Bench:
         shutil.copytree(self.run, longer)
         must(command("train", longer, "--resume", *LONGER))
         self.end, self.longer = learned(self.run), learned(longer)
-        self.evaluation = command("evaluate", self.run / "export", "--episodes", 8, "--json").out
+        self.evaluation = self.evaluated(self.run / "export").out
+
+    @staticmethod
+    def evaluated(agent: Path) -> "Answer":
+        """What `evaluate` answers of an agent."""
+        return command("evaluate", agent, "--episodes", 8, "--json")
+
+    def is_like_its_own(self, answer: "Answer") -> bool:
+        """Whether that is what it answers of the finished run's agent, but for where it lies."""
+        return {**json.loads(answer.out), "agent": ""} == {**json.loads(self.evaluation), "agent": ""}
 
     def copy(self, source: Path) -> Path:
         """A fresh copy of a folder, in the place of the one before."""
@@ -162,12 +172,19 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in found}
 
 
-def start(*arguments: Any) -> subprocess.Popen[str]:
-    """Runs `mjx-hkl` with these arguments in a process of its own."""
-    code = "from mjx_hkl.cli.main import main; main()"
+def start(*arguments: Any, before: str = "", **environment: str) -> subprocess.Popen[str]:
+    """Runs `mjx-hkl` with these arguments in a process of its own.
+
+    Args:
+      *arguments: of `mjx-hkl`.
+      before: Python code that the process runs first.
+      **environment: variables beside this process's own.
+    """
+    code = f"{before}\nfrom mjx_hkl.cli.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | environment,
     )

@@ -1,6 +1,5 @@
 """Damage to the files of runs and exported agents."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,11 +68,9 @@ def _damage(bench: Bench, path: Path) -> str:
 
 def _probe_export(bench: Bench, run_folder: Path) -> tuple[str, str]:
     before = contents(run_folder / "export")
-    answer = command("evaluate", run_folder / "export", "--episodes", 8, "--json")
+    answer = bench.evaluated(run_folder / "export")
     if answer.code == 0:
-        found, expected = json.loads(answer.out), json.loads(bench.evaluation)
-        same = {**found, "agent": ""} == {**expected, "agent": ""}
-        return (UNHARMED, "") if same else ("silently different", answer.out)
+        return (UNHARMED, "") if bench.is_like_its_own(answer) else ("silently different", answer.out)
     return refused(answer, before, run_folder / "export")
 
 

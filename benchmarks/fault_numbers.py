@@ -70,23 +70,25 @@ algorithm = { batch_size = 16, replay_ratio = 4.0 }
 
 
 def numbers(bench: Bench, count: int) -> Iterator[Case]:
-    """Tasks whose numbers are at times not finite, eight kinds of them: what their runs hold then."""
-    seeds = -(-count // 8)
+    """Nine kinds of worlds whose numbers are at times not finite: what their runs hold then."""
+    seeds = -(-count // 9)
     folder = bench.folder / "broken"
     folder.mkdir()
-    (folder / "puck.xml").write_bytes(
-        (Path(__file__).resolve().parents[1] / "docs" / "example" / "puck.xml").read_bytes()
-    )
+    puck = Path(__file__).resolve().parents[1] / "docs" / "example" / "puck.xml"
+    (folder / "puck.xml").write_bytes(puck.read_bytes())
+    (folder / "exploding.xml").write_text(puck.read_text().replace('gear="0.5"', 'gear="1e30"'))
     (folder / "broken.py").write_text(_NAN_TASK)
-    for where in ("observe", "reward", "terms", "success"):
-        for bad in ("nan", "inf"):
-            (folder / "broken.toml").write_text(_NAN_WORLD + f'where = "{where}"\nbad = {bad}\n')
-            (folder / "recipe.toml").write_text(_NAN_RECIPE)
-            out = folder / f"{where}-{bad}"
-            answer = command("train", folder / "recipe.toml", "--out", out, "--num-seeds", seeds)
-            outcome, detail = _finite(answer, out)
-            for _ in range(seeds):
-                yield Case(bad, where, outcome, detail)
+    (folder / "recipe.toml").write_text(_NAN_RECIPE)
+    kinds = [(where, bad) for where in ("observe", "reward", "terms", "success") for bad in ("nan", "inf")]
+    for where, bad in (*kinds, ("physics", "explodes")):
+        world = _NAN_WORLD + f'where = "{where}"\nbad = {bad.replace("explodes", "0.0")}\n'
+        body = "exploding.xml" if where == "physics" else "puck.xml"
+        (folder / "broken.toml").write_text(world.replace("puck.xml", body))
+        out = folder / f"{where}-{bad}"
+        answer = command("train", folder / "recipe.toml", "--out", out, "--num-seeds", seeds)
+        outcome, detail = _finite(answer, out)
+        for _ in range(seeds):
+            yield Case(bad, where, outcome, detail)
 
 
 def _finite(answer: Answer, out: Path) -> tuple[str, str]:

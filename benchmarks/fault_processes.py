@@ -1,43 +1,60 @@
-"""Kills, full disks, and other things that happen to a run from outside."""
+"""Kills and full disks: what ends a run at a random moment."""
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
 import time
-import unittest.mock
 from collections.abc import Iterator
 from pathlib import Path
 
-from fault_bench import LONGER, REFUSED, Bench, Case, command, compare, contents, refused, start
+from fault_bench import SAME, Bench, Case, compare, start
+
+_KILLED = ("reproduce", "train", "export", "two processes", "train")
 
 
 def kills(bench: Bench, count: int) -> Iterator[Case]:
-    """Runs that are killed at random moments, five times each, and resumed, until they end."""
+    """Commands that are killed at random moments, five times each, and called again, until they end."""
     names = ("SIGKILL", "SIGTERM", "SIGINT")
     for number in range(-(-count // 5)):
         out = bench.folder / f"killed-{number}"
-        what, done = ("reproduce", "train")[number % 4 > 0], []
+        what, done = _KILLED[number % len(_KILLED)], []
         for _ in range(min(5, count - 5 * number)):
             name = bench.random.choice(names)
-            process = _start(bench, out, what)
+            started = [next_start(bench, out, what) for _ in range(1 + (what == "two processes"))]
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(bench.random.uniform(0.5, 12.0))
-            process.send_signal(getattr(signal, name))
-            done.append((name, process.communicate()[1]))
-        answer = _start(bench, out, what)
+                started[0].wait(bench.random.uniform(0.5, 12.0))
+            for process in started:
+                process.send_signal(getattr(signal, name))
+            done.append((name, "".join(process.communicate()[1] for process in started)))
+        answer = next_start(bench, out, what)
         error = answer.communicate()[1]
-        found = out / "plain" if what == "reproduce" else out
-        outcome, detail = compare(bench.end, found) if not answer.returncode else ("lost", error)
+        outcome, detail = (
+            _ended(bench, out, what, error) if answer.returncode else _compared(bench, out, what)
+        )
         for name, err in done:
             bad = "Traceback" in err
             yield Case(name, what, "traceback" if bad else outcome, err[-400:] if bad else detail)
         shutil.rmtree(out)
 
 
-def _start(bench: Bench, out: Path, what: str) -> subprocess.Popen[str]:
+def _ended(bench: Bench, out: Path, what: str, error: str) -> tuple[str, str]:
+    """Of a command that says it cannot go on: an export that was whole before the kill is there already."""
+    return _compared(bench, out, what) if what == "export" and out.exists() else ("lost", error)
+
+
+def _compared(bench: Bench, out: Path, what: str) -> tuple[str, str]:
+    if what == "export":
+        answer = bench.evaluated(out)
+        same = answer.code == 0 and bench.is_like_its_own(answer)
+        return (SAME, "") if same else ("silently different", answer.out + answer.err)
+    return compare(bench.end, out / "plain" if what == "reproduce" else out)
+
+
+def next_start(bench: Bench, out: Path, what: str) -> subprocess.Popen[str]:
     """The next thing a user would type."""
+    if what == "export":
+        return start("export", bench.run, out)
     if what == "reproduce":
         recipe = bench.folder / "variants.toml"
         recipe.write_text(f'extends = "{bench.recipe.name}"\n[variants.plain]\n')
@@ -83,53 +100,6 @@ def _fill(bench: Bench, disk: Path, number: int) -> tuple[str, str]:
     if process.returncode and len(error.strip().splitlines()) != 1:
         return "several lines", error[:1500]
     filler.unlink(missing_ok=True)
-    ended = _start(bench, out, "train")
+    ended = next_start(bench, out, "train")
     error = ended.communicate()[1]
     return compare(bench.end, out) if not ended.returncode else ("lost", error[-600:])
-
-
-def others(bench: Bench, count: int) -> Iterator[Case]:
-    """Two processes in one folder, a folder that is removed while training, a clock set back."""
-    for _ in range(-(-count // 3)):
-        out = bench.folder / "shared"
-        first = start("train", bench.recipe, "--out", out)
-        while not (out / "recipe.toml").exists() and first.poll() is None:
-            time.sleep(0.05)
-        second = start("train", out, "--resume")
-        error = second.communicate()[1]
-        first.communicate()
-        refused = second.returncode == 2 and len(error.strip().splitlines()) == 1
-        ended = not second.returncode and not error  # the first had ended by then
-        outcome = compare(bench.end, out) if ended or refused else ("let in", error[-400:])
-        yield Case("a second process", "the same folder", *outcome)
-        shutil.rmtree(out)
-
-        removed = start("train", bench.recipe, "--out", out)
-        while not (out / "metrics.jsonl").exists() and removed.poll() is None:
-            time.sleep(0.05)
-        shutil.rmtree(out, ignore_errors=True)
-        error = removed.communicate()[1]
-        bad = "Traceback" in error or (removed.returncode and len(error.strip().splitlines()) != 1)
-        yield Case("removed", "folder", "traceback" if bad else REFUSED, error[-600:] if bad else "")
-        shutil.rmtree(out, ignore_errors=True)
-
-        run_folder = bench.copy(bench.run)
-        yesterday = time.time() - 86400.0
-        with unittest.mock.patch("time.time", lambda yesterday=yesterday: yesterday):
-            answer = command("train", run_folder, "--resume", *LONGER)
-        outcome = compare(bench.longer, run_folder) if not answer.code else ("lost", answer.err[-400:])
-        yield Case("set back", "clock", *outcome)
-        if os.geteuid():
-            yield _read_only(bench)
-
-
-def _read_only(bench: Bench) -> Case:
-    run_folder = bench.copy(bench.run)
-    for path in (run_folder, *run_folder.rglob("*")):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    before = contents(run_folder)
-    answer = command("train", run_folder, "--resume", *LONGER)
-    case = Case("read-only", "folder", *refused(answer, before, run_folder))
-    for path in (run_folder, *run_folder.rglob("*")):
-        path.chmod(0o755)
-    return case

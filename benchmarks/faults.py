@@ -23,7 +23,8 @@ from pathlib import Path
 from fault_bench import Bench, Case
 from fault_files import damage
 from fault_numbers import numbers
-from fault_processes import disks, kills, others
+from fault_others import others
+from fault_processes import disks, kills
 from fault_recipes import recipes
 
 from mjx_hkl.training import devices
@@ -32,9 +33,9 @@ CAMPAIGNS: dict[str, tuple[Callable[[Bench, int], Iterator[Case]], int, int]] = 
     "kills": (kills, 100, 2),
     "damage": (damage, 1000, 24),
     "recipes": (recipes, 1000, 40),
-    "numbers": (numbers, 56, 0),
+    "numbers": (numbers, 63, 0),
     "disks": (disks, 20, 0),
-    "others": (others, 9, 0),
+    "others": (others, 42, 0),
 }
 """By name: what it does, how many cases, and how many where it is to be quick."""
 

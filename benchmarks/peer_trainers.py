@@ -42,7 +42,7 @@ def train_ours(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
 
     from mjx_hkl.experiments.build import make_environment, make_loop
     from mjx_hkl.experiments.evaluation import evaluate
-    from mjx_hkl.experiments.training_run import agent_of_seed
+    from mjx_hkl.experiments.snapshots import agent_of_seed
     from mjx_hkl.training import devices
 
     devices.use_compilation_cache()

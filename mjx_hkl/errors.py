@@ -8,6 +8,14 @@ class UserError(Exception):
     """What was given, what was expected, what to do: one line."""
 
 
+_NO_MEMORY = ("can't start new thread", "bad_alloc", "Cannot allocate memory", "Out of memory")
+
+
+def tells_no_memory(error: BaseException) -> bool:
+    """Whether an error says that the machine, or a limit of the process, gives no more memory or threads."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
 def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:
     """The error for a name that is none of `known`, naming the nearest ones."""
     known = sorted(known)

@@ -1,8 +1,6 @@
 """The names of `mjx_hkl` itself, as a notebook uses them."""
 
 import dataclasses
-import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -76,17 +74,3 @@ def test_an_agent_acts_in_worlds(trained):
         assert acted.latents.latent.shape == (4, recipe.policy.latent_size)
         state, timestep = step(state, acted.action, key)
         first = timestep.is_last > 0
-
-
-def test_the_readmes_program_runs(tmp_path, monkeypatch, capsys):
-    """As it stands there, but for its length."""
-    blocks = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (program,) = [block for block in blocks if "mjx_hkl.train" in block]
-    shorter = program.replace("total_env_steps=200_000", "total_env_steps=2_560, log_interval=1_280")
-    assert shorter != program
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(compile(shorter, "README.md", "exec"), names)
-    assert names["result"].finished
-    assert names["step"].action.shape == (16,)
-    assert len(capsys.readouterr().out.splitlines()) == 3  # two intervals and an evaluation

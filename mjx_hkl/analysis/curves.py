@@ -1,4 +1,4 @@
-"""Learning curves of runs, by variant and seed: read from metrics, summarized, drawn."""
+"""Learning curves of runs, by variant and seed: smoothed, summarized, drawn."""
 
 import dataclasses
 import math
@@ -10,17 +10,15 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from mjx_hkl.analysis.runs import AXES, Runs, Seed, read_runs
 from mjx_hkl.errors import UserError, unknown_name
-from mjx_hkl.experiments.copies import by_content
-from mjx_hkl.experiments.recipe import Recipe, essence, load_recipe
-from mjx_hkl.experiments.run_directory import RunDirectory
 
-AXES = {"learner_steps": "learner steps", "environment_steps": "environment steps", "seconds": "seconds"}
 THRESHOLDS = (0.5, 0.8)
 _SUCCESS = ("success_rate", "evaluation_success_rate")  # of training's sampled policy, of the mean policy
 _EPISODES = ("success_rate", "episode_return", "episode_length")  # means over the episodes that ended
 _LAST = 0.1  # share of a run whose mean counts as its end
 _CONFIDENCE = 0.95
+_RESAMPLES, _RESAMPLES_OF_BAND = 9999, 500  # of the bootstrap; a band has many points
 _NEVER = 1e30  # steps
 
 
@@ -42,6 +40,12 @@ class Curve:
         steps = self.axes["environment_steps"]
         return float(self.value[steps >= (1 - _LAST) * steps[-1]].mean())
 
+    @property
+    def average(self) -> float:
+        """Mean over all steps: how much was achieved how early."""
+        steps = self.axes["environment_steps"]
+        return float(np.average(self.value, weights=np.diff(steps, prepend=0.0)))
+
     def reaches(self, threshold: float, axis: str) -> float:
         """Where the curve first is at the threshold; infinite if it never is."""
         there = np.flatnonzero(self.value >= threshold)
@@ -51,6 +55,11 @@ class Curve:
 def tells_success(metric: str) -> bool:
     """Whether the metric is a success rate, of all environments or of one by its name."""
     return metric.partition("/")[0] in _SUCCESS
+
+
+def rows_to_smooth(metric: str) -> int:
+    """Rows in a running mean where nobody says how many: evaluations are shown each by itself."""
+    return 1 if metric.startswith("evaluation_") else 5
 
 
 def read_curves(
@@ -67,103 +76,15 @@ def read_curves(
     Raises:
       UserError: there is no run, or it has no such metric.
     """
-    found: dict[str, list[_Seed]] = {}
-    groups: dict[str, dict[str, Any]] = {}
-    for run in _distinct((run for path in paths for run in _runs(path)), say):
-        if not run.recipe.is_file():
-            raise UserError(f"{run.path} has metrics and no recipe.toml")
-        recipe = load_recipe(str(run.path))
-        seeds = _seeds(run, recipe)
-        if not seeds:
-            raise UserError(f"{run.path} has no {metric} yet")
-        known = found.setdefault(_group(groups, recipe, run.path), [])
-        for seed in seeds:
-            _add(known, seed, say)
-    curves = {name: [_curve(seed, metric, smooth) for seed in seeds] for name, seeds in found.items()}
-    experiments = {name.partition(":")[0] for name in curves}
-    if len(experiments) == 1 and len(curves) > 1:  # variants of one recipe
-        return {name.partition(":")[2] or name: seeds for name, seeds in curves.items()}
-    return curves
+    return curves_of(read_runs(paths, say), metric, smooth)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Seed:
-    """One seed of a run: its rows of metrics, and how many worlds it has, of each environment."""
-
-    path: Path
-    rows: list[dict[str, Any]]
-    num_envs: int
-    num_each: int
-
-    def repeats(self, other: "_Seed") -> bool:
-        """Whether both have the same rows as far as both go: a copy, or the same training again."""
-        return all(_timeless(a) == _timeless(b) for a, b in zip(self.rows, other.rows, strict=False))
+def curves_of(runs: dict[str, Runs], metric: str, smooth: int) -> dict[str, list[Curve]]:
+    """The curves of runs that are read already; see `read_curves`."""
+    return {name: [_curve(seed, metric, smooth) for seed in of.seeds] for name, of in runs.items()}
 
 
-def _add(known: list[_Seed], seed: _Seed, say: Callable[[str], None]) -> None:
-    """Adds a seed that is not known yet; of two that repeat each other the one with more rows stays."""
-    twin = next((i for i, other in enumerate(known) if seed.repeats(other)), None)
-    if twin is None:
-        known.append(seed)
-        return
-    say(f"seed {seed.rows[0]['seed']} of {seed.path} is that of {known[twin].path} again: counted once")
-    known[twin] = max(known[twin], seed, key=lambda seed: len(seed.rows))
-
-
-def _timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: x for name, x in row.items() if name not in ("seconds", "environment_steps_per_second")}
-
-
-def _distinct(runs: Iterable[RunDirectory], say: Callable[[str], None]) -> list[RunDirectory]:
-    """Each run once, whatever paths lead to it."""
-    found: dict[Path, RunDirectory] = {}
-    for run in runs:
-        place = run.metrics.resolve()
-        if place in found:
-            say(f"{run.path} is {found[place].path} again: counted once")
-        else:
-            found[place] = run
-    return list(found.values())
-
-
-def _group(groups: dict[str, dict[str, Any]], recipe: Recipe, path: Path) -> str:
-    """The name of those in `groups` that have this recipe but for seeds and the agents they start from.
-
-    Where others have the recipe's name, changed on the command line, it is that with the run's folder.
-    """
-    sources = recipe.transfer.with_agents(lambda _: "others")
-    alike = dataclasses.replace(recipe, seed=0, num_seeds=1, transfer=sources)
-    table = by_content(essence(alike), path)
-    of_name = [name for name in groups if name == recipe.name or name.startswith(f"{recipe.name} (")]
-    known = next((name for name in of_name if groups[name] == table), None)
-    if known is None:
-        known = recipe.name if not of_name else f"{recipe.name} ({path.name})"
-        known = f"{recipe.name} ({path})" if known in groups else known
-        groups[known] = table
-    return known
-
-
-def _runs(path: Path) -> list[RunDirectory]:
-    if RunDirectory(path).metrics.is_file():
-        return [RunDirectory(path)]
-    runs = [RunDirectory(file.parent) for file in sorted(path.glob("*/metrics.jsonl"))]
-    if not runs:
-        raise UserError(f"{path} is neither a run nor a folder of runs: there is no metrics.jsonl")
-    return runs
-
-
-def _seeds(run: RunDirectory, recipe: Recipe) -> list[_Seed]:
-    assert recipe.num_envs is not None, "a run's recipe is resolved"
-    ends = [rows[-1] for stage in run.stages if (rows := stage.read_metrics())]  # of a ladder, which counts
-    before = {axis: sum(end[axis] for end in ends) for axis in AXES}
-    rows = [row | {axis: row[axis] + x for axis, x in before.items()} for row in run.read_metrics()]
-    seeds = dict.fromkeys(row["seed"] for row in rows)
-    num_envs, num_each = recipe.num_envs, recipe.num_envs // len(recipe.environments)
-    by_seed = [[row for row in rows if row["seed"] == seed] for seed in seeds]
-    return [_Seed(run.path, rows, num_envs, num_each) for rows in by_seed]
-
-
-def _curve(seed: _Seed, metric: str, smooth: int) -> Curve:
+def _curve(seed: Seed, metric: str, smooth: int) -> Curve:
     rows = seed.rows
     if metric not in rows[0]:
         raise unknown_name("metric", metric, [name for name in rows[0] if name not in (*AXES, "seed")])
@@ -221,8 +142,8 @@ def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dic
             "seeds": len(seeds),
             "mean": float(final.mean()),
             "std": float(final.std()) if len(seeds) > 1 else None,
-            "iqm": float(_iqm(final)),
-            "interval": _interval(final),
+            "iqm": float(interquartile_mean(final)),
+            "interval": bootstrap_interval(final),
             "diverged": sum(seed.diverged for seed in seeds),
             "kl": float(np.mean([seed.final_kl for seed in seeds])),
             "seconds": float(max(seed.axes["seconds"][-1] for seed in seeds)),
@@ -256,20 +177,55 @@ def _faster(seeds: list[Curve], reference: list[Curve]) -> dict[str, float] | No
     return {"probability": float(test.statistic) / (len(seeds) * len(reference)), "p": float(test.pvalue)}
 
 
-def _iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
+def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean of the middle half."""
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
-def _interval(values: np.ndarray) -> list[float] | None:
-    """None for a single seed; no width where all are equal."""
+def bootstrap_interval(values: np.ndarray) -> list[float] | None:
+    """95 % bootstrap of their interquartile mean; None for a single seed, no width where all are equal."""
     if len(values) < 2:
         return None
     if np.ptp(values) == 0:
         return [float(values[0])] * 2
+    low, high = _bootstrapped(values, _RESAMPLES)
+    return [float(low), float(high)]
+
+
+def _bootstrapped(values: np.ndarray, resamples: int) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of the interquartile mean over the first axis, which is that of seeds."""
     found = stats.bootstrap(
-        (values,), _iqm, confidence_level=_CONFIDENCE, method="percentile", rng=np.random.default_rng(0)
+        (values,),
+        interquartile_mean,
+        axis=0,
+        n_resamples=resamples,
+        confidence_level=_CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
     )
-    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+    return found.confidence_interval.low, found.confidence_interval.high
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """Several seeds over one of `AXES`, as far as all of them go: interquartile mean and its interval."""
+
+    x: Float[np.ndarray, " points"]
+    iqm: Float[np.ndarray, " points"]
+    low: Float[np.ndarray, " points"]
+    high: Float[np.ndarray, " points"]
+
+
+def band(seeds: list[Curve], axis: str, points: int) -> Band | None:
+    """What several seeds have in common; None of a single one, and where they have no x in common."""
+    start = max(seed.axes[axis][0] for seed in seeds)
+    end = min(seed.axes[axis][-1] for seed in seeds)
+    if len(seeds) < 2 or start >= end:
+        return None
+    x = np.linspace(start, end, points)
+    values = np.array([np.interp(x, seed.axes[axis], seed.value) for seed in seeds])
+    low, high = _bootstrapped(values, _RESAMPLES_OF_BAND)
+    return Band(x, interquartile_mean(values, axis=0), low, high)
 
 
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:

@@ -1,6 +1,7 @@
 """Videos and pictures of episodes: what the world draws of itself, with a line of text."""
 
 import dataclasses
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from mjx_hkl.experiments.evaluation import record
 from mjx_hkl.experiments.players import Player
 
 _FPS = 20
+_SMALL = (320, 240)  # pixels
 _PAUSE = 0.5  # seconds on the last frame of an episode
 
 
@@ -33,8 +35,17 @@ class Frame:
     sight: np.ndarray | None = None
 
 
-def render_video(player: Player, out: Path, seed: int, deterministic: bool, size: tuple[int, int]) -> int:
+def render_video(
+    player: Player,
+    out: Path,
+    seed: int,
+    deterministic: bool,
+    size: tuple[int, int],
+    rate_factor: int | None = None,
+) -> int:
     """Writes an mp4 of one episode in each of the player's worlds; returns the number of frames.
+
+    `rate_factor` is H.264's, the higher the smaller the file; by default the quality is high.
 
     Raises:
       UserError: the world cannot be drawn, no OpenGL, or no video encoder.
@@ -50,12 +61,30 @@ def render_video(player: Player, out: Path, seed: int, deterministic: bool, size
     count = 0
     with world.renderer(*size) as draw, tempfile.TemporaryDirectory(dir=out.parent) as folder:
         unfinished = Path(folder) / out.name
-        with mediapy.VideoWriter(unfinished, shape=(size[1], size[0]), fps=fps) as video:
+        with mediapy.VideoWriter(unfinished, shape=(size[1], size[0]), fps=fps, crf=rate_factor) as video:
             for frame in frames:
                 video.add_image(_picture(draw(frame.visible), frame))
                 count += 1
         unfinished.replace(out)
     return count
+
+
+def render_episode(player: Player, out: Path, seed: int) -> None:
+    """Writes an mp4 of an episode of the mean policy, small, as for a look while it is trained.
+
+    Raises:
+      UserError: as `render_video`.
+    """
+    render_video(player, out, seed, player.has_mean, _SMALL)
+
+
+def first_frame(video: Path) -> bytes:
+    """The first frame of an mp4, as a JPEG."""
+    import imageio_ffmpeg
+
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(video)]
+    to_jpeg = ["-frames:v", "1", "-f", "mjpeg", "-q:v", "4", "-"]
+    return subprocess.run([*ffmpeg, *to_jpeg], check=True, capture_output=True).stdout
 
 
 def render_picture(player: Player, out: Path, seed: int, size: tuple[int, int]) -> None:

@@ -6,13 +6,16 @@ import io
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
 from mjx_hkl.config import NonNegative, Seed, from_table, to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.kinds import field_kinds
+
+if TYPE_CHECKING:
+    from mjx_hkl.experiments.tracking import Tracking
 
 T = TypeVar("T")
 
@@ -22,7 +25,8 @@ class PlayOptions:
     """What every command asks that plays an agent."""
 
     agent: Annotated[str, tyro.conf.Positional]
-    """An exported agent, a run directory, a name from `mjx-hkl list agents`, or random:ENVIRONMENT."""
+    """An exported agent, a run directory, a name from `mjx-hkl list agents`, a .onnx file that
+    `mjx-hkl export` wrote, or random:ENVIRONMENT."""
     seed: Seed = 0
     """Of the starts and of a stochastic policy's samples."""
     seed_index: NonNegative = 0
@@ -30,11 +34,45 @@ class PlayOptions:
     engine: str | None = None
     """Physics engine; by default the recipe's."""
     environment: str = ""
-    """Of an agent of several environments the one to play in; by default all, and for a video the first."""
+    """Of an agent of several environments the one to play in; by default all, and for a video the first. Of a
+    .onnx file any environment that shows what the policy sees."""
     stochastic: bool = False
     """Sample latents and actions instead of taking their means."""
     trust_code: bool = False
     """Run code that came with the agent; without it only code that you have trained with runs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackingOptions:
+    """What every command asks that trains: where numbers go beside metrics.jsonl, not what is learned."""
+
+    logger: tuple[str, ...] = ("tensorboard",)
+    """Where the numbers go too: tensorboard, wandb, mlflow, several of them, or none (docs/tracking.md)."""
+    histograms: bool = False
+    """Tell loggers of latents and actions each log interval, from one unroll more."""
+    video_interval: NonNegative = 0
+    """Environment steps between videos of the mean policy, in RUN/videos and for loggers; 0: none."""
+
+    @property
+    def again(self) -> str:
+        """What to type to go on alike; empty where these are the defaults."""
+        given = "" if self.logger == TrackingOptions.logger else f" --logger {' '.join(self.logger)}"
+        given += " --histograms" if self.histograms else ""
+        return given + (f" --video-interval {self.video_interval}" if self.video_interval else "")
+
+    @property
+    def tracking(self) -> "Tracking":
+        """As `train` takes it.
+
+        Raises:
+          UserError: a logger is unknown, not installed or not set up.
+        """
+        from mjx_hkl.analysis.rendering import render_episode
+        from mjx_hkl.experiments.tracking import Tracking
+
+        found = Tracking(self.logger, self.histograms, self.video_interval, render_episode)
+        found.require()
+        return found
 
 
 def tell_edited(given: str) -> None:
@@ -45,7 +83,9 @@ def tell_edited(given: str) -> None:
         print(f"note: {changed}", file=sys.stderr)
 
 
-def parse(cls: type[T], command: str, arguments: list[str], default: T | None = None) -> T:
+def parse(
+    cls: type[T], command: str, arguments: list[str], default: T | None = None, common: tuple[str, ...] = ()
+) -> T:
     """An instance of the dataclass `cls` from command-line arguments; its docstring is the help.
 
     Args:
@@ -53,6 +93,7 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
       command: as the user types it, for the help text.
       arguments: to parse.
       default: values of what is not given.
+      common: the fields that `--help` shows, where they are not all; `--help-all` shows those.
 
     Raises:
       UserError: an option is unknown, or its value is wrong or missing.
@@ -60,14 +101,20 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
     """
     if default is not None:
         default, arguments = _with_kinds(default, arguments)
+    shown, values = cls, default
+    if "--help-all" in arguments:
+        arguments = ["--help"]
+    elif common and default is not None and {"-h", "--help"} & {*arguments}:
+        shown, values = _showing(common, default)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             found = tyro.cli(  # pyright: ignore - its overloads do not take a default that may be None
-                cls,
+                shown,
                 prog=f"mjx-hkl {command}",
                 args=arguments,
-                default=default,
+                default=values,
+                config=(tyro.conf.PositionalMetavarFromFieldName,),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -75,6 +122,20 @@ def parse(cls: type[T], command: str, arguments: list[str], default: T | None = 
         known = _options(to_table(default)) if default is not None else []
         raise UserError(_one_line(errors.getvalue(), command, known)) from None
     return from_table(cls, to_table(found), "command line")
+
+
+def _showing(common: tuple[str, ...], default: Any) -> tuple[type, Any]:
+    """A class whose help shows only these fields, and the same default."""
+    cls = type(default)
+    hidden = [
+        (field.name, Annotated[field.type, tyro.conf.Suppress], dataclasses.field(default=None))
+        for field in dataclasses.fields(cls)
+        if field.name not in common
+    ]
+    told = f"{(cls.__doc__ or '').rstrip()}\n\nThese are the usual options; --help-all lists every field."
+    about = {"__doc__": told}
+    shown = dataclasses.make_dataclass(cls.__name__, hidden, bases=(cls,), namespace=about, frozen=True)
+    return shown, shown(**{field.name: getattr(default, field.name) for field in dataclasses.fields(cls)})
 
 
 def _with_kinds(default: T, arguments: list[str]) -> tuple[T, list[str]]:

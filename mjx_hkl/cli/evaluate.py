@@ -27,7 +27,12 @@ def main(arguments: list[str]) -> int:
 
     devices.use_compilation_cache()
     player = find_player(
-        command.agent, command.episodes, command.seed_index, command.engine, command.trust_code
+        command.agent,
+        command.episodes,
+        command.seed_index,
+        command.engine,
+        command.trust_code,
+        command.environment,
     )
     if command.environment:
         player = player.in_one(command.environment, command.episodes)

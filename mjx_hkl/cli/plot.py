@@ -53,7 +53,7 @@ def plot(runs: list[Path], out: Path, metric: str, smooth: int | None, as_json: 
     """Draws `runs` into `out` and prints their table."""
     from mjx_hkl.analysis import curves
 
-    smooth = smooth or (1 if metric.startswith("evaluation_") else 5)
+    smooth = smooth or curves.rows_to_smooth(metric)
     found = curves.read_curves(runs, metric, smooth, say=lambda text: print(text, file=sys.stderr))
     rows = curves.summarize(found, with_thresholds=curves.tells_success(metric))
     curves.draw(found, metric, out)

@@ -1,14 +1,12 @@
 """`mjx-hkl render AGENT_OR_RUN OUT.mp4`."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from mjx_hkl.analysis.opengl import choose_opengl
 from mjx_hkl.cli.arguments import PlayOptions, parse, tell_edited
 from mjx_hkl.config import Positive
 from mjx_hkl.errors import UserError
@@ -38,7 +36,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"the folder {out.parent} does not exist")
     if command.width % 2 or command.height % 2:
         raise UserError("width and height must be even, as videos need")
-    _choose_opengl()
+    choose_opengl()
 
     from mjx_hkl.analysis.rendering import render_picture, render_video
     from mjx_hkl.experiments.players import find_player
@@ -48,7 +46,14 @@ def main(arguments: list[str]) -> int:
     size = (command.width, command.height)
     is_picture = out.suffix == ".png"
     episodes = 1 if is_picture else command.episodes
-    player = find_player(command.agent, episodes, command.seed_index, command.engine, command.trust_code)
+    player = find_player(
+        command.agent,
+        episodes,
+        command.seed_index,
+        command.engine,
+        command.trust_code,
+        command.environment,
+    )
     player = player.in_one(command.environment, episodes)
     tell_edited(command.agent)
     if is_picture:
@@ -59,17 +64,3 @@ def main(arguments: list[str]) -> int:
     count = render_video(player, out, command.seed, deterministic, size)
     print(f"{out}: {command.episodes} episodes, {count} frames")
     return 0
-
-
-def _choose_opengl() -> None:
-    """Sets MUJOCO_GL, which MuJoCo reads when imported, to the first backend that works without a display."""
-    if "MUJOCO_GL" in os.environ or sys.platform != "linux":
-        return
-    probe = "import mujoco; mujoco.GLContext(8, 8).make_current()"
-    for backend in ("egl", "osmesa"):
-        environment = {**os.environ, "MUJOCO_GL": backend}
-        done = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True)
-        if done.returncode == 0:
-            os.environ["MUJOCO_GL"] = backend
-            return
-    raise UserError("rendering needs OpenGL without a display: install EGL (libegl1) or OSMesa (libosmesa6)")

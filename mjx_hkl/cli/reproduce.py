@@ -6,23 +6,24 @@ from typing import Annotated
 
 import tyro
 
-from mjx_hkl.cli.arguments import parse
+from mjx_hkl import resources
+from mjx_hkl.cli.arguments import TrackingOptions, parse
 from mjx_hkl.config import Positive, PositiveFloat, to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, load_variants, recipe_from_table
 
 
-@dataclasses.dataclass(frozen=True)
-class ReproduceCommand:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReproduceCommand(TrackingOptions):
     """Train every variant of a recipe that is not yet done, then draw and tabulate all side by side.
 
     Called again it goes on where it was stopped.
     """
 
     recipe: Annotated[str, tyro.conf.Positional]
-    """A recipe with variants, by name or .toml file."""
+    """A recipe with variants, by name or .toml file; or `claims`: the paper's, tested by docs/results."""
     out: str | None = None
-    """Folder of the runs, one for each variant; by default runs/RECIPE."""
+    """Folder of the runs, one for each variant; by default runs/RECIPE. Of claims: the page to write."""
     only: tuple[str, ...] = ()
     """Variants to train; by default all."""
     scale: PositiveFloat = 1.0
@@ -42,6 +43,8 @@ class ReproduceCommand:
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(ReproduceCommand, "reproduce", arguments)
+    if command.recipe == "claims":
+        return _claims(command.out)
     variants = load_variants(command.recipe)
     out = Path(command.out or f"runs/{Path(command.recipe).stem}")
 
@@ -52,6 +55,7 @@ def main(arguments: list[str]) -> int:
     from mjx_hkl.training import devices
     from mjx_hkl.user_code import trust
 
+    tracking = command.tracking
     if command.trust_code:
         trust(out)
     variants = {
@@ -60,7 +64,7 @@ def main(arguments: list[str]) -> int:
     }
     devices.use_compilation_cache()
     display = Display()
-    if not reproduce(variants, out, display):
+    if not reproduce(variants, out, display, tracking):
         display.say("go on with the same command")
         return 130  # see train
     evaluated = all(recipe.evaluation_interval for recipe in variants.values())
@@ -73,6 +77,26 @@ def main(arguments: list[str]) -> int:
         display.say(f"others with: mjx-hkl plot {out}")
     except UserError as error:  # all is trained, and nothing to draw in runs shorter than an episode
         display.say(f"no picture: {error}")
+    return 0
+
+
+def _claims(out: str | None) -> int:
+    """Writes the page of the paper's claims, and prints its verdicts."""
+    from mjx_hkl.analysis.claims import page, tested_claims
+
+    path = resources.folder("docs") / "results" / "claims.toml"
+    if not path.is_file():
+        raise UserError(
+            "the runs that test claims are not in the package: go to a checkout of the repository"
+        )
+    about, tested = tested_claims(path)
+    to = Path(out) if out else path.with_suffix(".md")
+    unfinished = to.with_name(f".{to.name}.part")
+    unfinished.write_text(page(about, tested), encoding="utf-8")
+    unfinished.replace(to)
+    for number, one in enumerate(tested, 1):
+        print(f"{number:2} {one.verdict}: {one.claim.says}")
+    print(to)
     return 0
 
 

@@ -11,7 +11,9 @@ from brax.envs.base import Env, State, Wrapper
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mjx_hkl.environments.choices import Choice
 from mjx_hkl.environments.physics import full_precision
+from mjx_hkl.environments.scenery import Scenery
 from mjx_hkl.environments.world import REWARD_TERMS, ActionKind, Draw, World, sizes_of
 from mjx_hkl.errors import UserError
 from mjx_hkl.specs import ArraySpec
@@ -34,6 +36,8 @@ class AdaptedWorld(Env):
     relabelling = None
     curriculum = None
     drawing = None
+    choices: Mapping[str, Choice] = MappingProxyType({})
+    push = None
 
     def __init__(
         self,
@@ -108,15 +112,21 @@ class AdaptedWorld(Env):
         mocap = ("mocap_pos", "mocap_quat")
         return {"qpos": qpos, **{name: getattr(physics, name) for name in mocap if hasattr(physics, name)}}
 
-    def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
-        """See `World.renderer`: what their own renderers draw, MuJoCo's picture of their model."""
-        from mjx_hkl.environments.pictures import model_renderer
+    def scenery(self) -> Scenery:
+        """See `World.scenery`: their MuJoCo model."""
+        from mjx_hkl.environments.pictures import model_scenery
 
         theirs = self._env if hasattr(self._env, "mj_model") else getattr(self._env, "sys", None)  # Brax's
         model = getattr(theirs, "mj_model", None)
         if model is None:
             raise UserError(f"{self.name} cannot be drawn: it has no MuJoCo model")
-        return model_renderer(model, width, height)
+        return model_scenery(model)
+
+    def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
+        """See `World.renderer`: what their own renderers draw, MuJoCo's picture of their model."""
+        from mjx_hkl.environments.pictures import model_renderer
+
+        return model_renderer(self.scenery(), width, height)
 
     def reset(self, rng: PRNGKeyArray) -> State:
         """A fresh start of the environment."""

@@ -24,7 +24,7 @@ _COLORS = ([0.85, 0.65, 0.25, 1], [0.35, 0.65, 0.85, 1], [0.75, 0.45, 0.75, 1], 
 class BoxesConfig:
     """The `[boxes]` table of an environment file."""
 
-    count: Things = 1
+    count: Things = 1  # how many boxes
     size: Metres = 0.5  # metres, side of the cube
     mass_ratio: Amount = 0.25  # mass of a box in masses of the body
     drag: Rate = 5.0  # 1/s; a planar box left alone slows down at this rate

@@ -58,6 +58,18 @@ class Camera:
             VISION_STATE: jnp.concatenate([before[VISION_STATE][count:], state]),
         }
 
+    def again(
+        self, qpos: Array, mocap_pos: Array, marks: Marks | None, before: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """The groups of an observation whose newest frame is drawn anew."""
+        states, images = before[VISION_STATE], before[VISION]
+        count = states.size // self._config.frames
+        without = {
+            VISION: jnp.concatenate([images[..., :3], images[..., :-3]], axis=-1),
+            VISION_STATE: jnp.concatenate([states[:count], states[:-count]]),
+        }
+        return self.next(qpos, mocap_pos, marks, without)
+
     def draw(
         self, observation: Mapping[str, Shaped[Array, "..."]]
     ) -> UInt8[Array, "*batch height width channels"]:

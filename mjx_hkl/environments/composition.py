@@ -34,7 +34,7 @@ _GEOM = mujoco.mjtGeom
 class EnvironmentConfig:
     """An environment file: `arena` and `task` are tables whose `kind` names their class."""
 
-    body: str
+    body: str  # a name in envs/bodies/, or the path of an .xml file (MJCF)
     arena: Annotated[Arena, ARENAS]
     task: Annotated[Task, TASKS]
     robot: RobotConfig | None = None  # how the body's file is read where it was not made for us

@@ -12,7 +12,9 @@ from brax.envs.base import Env, State
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mjx_hkl.config import to_table
+from mjx_hkl.environments.choices import Choice, choice_at, numbered
 from mjx_hkl.environments.numbers import Amount, Rate, Repeats, Steps
+from mjx_hkl.environments.scenery import Scenery
 from mjx_hkl.environments.world import ActionKind, Draw, sizes_of
 from mjx_hkl.specs import ArraySpec
 
@@ -24,10 +26,10 @@ MOVES = ((0, 1), (0, -1), (-1, 0), (1, 0))
 class GridConfig:
     """An environment file of `kind = "grid"`."""
 
-    kind: Literal["grid"]
+    kind: Literal["grid"]  # what tells it from an environment with physics
     step_size: Repeats = 1  # n: actions in one direction that move the body by one cell
     size: Annotated[Repeats, Ge(2)] = 8  # cells along each side
-    reward_at_goal: Amount = 1.0
+    reward_at_goal: Amount = 1.0  # which ends the episode
     step_cost: Rate = 0.1  # of every action
     wall_cost: Rate = 0.2  # of running into a wall
     low_level_information: tuple[str, ...] = ("proprioception",)  # where a recipe does not say
@@ -73,6 +75,7 @@ class GridWorld(Env):
     relabelling = None
     curriculum = None
     drawing = None
+    push = None
     control_seconds = 0.15  # what the eye can follow
 
     def __init__(self, config: GridConfig):
@@ -129,6 +132,15 @@ class GridWorld(Env):
         return self.observe(GridState(cell, goal, jnp.zeros(2, jnp.int32)))
 
     @property
+    def choices(self) -> dict[str, Choice]:
+        """See `World.choices`: the goal's cell."""
+        names = numbered(self.config.size)
+        return {
+            "goal's column": self._choice(choice_at(names, "goal", 0)),
+            "goal's row": self._choice(choice_at(names, "goal", 1)),
+        }
+
+    @property
     def description(self) -> dict[str, Any]:
         """What an export keeps of it."""
         return {"body": f"{self.config.step_size}-step", **to_table(self.config)}
@@ -167,11 +179,24 @@ class GridWorld(Env):
         """See `World.visible`."""
         return cast(GridState, state.pipeline_state)
 
+    def scenery(self) -> Scenery:
+        """See `World.scenery`."""
+        from mjx_hkl.environments.pictures import grid_scenery
+
+        return grid_scenery(self.config)
+
     def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
         """See `World.renderer`."""
         from mjx_hkl.environments.pictures import GridPicture
 
         return nullcontext(GridPicture(self.config, width, height))
+
+    def _choice(self, of_grid: Choice) -> Choice:
+        def put(state: State, value: Array) -> State:
+            grid = of_grid.put(state.pipeline_state, value)
+            return state.replace(pipeline_state=grid, obs=self.observe(grid))
+
+        return dataclasses.replace(of_grid, of=lambda state: of_grid.of(state.pipeline_state), put=put)
 
     def _point(self, cell: Int[Array, ""]) -> Int[Array, " 2"]:
         return jnp.stack(jnp.divmod(cell, self.config.size))

@@ -26,9 +26,9 @@ class PhysicsConfig:
 
     timestep: Seconds = 0.005  # seconds per physics step
     substeps: Repeats = 5  # physics steps per control step
-    solver: Literal["newton", "cg"] = "newton"
-    iterations: Repeats = 2
-    ls_iterations: Repeats = 4
+    solver: Literal["newton", "cg"] = "newton"  # of MuJoCo, for constraints
+    iterations: Repeats = 2  # of the solver in a physics step, at most
+    ls_iterations: Repeats = 4  # of its line search, at most
     eulerdamp: bool = False  # integrate joint damping implicitly
     max_velocity: Amount = 1000.0  # generalized; beyond it the state is a simulator fault
 
@@ -99,33 +99,39 @@ def servos_of(model: mujoco.MjModel) -> Int[np.ndarray, " servos"]:
     return np.flatnonzero(holds & (model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT))
 
 
-def control_of(
+def spans_of(
     model: mujoco.MjModel, servos: Servos | None = None
-) -> Callable[[Float[Array, " nu"]], Float[Array, " nu"]]:
-    """From an action in [-1, 1] to a control: over the range of each actuator that has one, else as it is.
+) -> tuple[Float[np.ndarray, " nu"], Float[np.ndarray, " nu"], Float[np.ndarray, " nu"]]:
+    """Controls at action 0, and how far actions of -1 and of 1 move them from there, before ranges clip them.
 
-    At action 0 the servos have their centre; the way from there to either end may be of different length.
+    An action spans the range of each actuator that has one; of others it is the control. At action 0 the
+    servos have their centre; the way from there to either end may be of different length.
     """
-    low, high = np.where(model.actuator_ctrllimited[:, None], model.actuator_ctrlrange, (-1.0, 1.0)).T
-    if servos is not None and len(servos.numbers):
-        return _around_centre(model, low, high, servos)
-    scale, middle = (high - low) / 2, (high + low) / 2
-    if (scale == 1).all() and (middle == 0).all():
-        return lambda action: action
-    return lambda action: jnp.asarray(middle, jnp.float32) + jnp.asarray(scale, jnp.float32) * action
-
-
-def _around_centre(
-    model: mujoco.MjModel, low: np.ndarray, high: np.ndarray, servos: Servos
-) -> Callable[[Float[Array, " nu"]], Float[Array, " nu"]]:
-    own, limited, centre = servos.numbers, model.actuator_ctrllimited > 0, (high + low) / 2
-    least, most = np.where(limited, low, -np.inf), np.where(limited, high, np.inf)
-    centre[own] = np.clip(servos.centre, least[own], most[own])
+    limited = model.actuator_ctrllimited > 0
+    low, high = np.where(limited[:, None], model.actuator_ctrlrange, (-1.0, 1.0)).T
+    centre = (high + low) / 2
+    if servos is None or not len(servos.numbers):
+        return centre, (high - low) / 2, (high - low) / 2
+    own = servos.numbers
+    centre[own] = np.where(limited[own], np.clip(servos.centre, low[own], high[own]), servos.centre)
     # Without limits an action is the distance itself.
     below, above = np.where(limited, (centre - low, high - centre), 1.0)
     if servos.scale is not None:
         below[own] = above[own] = servos.scale
-    centre, below, above, least, most = np.array([centre, below, above, least, most], np.float32)
+    return centre, below, above
+
+
+def control_of(
+    model: mujoco.MjModel, servos: Servos | None = None
+) -> Callable[[Float[Array, " nu"]], Float[Array, " nu"]]:
+    """From an action in [-1, 1] to a control: see `spans_of`."""
+    centre, below, above = (np.asarray(x, np.float32) for x in spans_of(model, servos))
+    if servos is None or not len(servos.numbers):
+        if (above == 1).all() and (centre == 0).all():
+            return lambda action: action
+        return lambda action: jnp.asarray(centre) + jnp.asarray(above) * action
+    limited, (low, high) = model.actuator_ctrllimited > 0, model.actuator_ctrlrange.T
+    least, most = np.float32(np.where(limited, low, -np.inf)), np.float32(np.where(limited, high, np.inf))
 
     def control(action: Float[Array, " nu"]) -> Float[Array, " nu"]:
         return jnp.clip(centre + jnp.where(action < 0, below, above) * action, least, most)

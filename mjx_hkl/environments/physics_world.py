@@ -12,6 +12,7 @@ from brax.envs.base import Env, State
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from mjx_hkl.config import to_table
+from mjx_hkl.environments.arenas import view_of
 from mjx_hkl.environments.boxes import Boxes
 from mjx_hkl.environments.cameras import Camera, marks_count
 from mjx_hkl.environments.checks import (
@@ -23,6 +24,7 @@ from mjx_hkl.environments.checks import (
     require_starts,
     require_symmetry,
 )
+from mjx_hkl.environments.choices import Choice
 from mjx_hkl.environments.composition import Composition, EnvironmentConfig, compose
 from mjx_hkl.environments.engines import make_engine
 from mjx_hkl.environments.mistakes import told_of
@@ -30,6 +32,7 @@ from mjx_hkl.environments.physics import PhysicsState, control_of, full_precisio
 from mjx_hkl.environments.randomization import Randomization, Variation
 from mjx_hkl.environments.renderers import Setting
 from mjx_hkl.environments.scene import Marks, Scene
+from mjx_hkl.environments.scenery import Scenery
 from mjx_hkl.environments.tasks.base import Outcome
 from mjx_hkl.environments.world import (
     REWARD_TERMS,
@@ -37,6 +40,7 @@ from mjx_hkl.environments.world import (
     Curriculum,
     Draw,
     Drawing,
+    Push,
     Relabelling,
     Symmetry,
     sizes_of,
@@ -248,6 +252,24 @@ class PhysicsWorld(Env):
         return self._camera.draw if self._camera else None
 
     @property
+    def choices(self) -> dict[str, Choice]:
+        """See `World.choices`: the task's; nothing where it declares none."""
+        method = getattr(self.task, "choices", None)
+        of_task: dict[str, Choice] = {} if method is None else method(self.stage)
+        return {name: self._choice(choice) for name, choice in of_task.items()}
+
+    @property
+    def push(self) -> Push:
+        """See `World.push`."""
+
+        def pushed(state: State, change: Float[Array, " 2"]) -> State:
+            world = cast(WorldState, state.pipeline_state)
+            qvel = self.body.pushed(world.physics.qvel, change)
+            return state.replace(pipeline_state=world.replace(physics=world.physics.replace(qvel=qvel)))
+
+        return pushed
+
+    @property
     def control_seconds(self) -> float:
         """Simulated seconds of a control step."""
         return self.config.physics.timestep * self.config.physics.substeps
@@ -256,11 +278,21 @@ class PhysicsWorld(Env):
         """See `World.visible`."""
         return cast(WorldState, state.pipeline_state)
 
+    def scenery(self) -> Scenery:
+        """See `World.scenery`."""
+        model = self.engine.model
+
+        def place(data: Any, state: WorldState) -> None:
+            data.qpos[:], data.mocap_pos[:] = state.physics.qpos, state.physics.mocap_pos
+
+        torso = model.body(self.body.anatomy.torso).id
+        return Scenery(model, place, torso, view_of(self.stage.arena), jax.jit(self.marks))
+
     def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:
         """See `World.renderer`."""
         from mjx_hkl.environments.pictures import physics_renderer
 
-        return physics_renderer(self, width, height)
+        return physics_renderer(self.scenery(), width, height)
 
     def marks(self, state: WorldState) -> Marks | None:
         """What pictures show of the task; None for a task that shows nothing."""
@@ -304,6 +336,27 @@ class PhysicsWorld(Env):
             if self._camera is not None and {"vision", "vision_state"} & asked.keys():
                 raise UserError("groups 'vision' and 'vision_state' are the camera's; give others names")
         return {**senses, **asked}
+
+    def _choice(self, of_task: Choice) -> Choice:
+        """A choice of the task's as one of the world's."""
+
+        def put(state: State, value: Array) -> State:
+            world = cast(WorldState, state.pipeline_state)
+            with full_precision():
+                return self._observed_anew(state, world.replace(task=of_task.put(world.task, value)))
+
+        return dataclasses.replace(of_task, of=lambda state: of_task.of(state.pipeline_state.task), put=put)
+
+    def _observed_anew(self, state: State, world: WorldState) -> State:
+        """The state with another task state. Of the last two actions the later one stands for both."""
+        physics, variation, seen = world.physics, world.variation, cast(dict, state.obs)
+        scene = self.scene(physics, physics.qpos[None], world.action, world.action, world.progress)
+        observation = self._observe(physics, world.task, scene, physics.qpos)
+        if self._randomization is not None and variation is not None:
+            variation, observation = self._randomization.sense_again(variation, observation, physics.factors)
+        if self._camera is not None:
+            observation |= self._camera.again(*self._seen(world), seen)
+        return state.replace(pipeline_state=world.replace(variation=variation), obs=observation)
 
     def _at(self, progress: Float[Array, ""]) -> "PhysicsWorld":
         """The same, but for the progress that episodes begin at."""

@@ -43,7 +43,7 @@ class RandomizationConfig:
     friction: Factors = _SAME  # sliding, of all contacts alike
     strength: Factors = _SAME  # of each actuator's force: of a motor, its gear
     damping: Factors = _SAME  # of each joint
-    gravity: Factors = _SAME
+    gravity: Factors = _SAME  # its strength
     push_speed: Rate = (
         0.0  # m/s, the greatest; a push changes the torso's velocity in any direction over ground
     )
@@ -177,6 +177,13 @@ class Randomization:
         if config.observed:
             sensed[DRAWN] = self._drawn(variation, factors)
         return variation, sensed
+
+    def sense_again(
+        self, variation: Variation, observation: Mapping[str, Array], factors: ModelFactors | None
+    ) -> tuple[Variation, dict[str, Array]]:
+        """Likewise an observation in the place of the newest one; its errors are the same."""
+        before = {name: jnp.concatenate([x[1:], x[-1:]]) for name, x in variation.observations.items()}
+        return self.sense(variation.replace(observations=before), observation, factors)
 
     def _drawn(self, variation: Variation, factors: ModelFactors | None) -> Float[Array, " n"]:
         """All that is constant in an episode: factors, delays over the longest, biases."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from brax.envs.base import Env, State, Wrapper
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from mjx_hkl.environments.choices import Choice
 from mjx_hkl.environments.vectorized import Timestep, VectorEnvironment, VectorState
 from mjx_hkl.environments.world import ActionKind, World, sizes_of
 from mjx_hkl.errors import UserError
@@ -60,9 +61,24 @@ class TaskWorld(Wrapper):
 
     def step(self, state: State, action: Shaped[Array, "..."]) -> State:
         """See `World.step`."""
+        return self._shown(self.env.step(self._unshown(state), action))
+
+    @property
+    def choices(self) -> dict[str, Choice]:
+        """See `World.choices`."""
+
+        def shown(choice: Choice) -> Choice:
+            put = choice.put
+            return dataclasses.replace(
+                choice, put=lambda state, value: self._shown(put(self._unshown(state), value))
+            )
+
+        return {name: shown(choice) for name, choice in cast(World, self.env).choices.items()}
+
+    def _unshown(self, state: State) -> State:
         shown = cast(dict, state.obs)
         own = {name: shown[name][tuple(map(slice, spec.shape))] for name, spec in self._own.items()}
-        return self._shown(self.env.step(state.replace(obs=own), action))
+        return state.replace(obs=own)
 
     def _shown(self, state: State) -> State:
         own = {TASK: self._task, **cast(dict, state.obs)}

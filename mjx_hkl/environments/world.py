@@ -9,7 +9,9 @@ import numpy as np
 from brax.envs.base import State
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
+from mjx_hkl.environments.choices import Choice
 from mjx_hkl.environments.physics import Engine
+from mjx_hkl.environments.scenery import Scenery
 from mjx_hkl.specs import ArraySpec
 
 ActionKind = Literal["gaussian", "categorical"]
@@ -29,6 +31,10 @@ Relabelling = Callable[
 ]
 """A key and observation groups with any leading axes to the groups under an instruction drawn at random, one
 for all; the reward for arriving at each observation; and 1.0 where that would have ended the episode."""
+
+Push = Callable[[State, Float[Array, " 2"]], State]
+"""A state and a change of the body's velocity over the ground, m/s, to the state after the push, in which the
+next step begins. Only the observation after that step shows it."""
 
 VISION, VISION_STATE = "vision", "vision_state"
 """Groups of a world with a camera: the image, and the numbers that it is drawn from, which no module sees."""
@@ -138,12 +144,33 @@ class World(Protocol):
         ...
 
     @property
+    def choices(self) -> Mapping[str, Choice]:
+        """What its instruction says, by name, for people to choose; nothing where they cannot.
+
+        A state in which something else is asked for is observed anew.
+        """
+        ...
+
+    @property
+    def push(self) -> Push | None:
+        """Pushes the body; None where there is no body that could be pushed."""
+        ...
+
+    @property
     def control_seconds(self) -> float:
         """Seconds that a video shows a control step for."""
         ...
 
     def visible(self, state: State) -> Any:
         """What a picture of a state needs: arrays of one world, as `renderer` draws them."""
+        ...
+
+    def scenery(self) -> Scenery:
+        """What there is to see of it, for those who draw it by themselves.
+
+        Raises:
+          UserError: it cannot be drawn.
+        """
         ...
 
     def renderer(self, width: int, height: int) -> AbstractContextManager[Draw]:

@@ -37,11 +37,16 @@ _VERSIONS = ("jax", "flax", "mujoco", "mujoco-mjx", "orbax-checkpoint")
 
 @dataclasses.dataclass(frozen=True)
 class KnownAgent:
-    """An agent, or its shapes alone, with what trained it and the world it was made for."""
+    """An agent, or its shapes alone, with what trained it and the world it was made for.
+
+    Attributes:
+      environment_steps: of the checkpoint that it is from; None where it is from none.
+    """
 
     agent: Agent
     recipe: Recipe
     world: WorldSpecs
+    environment_steps: int | None = None
 
 
 def abstract_agent(recipe: Recipe, world: WorldSpecs) -> KnownAgent:
@@ -155,11 +160,15 @@ def read_card(folder: Path) -> AgentCard:
     return from_table(AgentCard, table, str(path))
 
 
+def versions() -> dict[str, str]:
+    """Of the packages that agents and runs depend on."""
+    return {name: importlib.metadata.version(name) for name in _VERSIONS}
+
+
 def _card(known: KnownAgent, seed: int, evaluation: Evaluation | None) -> AgentCard:
     modules = {name: _module_card(module) for name, module in known.agent.modules().items()}
     told = {name: module for name, module in modules.items() if module.parameters or module.stands_for}
-    versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
-    return AgentCard(known.recipe, seed, known.world, told, versions, evaluation)
+    return AgentCard(known.recipe, seed, known.world, told, versions(), evaluation)
 
 
 def _module_card(module: Module) -> ModuleCard:

@@ -70,7 +70,8 @@ def agent_of_run(run: RunDirectory, seed_index: int = 0) -> KnownAgent:
     recipe = load_recipe(str(run.path))
     if not 0 <= seed_index < recipe.num_seeds:
         raise UserError(f"{run.path} has {recipe.num_seeds} seeds; there is no number {seed_index}")
-    about = checkpoint.about(run.checkpoints)
+    step = checkpoint.newest(run.checkpoints)
+    about = checkpoint.about(run.checkpoints, step)
     told = located(run.path, about.get("world", {}))
     world = from_table(WorldSpecs, told, f"checkpoint of {run.path}: world")
     known = abstract_agent(recipe, world)
@@ -78,8 +79,10 @@ def agent_of_run(run: RunDirectory, seed_index: int = 0) -> KnownAgent:
         lambda agent: learner.init(agent, recipe.algorithm, 0, jax.random.key(0)), known.agent
     )
     wanted = _of_seeds({"learner": {"agent": whole.agent, "average": whole.average}}, recipe.num_seeds)
-    found = jax.tree.map(lambda x: x[seed_index], checkpoint.restore_part(run.checkpoints, wanted))["learner"]
-    return dataclasses.replace(known, agent=with_modules(found["agent"], found["average"]))
+    restored = checkpoint.restore_part(run.checkpoints, wanted, step)
+    found = jax.tree.map(lambda x: x[seed_index], restored)["learner"]
+    agent = with_modules(found["agent"], found["average"])
+    return dataclasses.replace(known, agent=agent, environment_steps=step)
 
 
 def _of_seeds(tree: Any, num_seeds: int) -> Any:

@@ -40,6 +40,11 @@ class Evaluation:
     can_succeed: bool = True
     tasks: dict[str, "Evaluation"] = dataclasses.field(default_factory=dict)
 
+    @property
+    def score(self) -> tuple[float, float]:
+        """What makes one better than another: success, and among equals the return."""
+        return self.success_rate, self.episode_return
+
     def summary(self, digits: int = 1) -> str:
         """Success and return for people; the return alone where nothing can succeed."""
         success = f"success {self.success_rate:.1%}, " if self.can_succeed else ""
@@ -186,6 +191,11 @@ class Recording:
 
 def record(environment: VectorEnvironment, agent: Actor, seed: int, deterministic: bool) -> Recording:
     """The episodes `evaluate` would count, for a video."""
+    return jax.device_get(_recorder(environment, deterministic)(agent, _evaluation_key(seed)))
+
+
+@functools.lru_cache(maxsize=4)  # compiled once for all videos of a run
+def _recorder(environment: VectorEnvironment, deterministic: bool) -> Any:
     begin, step = _episodes(environment, deterministic)
 
     def entry(now: _Progress, alive: Array) -> Recording:
@@ -205,7 +215,7 @@ def record(environment: VectorEnvironment, agent: Actor, seed: int, deterministi
         first = entry(start, start.alive)
         return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, rest)
 
-    return jax.device_get(run(agent, _evaluation_key(seed)))
+    return run
 
 
 def _evaluation_key(seed: int) -> PRNGKeyArray:

@@ -180,7 +180,8 @@ class Recipe:
     """Episodes of an evaluation."""
     evaluation_interval: NonNegative = 0
     """Environment steps between evaluations of the mean policy while it is trained, at the end of log
-    intervals; their time does not count as training. 0: at the end of the run alone."""
+    intervals; their time does not count as training. The best agent is kept in RUN/best. 0: at the end of the
+    run alone."""
     information: Information = Information()
     policy: PolicyConfig = PolicyConfig()
     default_policy: DefaultPolicyConfig = DefaultPolicyConfig()

@@ -5,6 +5,7 @@ import functools
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from mjx_hkl.config import difference
 from mjx_hkl.errors import UserError, unknown_name
@@ -13,9 +14,12 @@ from mjx_hkl.experiments.build import make_environment, resolve
 from mjx_hkl.experiments.recipe import Recipe, essence, load_recipe, with_copies
 from mjx_hkl.experiments.reporter import Reporter
 from mjx_hkl.experiments.run_directory import RunDirectory
+from mjx_hkl.experiments.tracking import Tracking
 from mjx_hkl.experiments.training_run import train
 from mjx_hkl.experiments.transfer import require_fits
 from mjx_hkl.experiments.world_specs import WorldSpecs
+
+_TO_TENSORBOARD = Tracking()
 
 
 def scaled(recipe: Recipe, scale: float) -> Recipe:
@@ -60,10 +64,16 @@ def runs_of(variants: dict[str, Recipe], out: Path) -> dict[str, RunDirectory]:
     return {name: RunDirectory(out / (name or recipe.name)) for name, recipe in variants.items()}
 
 
-def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> bool:
+def reproduce(
+    variants: dict[str, Recipe], out: Path, reporter: Reporter, tracking: Tracking = _TO_TENSORBOARD
+) -> bool:
     """Trains every variant that is not yet done in `out/VARIANT`; returns whether all are done now.
 
-    A run that was stopped goes on from its newest checkpoint; one without any begins anew.
+    Args:
+      variants: recipes by name.
+      out: folder of the runs.
+      reporter: shows people what happens.
+      tracking: which loggers are told, and of what.
 
     Raises:
       UserError: a folder holds a run of another recipe, a variant does not fit one that it transfers from, or
@@ -74,16 +84,26 @@ def reproduce(variants: dict[str, Recipe], out: Path, reporter: Reporter) -> boo
     _require_fits(variants, [name for name, run in runs.items() if not run.evaluation.is_file()])
     variants = {name: _with_sources(recipe, out) for name, recipe in variants.items()}
     for name, run in runs.items():
-        _require_same(run, variants[name])
-    for name, recipe in variants.items():
-        run = runs[name]
-        if run.evaluation.is_file():
-            reporter.say(f"{run.path}: already there")
-            continue
-        run.clear_unsaved()
-        if not train(recipe, run.path, run.has_checkpoint, reporter).finished:
-            return False
-    return True
+        require_same(run, variants[name])
+    return all(go_on(recipe, runs[name], reporter, tracking=tracking) for name, recipe in variants.items())
+
+
+def go_on(recipe: Recipe, run: RunDirectory, reporter: Reporter, **how: Any) -> bool:
+    """Trains a run that is not yet done; returns whether it is done now.
+
+    One that was stopped goes on from its newest checkpoint; one without any begins anew.
+
+    Args:
+      recipe: to train.
+      run: where.
+      reporter: shows people what happens.
+      how: for `train`.
+    """
+    if run.evaluation.is_file():
+        reporter.say(f"{run.path}: already there")
+        return True
+    run.clear_unsaved()
+    return train(recipe, run.path, run.has_checkpoint, reporter, **how).finished
 
 
 def _require_fits(variants: dict[str, Recipe], names: Iterable[str]) -> None:
@@ -112,7 +132,7 @@ def _variants_of(recipe: Recipe) -> list[str]:
     return [source for source in recipe.transfer.agents if source.startswith(":")]
 
 
-def _require_same(run: RunDirectory, recipe: Recipe) -> None:
+def require_same(run: RunDirectory, recipe: Recipe) -> None:
     """Raises UserError where the folder holds a run of another recipe or length."""
     if not run.recipe.is_file():
         return

@@ -1,4 +1,4 @@
-"""A run on disk: recipe, metrics, TensorBoard events, checkpoints, exported agents."""
+"""A run on disk: recipe, metrics, checkpoints, exported agents; what loggers write there is theirs."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import time
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,9 +14,6 @@ from typing import Any
 
 import tomli_w
 from filelock import FileLock, Timeout
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError
@@ -56,6 +52,11 @@ class RunDirectory:
         return self.path / "evaluation.json"
 
     @property
+    def machines(self) -> Path:
+        """Device and versions of each start and resume."""
+        return self.path / "machines.json"
+
+    @property
     def skipped(self) -> Path:
         """Batches of skipped updates, where `debug_divergence` asks for them."""
         return self.path / "skipped_updates"
@@ -80,6 +81,15 @@ class RunDirectory:
         rows = [row for row in self._metrics()[0] if row["environment_steps"] <= environment_steps]
         return {row["seed"] for row in rows if row.get("diverged")}
 
+    def best_scores(self, environment_steps: int) -> dict[int, tuple[float, float]]:
+        """Success and return of each seed's best evaluation by then, as its metrics say."""
+        found: dict[int, tuple[float, float]] = {}
+        for row in self._metrics()[0]:
+            success, total = row.get("evaluation_best_success_rate"), row.get("evaluation_best_return")
+            if row["environment_steps"] <= environment_steps and success is not None and total is not None:
+                found[row["seed"]] = (success, total)
+        return found
+
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is a whole one; what a stop left half-written has another name."""
@@ -88,6 +98,10 @@ class RunDirectory:
     def export(self, seed: int, num_seeds: int) -> Path:
         """The exported agent of a seed."""
         return self.path / "export" if num_seeds == 1 else self.path / "export" / f"seed_{seed}"
+
+    def best(self, seed: int, num_seeds: int) -> Path:
+        """The agent of a seed whose evaluation while it trained was the best."""
+        return self.path / "best" if num_seeds == 1 else self.path / "best" / f"seed_{seed}"
 
     def require_free(self) -> None:
         """Raises UserError where the folder holds anything."""
@@ -145,7 +159,7 @@ class RunDirectory:
     def begin(self, recipe: Recipe, copies: Copies) -> None:
         """Writes recipe and copies, or renews them on resume; an evaluation of less training is gone."""
         copies.write(self.path, with_originals=True)
-        _write_whole(self.recipe, tomli_w.dumps(copies.named(to_table(recipe))))
+        write_whole(self.recipe, tomli_w.dumps(copies.named(to_table(recipe))))
         self.evaluation.unlink(missing_ok=True)
 
     def rewind_metrics(self, environment_steps: int) -> tuple[float, str]:
@@ -165,12 +179,12 @@ class RunDirectory:
         until = min(ends.values(), default=0)
         if until < environment_steps and not told:
             told = f"{self.metrics} ends after {until:,} of {environment_steps:,} environment steps"
-        _write_whole(self.metrics, "".join(map(_sealed, rows)))
+        write_whole(self.metrics, "".join(map(_sealed, rows)))
         return _seconds(rows), told
 
     def write_evaluation(self, evaluations: list[dict[str, Any]]) -> None:
         """One entry per seed."""
-        _write_whole(self.evaluation, json.dumps(evaluations, indent=2) + "\n")
+        write_whole(self.evaluation, json.dumps(evaluations, indent=2) + "\n")
 
     @property
     def tells_success(self) -> bool:
@@ -238,67 +252,27 @@ def _opened(line: str) -> dict[str, Any] | None:
     return row if is_older or seal == zlib.crc32(json.dumps(row).encode()) else None
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """The file is the old one or the new one, never a part."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 
-_FLUSH_SECONDS = 10.0  # of TensorBoard's events, which are synchronized with the disk
-
-
 class MetricsWriter:
-    """Appends rows to metrics.jsonl and to TensorBoard, one event folder per seed where there are many.
+    """Appends rows to a run's metrics.jsonl."""
 
-    Args:
-      run: where.
-      seeds: which have rows.
-      done: environment steps before the first row; TensorBoard hides events from after them, which a run
-        left that was killed and goes on from an earlier checkpoint.
-    """
-
-    def __init__(self, run: RunDirectory, seeds: range, done: int):
+    def __init__(self, run: RunDirectory):
         self._file = run.metrics.open("a", encoding="utf-8")
-        self._flushed = -_FLUSH_SECONDS
-        folder = run.path / "tensorboard"
-        self._events = {
-            seed: _events(folder / f"seed_{seed}" if len(seeds) > 1 else folder, done + 1) for seed in seeds
-        }
-
-    def __enter__(self) -> "MetricsWriter":
-        return self
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        # What cannot be written fails once more when its file is closed; one error is enough.
-        with (
-            contextlib.suppress(OSError) if kind else contextlib.nullcontext(),
-            contextlib.ExitStack() as all_,
-        ):
-            for file in (self._file, *self._events.values()):
-                all_.callback(file.close)
 
     def write(self, rows: Iterable[Row]) -> None:
         """One row for each seed."""
         for row in rows:
             finite = {k: v if v is None or math.isfinite(v) else None for k, v in row.items()}
             self._file.write(_sealed(finite))  # JSON has no NaN
-            events = self._events[row["seed"]]  # pyright: ignore
-            step, now = int(row["environment_steps"] or 0), time.time()
-            for name, value in row.items():
-                if value is not None and name not in ("seed", "environment_steps"):
-                    events.write_event(Event(wall_time=now, step=step, summary=scalar(name, value)))
         self._file.flush()
-        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._flushed = time.monotonic()
-            for events in self._events.values():
-                events.flush()
 
-
-def _events(folder: Path, first_step: int) -> EventsWriter:
-    """A file of TensorBoard's events. No thread writes it: tensorboardX's would die of a full disk untold."""
-    folder.mkdir(parents=True, exist_ok=True)
-    events = EventsWriter(str(folder / "events"))
-    start = SessionLog(status=SessionLog.START)
-    events.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
-    return events
+    def close(self, failed: bool) -> None:
+        """What could not be written fails once more when its file is closed; one error is enough."""
+        with contextlib.suppress(OSError) if failed else contextlib.nullcontext():
+            self._file.close()

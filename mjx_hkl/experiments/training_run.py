@@ -3,22 +3,23 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from mjx_hkl.config import difference, from_table, to_table
 from mjx_hkl.environments import AnyWorld, VectorEnvironment, many
 from mjx_hkl.errors import UserError
+from mjx_hkl.experiments import machine
 from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.copies import Copies, UserFile, edited, inside, located, user_files
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
 from mjx_hkl.experiments.ladder import climb, linked, require_alike
+from mjx_hkl.experiments.loggers.logger import LoggedRun
 from mjx_hkl.experiments.recipe import (
     Recipe,
     TransferConfig,
@@ -27,7 +28,9 @@ from mjx_hkl.experiments.recipe import (
     with_copies,
 )
 from mjx_hkl.experiments.reporter import Reporter, Silent, announce
-from mjx_hkl.experiments.run_directory import MetricsWriter, RunDirectory, free_name
+from mjx_hkl.experiments.run_directory import RunDirectory, free_name
+from mjx_hkl.experiments.snapshots import Snapshots, agent_of_seed
+from mjx_hkl.experiments.tracking import Tracker, Tracking
 from mjx_hkl.experiments.transfer import load_sources, transferred
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import Agent
@@ -35,7 +38,6 @@ from mjx_hkl.training import checkpoint, devices, processes
 from mjx_hkl.training.divergence import Divergence, SkippedBatches
 from mjx_hkl.training.loop import Loop
 from mjx_hkl.training.metrics import Row
-from mjx_hkl.training.sharding import replicated
 from mjx_hkl.training.step import TrainState
 from mjx_hkl.user_code import Source, remember, trust
 
@@ -54,6 +56,9 @@ class Result:
     evaluations: list[Evaluation]
 
 
+_TO_TENSORBOARD = Tracking()
+
+
 def train(
     recipe: Recipe,
     out: Path | str,
@@ -62,6 +67,7 @@ def train(
     callback: Callable[[list[Row]], object] = lambda rows: None,
     trust_code: bool = False,
     debug_divergence: bool = False,
+    tracking: Tracking = _TO_TENSORBOARD,
 ) -> Result:
     """Trains a recipe's agents; ends by SIGINT or SIGTERM after the current interval, saved.
 
@@ -75,11 +81,13 @@ def train(
       callback: is given the metrics of each log interval, a row for each seed.
       trust_code: runs code that came with the run or with agents that it takes modules from.
       debug_divergence: writes the batches of the first updates that are skipped, for a look; slower.
+      tracking: which loggers are told, and of what, beside metrics.jsonl.
 
     Raises:
       UserError: something given is wrong, and nothing has been written; or learning has diverged, and
         the last checkpoint is untouched.
     """
+    tracking.require()
     run = RunDirectory(Path(out))
     reporter = reporter or Silent()
     if resume:
@@ -100,11 +108,13 @@ def train(
     training = _Training(resolved, last.transfer, run, loop, files, copies, reporter, callback, trust_code)
 
     def train_stage(stage: Recipe, folder: Path, resume: bool) -> bool:
-        return train(stage, folder, resume, reporter, callback, trust_code, debug_divergence).finished
+        how = callback, trust_code, debug_divergence, tracking
+        return train(stage, folder, resume, reporter, *how).finished
 
     def begin() -> None:
         # So many devices as there were need not be there to resume.
         run.begin(dataclasses.replace(resolved, num_devices=recipe.num_devices), copies)
+        machine.note(run, resolved.num_devices or 1)
         remember(Source(file.path, file.content) for file in files if file.path.suffix == ".py")
 
     with contextlib.ExitStack() as held:
@@ -124,8 +134,12 @@ def train(
                 if missing:
                     reporter.say(missing)
             begin()
-        stopped, state, seconds = training.run_on(state, seconds)
+        snapshots = Snapshots(tracking, loop, run, resolved, reporter.say)
+        tracker = training.tracker(state, held, tracking.loggers)
+        stopped, state, seconds = training.run_on(state, seconds, tracker, snapshots)
         evaluations = [] if stopped else training.finished(state)
+        if tracker:
+            tracker.result(training.done(state), evaluations)
         seconds += run.seconds_of_ladder
         return Result(run.path, not stopped, training.done(state), seconds, evaluations)
 
@@ -170,22 +184,32 @@ class _Training:
         self._compile()
         return restored.state
 
-    def run_on(self, state: TrainState, seconds: float) -> tuple[bool, TrainState, float]:
+    def tracker(
+        self, state: TrainState, held: contextlib.ExitStack, loggers: Sequence[str]
+    ) -> Tracker | None:
+        """Who is told of the run from here on; None in other processes than the first."""
+        if not processes.is_first():
+            return None
+        told = LoggedRun(self.run, self.recipe, self.done(state), self.reporter.say)
+        return held.enter_context(Tracker(told, loggers))
+
+    def run_on(
+        self, state: TrainState, seconds: float, tracker: Tracker | None, snapshots: Snapshots
+    ) -> tuple[bool, TrainState, float]:
         """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
         recipe, done, total = self.recipe, self.done(state), self.loop.schedule.environment_steps
         saves, divergence = _Saves(recipe, done), Divergence(self.reporter.say, self.run.diverged(done))
-        stopped = False
-        seeds = range(recipe.seed, recipe.seed + recipe.num_seeds)
-        metrics = MetricsWriter(self.run, seeds, done) if processes.is_first() else contextlib.nullcontext()
+        best, stopped = self.run.best_scores(done), False
         shown = self.reporter.training(done, total, self._environment.can_succeed)
-        with _stop_on_signal() as stop, metrics as writer, shown:
+        with _stop_on_signal() as stop, shown:
             for state, rows in self.loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
-                done = int(rows[0]["environment_steps"] or 0)
+                before, done = done, int(rows[0]["environment_steps"] or 0)
                 seconds += float(rows[0]["interval_seconds"] or 0.0)
                 rows = [_timed(row, seconds) for row in divergence.marked(rows)]
-                rows = self._with_evaluations(rows, state)
-                if writer:
-                    writer.write(rows)
+                rows = self._with_evaluations(rows, state, best)
+                if tracker:
+                    tracker.interval(rows)
+                snapshots.take(state, before, done, tracker)
                 self.reporter.interval(rows)
                 self.callback(rows)
                 divergence.tell(rows)
@@ -227,17 +251,32 @@ class _Training:
             for seed, agent in enumerate(agents, self.recipe.seed)
         ]
 
-    def _with_evaluations(self, rows: list[Row], state: TrainState) -> list[Row]:
-        """The rows of an interval with evaluations of the mean policies, None where none is due."""
+    def _with_evaluations(
+        self, rows: list[Row], state: TrainState, best: dict[int, tuple[float, float]]
+    ) -> list[Row]:
+        """The rows of an interval with evaluations of the mean policies, None where none is due.
+
+        An agent better than the best score of its seed so far is kept, and `best` is its score from then on.
+        """
         every, done = self.recipe.evaluation_interval, self.done(state)
         if not every:
             return rows
         schedule = self.loop.schedule
         before = done - schedule.interval * schedule.train_step.environment_steps
         due = done // every > before // every or done >= schedule.environment_steps
-        results = [result for _, result in self._evaluated(state)] if due else []
+        evaluated = self._evaluated(state) if due else []
+        for agent, result in evaluated:
+            if result.score > best.get(result.seed, (-math.inf, -math.inf)):
+                best[result.seed] = result.score
+                known = KnownAgent(agent, self.recipe, self._world)
+                place = self.run.best(result.seed, self.recipe.num_seeds)
+                write_agent(place, known, result.seed, result, self.files, replace=True)
+        results = [result for _, result in evaluated]
         tasks = self.loop.schedule.train_step.environment.tasks
-        return [row | _told(result, tasks) for row, result in itertools.zip_longest(rows, results)]
+        return [
+            row | _told(result, tasks) | _told_of_best(best[result.seed] if result else None)
+            for row, result in itertools.zip_longest(rows, results)
+        ]
 
     def done(self, state: TrainState) -> int:
         """Environment steps so far."""
@@ -278,18 +317,6 @@ class _Training:
             raise UserError(f"{self.run.path} holds a run of another recipe: {different}")
 
 
-def agent_of_seed(state: TrainState, index: int) -> Agent:
-    """One seed's agent to evaluate and export, of a state of several, on this process's first device."""
-
-    def pick(agents: Agent) -> Agent:
-        return jax.tree.map(lambda x: x[index], agents)
-
-    agents = state.learner.averaged
-    everywhere = replicated(jax.tree.leaves(agents)[0].sharding)
-    picked = jax.jit(pick, out_shardings=everywhere)(agents)
-    return jax.device_put(jax.device_get(picked))
-
-
 def identity(recipe: Recipe, world: AnyWorld) -> dict[str, Any]:
     """What a checkpoint belongs to."""
     return {"recipe": essence(recipe), "world": to_table(WorldSpecs.of(world))}
@@ -321,6 +348,12 @@ def _told(result: Evaluation | None, tasks: Mapping[str, VectorEnvironment]) -> 
             row[f"evaluation_success_rate/{name}"] = of_task.success_rate if of_task else None
         row[f"evaluation_return/{name}"] = of_task.episode_return if of_task else None
     return row
+
+
+def _told_of_best(score: tuple[float, float] | None) -> Row:
+    """What a row of metrics tells of the best evaluation so far; None where none is due."""
+    success, total = score or (None, None)
+    return {"evaluation_best_success_rate": success, "evaluation_best_return": total}
 
 
 def _have_succeeded(rows: list[Row], share: float) -> bool:

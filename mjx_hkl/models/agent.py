@@ -36,8 +36,12 @@ class Policy(nnx.Module):
         """Whether latents come in order: π^H sees z_{t−1} or remembers, or a latent is kept for steps."""
         return self.sees_latent or self.latent_period > 1 or self.high_level.remembers
 
-    def draw(self, carry: Carry, observation: Observation, noise: Array) -> tuple[Carry, Latents]:
+    def draw(
+        self, carry: Carry, observation: Observation, noise: Array, held: Array | None = None
+    ) -> tuple[Carry, Latents]:
         """z_t = f^H(x_t, ε_t), or z_{t−1} where the latent period keeps it (eq. 27).
+
+        Numbers of z that are `held` are those, and not the policy's; see `Agent.step`.
 
         z_{t−1} is history: no gradient flows through it into π^H. Where the latent period keeps a latent, the
         gradient of every step that uses it flows into the step that drew it.
@@ -48,6 +52,8 @@ class Policy(nnx.Module):
         if self.latent_period > 1:  # XLA does not find by itself that every age is 0
             drawn = (age == 0)[..., None]
             latent, age = jnp.where(drawn, latent, carry.latent), (age + 1) % self.latent_period
+        if held is not None:
+            latent = jnp.where(jnp.isnan(held), latent, held)
         carry = Carry(latent, age, {**carry.memory, HIGH_LEVEL: memory})
         return carry, Latents(distribution, latent, history, drawn)
 
@@ -156,7 +162,12 @@ class Agent(nnx.Module):
         return Noise(latent, latent, jnp.zeros((*batch, self.action_size)), default)
 
     def step(
-        self, carry: Carry, observation: Observation, is_first: Bool[Array, "*batch"], noise: Noise
+        self,
+        carry: Carry,
+        observation: Observation,
+        is_first: Bool[Array, "*batch"],
+        noise: Noise,
+        held: Float[Array, "*batch latent"] | None = None,
     ) -> tuple[Carry, Step]:
         """One step of a batch of worlds.
 
@@ -165,9 +176,11 @@ class Agent(nnx.Module):
           observation: groups by name.
           is_first: whether the step is the first of its episode.
           noise: of `noise` or `no_noise`.
+          held: z to act with, whatever the policy would draw; NaN for the numbers that it shall draw.
         """
         seen = encode(self.encoders, observation)
-        carry, latents = self.policy.draw(self.restart(carry, is_first, noise.start), seen, noise.latent)
+        carry = self.restart(carry, is_first, noise.start)
+        carry, latents = self.policy.draw(carry, seen, noise.latent, held)
         default, low_level, memory = self.default_policy, self.policy.low_level, dict(carry.memory)
         memory[LOW_LEVEL], distribution = default.low_level.policy_action(
             low_level, memory[LOW_LEVEL], seen, latents.latent

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding
 from jaxtyping import Array, UInt32
 
-from mjx_hkl.errors import UserError
+from mjx_hkl.errors import UserError, tells_no_memory
 from mjx_hkl.training import processes
 from mjx_hkl.training.sharding import replicated
 from mjx_hkl.training.step import TrainState
@@ -52,7 +52,7 @@ def save(folder: Path, state: TrainState, environment_steps: int, about: dict[st
       keep: so many of the newest.
 
     Raises:
-      UserError: the disk is full; those from before are untouched.
+      UserError: the disk or memory is full; those from before are untouched.
     """
     leaves = _named_leaves(state)
     about = about | {"format_version": FORMAT_VERSION, "shapes": _shapes(leaves), "digests": _digests(leaves)}
@@ -139,17 +139,17 @@ def restore(
     raise DamagedError("; ".join(damaged.values()))
 
 
-def restore_part(folder: Path, abstract: Any) -> Any:
-    """A part of the newest complete checkpoint; nothing else of it is read.
+def restore_part(folder: Path, abstract: Any, step: int) -> Any:
+    """A part of a complete checkpoint; nothing else of it is read.
 
     Args:
       folder: of all checkpoints of a run.
       abstract: shapes and types of the part, its paths as in a `TrainState`.
+      step: environment steps that name it.
 
     Raises:
       UserError: there is none, it is damaged, or it does not hold that.
     """
-    step = newest(folder)
     told, wanted = about(folder, step), _named_leaves(abstract)
     part = {name: shape for name, shape in told.get("shapes", {}).items() if name in wanted}
     return _restore(folder, step, abstract, told | {"shapes": part}, _partial)
@@ -250,15 +250,16 @@ def _together(read: Callable[[], _T]) -> _T:
 
 @contextlib.contextmanager
 def writing(what: str) -> Iterator[None]:
-    """For use around what Orbax writes: raises UserError where the disk is full."""
+    """For use around what Orbax writes: raises UserError where the disk is full, or memory."""
     try:
         with reading():
             yield
     except Exception as error:
-        if not any(words in str(error) for words in _NO_ROOM):
+        missing = "memory" if tells_no_memory(error) else "room"
+        if missing == "room" and not any(words in str(error) for words in _NO_ROOM):
             raise
         raise UserError(
-            f"no room for {what}; what was there before is untouched: make room, and try again, a run"
+            f"no {missing} for {what}; what was there before is untouched: make room, and try again, a run"
             " with --resume"
         ) from error
 
@@ -351,7 +352,6 @@ def _difference(saved: Any, expected: dict[str, str]) -> str:
 
 _NOT_ITS_FAULT = (
     "RESOURCE_EXHAUSTED",
-    "Out of memory",
     "Permission denied",
     "Too many open files",
     "Input/output error",
@@ -363,7 +363,8 @@ def _damaged(folder: Path, step: int, cause: Exception | str) -> UserError:
     """The error for a checkpoint that is damaged, or that the machine cannot read now."""
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     reason = reason.partition(" See full TensorStore details")[0]  # which it then does not give
-    if isinstance(cause, MemoryError) or any(words in str(cause) for words in _NOT_ITS_FAULT):
+    unlucky = isinstance(cause, Exception) and tells_no_memory(cause)
+    if unlucky or any(words in str(cause) for words in _NOT_ITS_FAULT):
         return UserError(f"checkpoint {folder / str(step)} cannot be read: {reason[:200]}")
     return DamagedError(
         f"checkpoint {folder / str(step)} is incomplete or damaged ({reason[:200]}); left untouched"

@@ -13,6 +13,10 @@ from mjx_hkl.errors import UserError
 from mjx_hkl.training.metrics import Row
 
 
+class DivergedError(UserError):
+    """No seed can learn on."""
+
+
 class Divergence:
     """Marks and tells of seeds that have diverged: no update of an interval was finite, or a metric is not.
 
@@ -37,10 +41,10 @@ class Divergence:
         """Says once of each seed that it has diverged, and once that updates are skipped.
 
         Raises:
-          UserError: every seed has diverged; the last good checkpoint is not replaced.
+          DivergedError: every seed has; the last good checkpoint is not replaced.
         """
         if len(self._cause) == len(rows):
-            raise UserError(
+            raise DivergedError(
                 f"learning diverged: {list(self._cause.values())[-1]} after"
                 f" {rows[0]['environment_steps']:,} environment steps; the last checkpoint, if there was one,"
                 " is untouched; try lower learning rates, and --debug-divergence for a look"

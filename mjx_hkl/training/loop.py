@@ -1,5 +1,6 @@
 """The loop around the train step: one compiled program per log interval, scalars once per interval."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from mjx_hkl.errors import UserError
 from mjx_hkl.training.metrics import Row, means
 from mjx_hkl.training.sharding import make_layout, replicated
 from mjx_hkl.training.step import TrainState, TrainStep, init_seeds, run_seeds
@@ -85,12 +87,16 @@ class Loop:
 
         The state is donated: what is yielded is valid until the next interval begins. There is one row
         of metrics for each seed.
+
+        Raises:
+          UserError: the device has no memory left, or the physics engine on the host fails.
         """
         done = int(jax.device_get(state.iteration)) * self._train_step.environment_steps
         while done < self.schedule.environment_steps:
             start = time.perf_counter()
-            state, sums = self.program(state)
-            sums = jax.device_get(sums)
+            with _told():
+                state, sums = self.program(state)
+                sums = jax.device_get(sums)
             seconds = time.perf_counter() - start
             done += self.schedule.interval * self._train_step.environment_steps
             yield state, self._rows(sums, done, seconds)
@@ -109,6 +115,17 @@ class Loop:
         program = jax.jit(interval, donate_argnums=0, out_shardings=shardings)
         return program.lower(self.abstract).compile()
 
+    @functools.cached_property
+    def metrics(self) -> list[str]:
+        """The numbers of a row of metrics that are measured, by name, without running anything."""
+
+        def sums(state: TrainState) -> dict:
+            return run_seeds(self._train_step, state, 1)[1]
+
+        measured = jax.eval_shape(sums, self.abstract)
+        row = self._rows({name: np.ones(x.shape) for name, x in measured.items()}, 1, 1.0)[0]
+        return [name for name in row if name not in ("seed", "interval_seconds", "environment_steps")]
+
     def _init(self) -> TrainState:
         keys = jax.vmap(jax.random.key)(np.asarray(self._seeds, np.uint32))
         return init_seeds(self._train_step, keys)
@@ -126,3 +143,17 @@ class Loop:
             {"seed": seed, **common, **means({name: float(x[i]) for name, x in sums.items()})}
             for i, seed in enumerate(self._seeds)
         ]
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What a running program fails of, in one line."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        hint = "; lower num_envs, num_seeds or replay_capacity" if "RESOURCE_EXHAUSTED" in reason else ""
+        raise UserError(
+            f"training failed on the device or its host: {reason[:300]}{hint}; checkpoints stay: where there"
+            " is one, --resume goes on from it"
+        ) from error

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from written_runs import RAMP, ROWS, write_run
 
 from mjx_hkl.analysis import curves
 from mjx_hkl.analysis.curves import Curve
@@ -12,29 +13,7 @@ from mjx_hkl.experiments import recipe as recipes
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
 from mjx_hkl.experiments.reproduce import scaled
 
-ROWS, ENVS = 20, 256
-RAMP = np.linspace(0.06, 1.01, ROWS)
-
-
-def write_run(folder, recipe, successes, seconds=1.0, first_seed=0):
-    """A run whose seeds have these success rates, a row each; 64 episodes end in every row."""
-    folder.mkdir(parents=True)
-    (folder / "recipe.toml").write_text(recipe_to_toml(load_recipe(recipe)), encoding="utf-8")
-    rows = [
-        {
-            "seed": seed,
-            "environment_steps": 100 * (i + 1),
-            "learner_steps": 800 * (i + 1),
-            "seconds": seconds * (i + 1),
-            "episodes": 64,
-            "success_rate": success,
-            "kl_high": 1.5,
-            "kl_low": 0.5,
-        }
-        for seed, values in enumerate(successes, first_seed)
-        for i, success in enumerate(values)
-    ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+ENVS = 256
 
 
 @pytest.fixture
@@ -203,7 +182,7 @@ def test_the_summary_is_that_of_the_seeds_ends(runs):
 
 def test_the_interquartile_mean_leaves_the_outer_quarters_out():
     values = np.array([0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 100.0])
-    assert curves._iqm(values) == pytest.approx(np.mean([0.5, 0.6, 0.7, 0.8]))
+    assert curves.interquartile_mean(values) == pytest.approx(np.mean([0.5, 0.6, 0.7, 0.8]))
 
 
 def test_plot_writes_a_picture_and_a_table(runs, tmp_path, capsys):
@@ -223,7 +202,10 @@ def test_a_run_without_a_whole_row_draws_nothing(runs, tmp_path, capsys, cut):
     (runs / "svg0" / "metrics.jsonl").write_text(cut, encoding="utf-8")
     out = tmp_path / "curves.png"
     assert run(["plot", str(runs / "svg0"), "--out", str(out)]) == 2
-    assert capsys.readouterr().err == f"error: {runs / 'svg0'} has no success_rate yet\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {runs / 'svg0'} has no metrics yet: no log interval of it has ended\n"
+    )
     assert not out.exists()
 
 

@@ -66,8 +66,8 @@ def test_other_peoples_worlds_are_drawn(tmp_path):
 COMPARE = """
 import importlib.util, sys, warnings
 warnings.simplefilter("ignore")
-from mjx_hkl.cli.render import _choose_opengl
-_choose_opengl()
+from mjx_hkl.analysis.opengl import choose_opengl
+choose_opengl()
 import jax, jax.numpy as jnp, numpy as np
 from mjx_hkl.environments import make_world
 

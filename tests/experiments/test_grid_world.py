@@ -1,6 +1,8 @@
 """The grid world from the command line: train, transfer to another body, draw the KL."""
 
+import base64
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mjx_hkl.analysis import kl_field
+from mjx_hkl.analysis import kl_field, report
+from mjx_hkl.cli import train
 from mjx_hkl.cli.main import run
 from mjx_hkl.environments import make_world
 from mjx_hkl.environments.grid import CellWorld
@@ -108,6 +111,37 @@ def test_an_episode_is_drawn(trained, tmp_path):
     video = tmp_path / "episodes.mp4"
     assert run(["render", str(trained), str(video), "--episodes", "1"]) == 0
     assert video.stat().st_size > 1000
+
+
+def test_training_ends_with_a_report(trained):
+    page = (trained / "report.html").read_text()
+    assert "mean policy, 4 episodes" in page
+    assert f"mjx-hkl report {trained} --out report.html" in page  # for a video
+    (machine,) = json.loads((trained / "machines.json").read_text())
+    assert machine["device"] in page
+    assert f"jax {machine['versions']['jax']}" in page
+
+
+def test_a_report_shows_the_agent(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report.agents, "_EPISODES", 1)
+    out = tmp_path / "report.html"
+    assert run(["report", str(trained), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.startswith(f"{out}: grid-1-step, ")
+    page = out.read_text()
+    (video,) = re.findall(r'<video [^>]*src="data:video/mp4;base64,([^"]*)"', page)
+    assert base64.b64decode(video)[4:8] == b"ftyp"
+    (poster,) = re.findall(r'<video [^>]*poster="data:image/jpeg;base64,([^"]*)"', page)
+    assert base64.b64decode(poster).startswith(b"\xff\xd8")
+
+
+def test_a_run_does_not_fail_with_its_report(trained, monkeypatch):
+    said = []
+    monkeypatch.setattr(report, "write_report", lambda *_, **__: 1 / 0)
+    train._report(trained, said.append)
+    assert said == ["no report: division by zero"]
+    monkeypatch.setattr(report, "is_possible", lambda: False)
+    train._report(trained, said.append)
+    assert len(said) == 1
 
 
 def test_a_random_agent_chooses_among_the_actions(capsys):

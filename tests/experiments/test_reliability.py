@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from mjx_hkl.errors import UserError
 from mjx_hkl.experiments import training_run
 from mjx_hkl.experiments.recipe import change, recipe_to_toml
 from mjx_hkl.experiments.run_directory import RunDirectory
+from mjx_hkl.training import checkpoint
 from mjx_hkl.training.divergence import Divergence
 
 LONGER = ["--total-env-steps", "200"]
@@ -181,3 +183,54 @@ def test_a_stage_without_metrics_does_not_hide_the_next(tmp_path):
         stage.metrics.write_text(text)
     assert [stage.path.name for stage in RunDirectory(tmp_path).stages] == ["2", "3"]
     assert RunDirectory(tmp_path).seconds_of_ladder == 7.0
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [("the valve is stuck", "the valve is stuck"), ("RESOURCE_EXHAUSTED: Out of memory", "lower num_envs")],
+)
+def test_a_program_that_fails_while_it_runs_is_one_line_and_the_checkpoints_stay(
+    raised, told, finished, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+
+    class Program:
+        def memory_analysis(self):
+            return None
+
+        def __call__(self, state):
+            raise jax.errors.JaxRuntimeError(raised)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_run.Loop, "program", Program())
+        assert run(["train", str(out), "--resume", *LONGER]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert len(error.strip().splitlines()) == 1
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["120", "160"]
+
+
+@pytest.mark.parametrize(
+    ("error", "missing"),
+    [
+        (OSError(28, "No space left on device"), "room"),
+        (ValueError("RESOURCE_EXHAUSTED: Error writing to file"), "room"),
+        (MemoryError(), "memory"),
+        (RuntimeError("can't start new thread"), "memory"),
+    ],
+)
+def test_what_a_checkpoint_has_no_place_for_is_one_line(error, missing):
+    with pytest.raises(UserError, match=f"^no {missing} for a checkpoint; what was there before"):  # noqa: SIM117
+        with checkpoint.writing("a checkpoint"):
+            raise error
+
+
+@pytest.mark.parametrize("error", [MemoryError("std::bad_alloc"), RuntimeError("can't start new thread")])
+def test_a_command_that_gets_no_memory_says_so_in_one_line(error, monkeypatch, capsys):
+    def fails(arguments):
+        raise error
+
+    monkeypatch.setattr("mjx_hkl.cli.list.main", fails)
+    assert run(["list"]) == 2
+    assert capsys.readouterr().err == f"error: the machine has no more memory for this: {error}\n"

@@ -91,6 +91,8 @@ def test_a_run_of_a_world_of_ours_has_no_files_of_a_user(finished, tiny_recipe):
         "tensorboard",
         "checkpoints",
         "evaluation.json",
+        "machines.json",
+        "report.html",
         "export",
         ".lock",
     }
@@ -115,6 +117,12 @@ def test_mean_policies_are_evaluated_on_a_schedule_that_changes_nothing_else(fin
     assert found[-1]["evaluation_return"] == evaluation["episode_return"]
     for row, other in zip(found, rows(finished), strict=True):
         assert row["critic_loss"] == other["critic_loss"]
+    scores = [(row["evaluation_success_rate"], row["evaluation_return"]) for row in found[1:]]
+    bests = [(row["evaluation_best_success_rate"], row["evaluation_best_return"]) for row in found[1:]]
+    assert bests == [max(scores[: i + 1]) for i in range(3)]
+    kept = json.loads((out / "best" / "agent.json").read_text())["evaluation"]
+    assert (kept["success_rate"], kept["episode_return"]) == max(scores)
+    assert RunDirectory(out).best_scores(120) == {0: bests[1]}  # what a resume from there begins with
 
 
 def test_the_written_recipe_repeats_the_run(finished, tmp_path):
@@ -493,6 +501,8 @@ def test_everything_written_is_inside_the_run(finished):
         "checkpoints",
         "export",
         "evaluation.json",
+        "machines.json",
+        "report.html",
         ".lock",
     }
     assert not [path for path in Path(finished).parent.iterdir() if path != finished]

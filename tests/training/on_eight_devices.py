@@ -10,7 +10,7 @@ import numpy as np
 from mjx_hkl.experiments.agent_format import KnownAgent
 from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.recipe import TransferConfig, change, load_recipe
-from mjx_hkl.experiments.training_run import agent_of_seed
+from mjx_hkl.experiments.snapshots import agent_of_seed
 from mjx_hkl.experiments.transfer import transferred
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import module_at

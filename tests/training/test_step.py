@@ -14,7 +14,7 @@ from mjx_hkl.algorithms.hierarchy import policy_actions, redraw_latents
 from mjx_hkl.algorithms.window import Window, time_major
 from mjx_hkl.experiments.build import make_loop, make_train_step, resolve
 from mjx_hkl.experiments.recipe import change, load_recipe
-from mjx_hkl.experiments.training_run import agent_of_seed
+from mjx_hkl.experiments.snapshots import agent_of_seed
 from mjx_hkl.models.priors import AR1, ARLearned
 from mjx_hkl.training import checkpoint, devices
 from mjx_hkl.training.views import through_symmetries, under_other_instructions

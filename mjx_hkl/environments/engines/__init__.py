@@ -12,6 +12,11 @@ from mjx_hkl.errors import UserError, unknown_name
 ENGINES = {"mjx": MjxEngine, "mujoco": MujocoEngine, "warp": WarpEngine}
 
 
+def default_engine() -> str:
+    """What `auto` is on this machine."""
+    return "mujoco" if jax.default_backend() == "cpu" else "mjx"
+
+
 def make_engine(name: str, model: mujoco.MjModel, substeps: int) -> Engine:
     """The engine of that name for a compiled model; `auto`: C MuJoCo on a CPU, MJX on an accelerator.
 
@@ -19,7 +24,7 @@ def make_engine(name: str, model: mujoco.MjModel, substeps: int) -> Engine:
       UserError: no such engine, or it is not installed, or cannot simulate the model.
     """
     if name == "auto":
-        name = "mujoco" if jax.default_backend() == "cpu" else "mjx"
+        name = default_engine()
     if name not in ENGINES:
         raise unknown_name("engine", name, [*ENGINES, "auto"])
     try:

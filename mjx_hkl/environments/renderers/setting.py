@@ -26,15 +26,15 @@ class CameraConfig:
     """The `[camera]` table of an environment file."""
 
     name: str = "egocentric"  # of a camera on the torso in the body's file
-    width: Pixels = 64
-    height: Pixels = 64
+    width: Pixels = 64  # pixels
+    height: Pixels = 64  # pixels
     fovy: Annotated[float, Ge(1.0), Le(170.0), AllowInfNan(False)] | None = None  # degrees; None: the file's
     frames: Annotated[int, Ge(1), Le(16)] = 1  # stacked, oldest first; a start is seen as often
-    drawn: tuple[Part, ...] = ("arena", "body", "boxes", "targets")
+    drawn: tuple[Part, ...] = ("arena", "body", "boxes", "targets")  # what pictures show
     checkered: bool = True  # a floor of squares of a metre, by which motion is seen; else of one colour
     ringed: bool = True  # a white ring on targets that are not asked for
     target_colour: Colour = (0.85, 0.25, 0.2)  # red, green, blue of these; what is asked for is black
-    sky_colour: Colour = (0.55, 0.7, 0.85)
+    sky_colour: Colour = (0.55, 0.7, 0.85)  # red, green, blue
     random_colours: Fraction = 0.0  # how far each episode's colours go to others at random; black stays
     random_light: Fraction = 0.0  # likewise its sun
 

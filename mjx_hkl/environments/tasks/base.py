@@ -59,6 +59,7 @@ class Task(Protocol):
     `uses_progress: ClassVar[bool] = True`: it is told `stage.progress` and `scene.progress`. A task may have
     more methods:
     - `marks(state, scene) -> Marks`, for pictures of targets;
+    - `choices(stage) -> Mapping[str, Choice]`, for people who watch an agent and say what it shall do;
     - `symmetry(key, observation) -> observation`, for learning: see `Symmetry` in `environments/world.py`;
     - `relabel(key, observation) -> (observation, reward, success)`, for learning: see `Relabelling` there.
     """

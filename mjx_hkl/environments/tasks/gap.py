@@ -25,7 +25,7 @@ class Gap:
     """Reward is forward velocity; the episode ends at the corridor's end."""
 
     shortest: Metres = 0.3  # metres of the gap, drawn uniformly for each episode
-    longest: Metres = 2.5
+    longest: Metres = 2.5  # metres, at most
     reward_per_velocity: Amount = 0.15  # per control step and m/s
     distance_unit: Amount = 4.0  # metres; brings observed coordinates to the order of one
 

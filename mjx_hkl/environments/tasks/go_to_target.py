@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mjx_hkl.environments.choices import Choice, choice_at, numbered
 from mjx_hkl.environments.numbers import Amount, Distance, Metres, Things
 from mjx_hkl.environments.placement import place_apart
 from mjx_hkl.environments.scene import Marks, Scene, Stage
@@ -25,9 +26,9 @@ from mjx_hkl.environments.tasks.targets import (
 class GoToTarget:
     """Reach the selected target; the instruction says which one it is."""
 
-    num_targets: Things = 3
+    num_targets: Things = 3  # one of which is asked for
     radius: Metres = 0.5  # metres from the torso's centre to the target, over the ground
-    reward_at_target: Amount = 60.0
+    reward_at_target: Amount = 60.0  # at the one that is asked for; ends the episode
     separation: Distance = 1.0  # metres between any two of body and targets at the start
     distance_unit: Amount = 4.0  # metres; brings observed coordinates to the order of one
 
@@ -71,6 +72,10 @@ class GoToTarget:
         distance = self.distance_unit * jnp.linalg.norm(targets[..., selected, :], axis=-1)
         success = (distance < self.radius).astype(jnp.float32)
         return {**observation, "instruction": asked}, self.reward_at_target * success, success
+
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """Which target."""
+        return {"target": choice_at(numbered(self.num_targets), "selected")}
 
     def marks(self, state: Targets, scene: Scene) -> Marks:
         """The targets."""

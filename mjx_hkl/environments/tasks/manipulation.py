@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mjx_hkl.environments.boxes import BoxesConfig
+from mjx_hkl.environments.choices import Choice, choice_at, numbered
 from mjx_hkl.environments.numbers import Amount, Distance, Metres, Things
 from mjx_hkl.environments.placement import place_apart
 from mjx_hkl.environments.scene import Marks, Scene, Stage
@@ -107,9 +108,9 @@ class MoveBoxState:
 class MoveBox(Manipulation):
     """Move one of N boxes to one of K targets; the instruction says which to which."""
 
-    num_targets: Things = 1
+    num_targets: Things = 1  # one of which is asked for
     radius: Metres = 0.3  # metres from the box's centre to the target
-    reward_at_target: Amount = 60.0
+    reward_at_target: Amount = 60.0  # for the box that is asked for; ends the episode
 
     def __post_init__(self):
         refuse_solved_starts("separation", self.separation, "radius", self.radius)
@@ -149,6 +150,12 @@ class MoveBox(Manipulation):
             return seen
         return {**seen, "instruction": reordered(seen["instruction"], order, first=self.num_targets)}
 
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """Which box to which target, where there are several."""
+        counts = {"target": self.num_targets, "box": require_boxes(stage).count}
+        places = {"target": ("targets", "selected"), "box": ("box",)}
+        return {name: choice_at(numbered(n), *places[name]) for name, n in counts.items() if n > 1}
+
     def marks(self, state: MoveBoxState, scene: Scene) -> Marks:
         """The targets, and which box is asked for."""
         return _joined(mark_targets(state.targets, self.radius), mark_box(scene, state.box))
@@ -158,7 +165,7 @@ class MoveBox(Manipulation):
 class GatherBoxes(Manipulation):
     """Bring all boxes together, so that each touches another."""
 
-    reward_at_touch: Amount = 60.0
+    reward_at_touch: Amount = 60.0  # once each box touches another; ends the episode
 
     def reset(self, key: PRNGKeyArray, stage: Stage) -> Start:
         """See `Task.reset`."""
@@ -241,12 +248,16 @@ class Combined(Manipulation):
         """The two targets in another order, and the instruction with them."""
         return reorder_targets(key, observation, 2)
 
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """Which target."""
+        return {"target": choice_at(numbered(2), "targets", "selected")}
+
 
 @dataclasses.dataclass(frozen=True)
 class MoveBoxOrGoToTarget(Combined):
     """Either the box or the body shall come to the selected target; the instruction says which."""
 
-    reward_at_target: Amount = 60.0
+    reward_at_target: Amount = 60.0  # for what is asked for; ends the episode
 
     def observe(self, state: CombinedState, scene: Scene) -> dict[str, Float[Array, " n"]]:
         """`instruction`: one-hot of the target, then of move and go."""
@@ -259,6 +270,10 @@ class MoveBoxOrGoToTarget(Combined):
         gone = is_near(scene.frame.position, target, self.body_radius)
         success = jnp.where(state.moving > 0, moved, gone)
         return Outcome(self.reward_at_target * success, success)
+
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """Which target, and what shall come there."""
+        return {**super().choices(stage), "what": choice_at(("body", "box"), "moving")}
 
     def marks(self, state: CombinedState, scene: Scene) -> Marks:
         """The targets, and the box where it shall be moved."""

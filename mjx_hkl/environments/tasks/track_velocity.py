@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import AfterValidator
 
 from mjx_hkl.config import Fraction
+from mjx_hkl.environments.choices import Choice, choice_at
 from mjx_hkl.environments.numbers import Amount, Coordinate, Rate, rising
 from mjx_hkl.environments.rotations import turn_matrix
 from mjx_hkl.environments.scene import Marks, Scene, Stage
@@ -49,14 +50,14 @@ class TrackVelocity:
     command_seconds: Amount = 4.0  # until another command
     still: Fraction = 0.1  # of commands, that say to stand
     tolerance: Amount = 0.5  # m/s and rad/s; this far off a step earns 0.37 of its weight
-    velocity_weight: Rate = 1.0
-    turn_weight: Rate = 0.5
-    action_rate_cost: Rate = 0.01
-    power_cost: Rate = 0.0
-    sinking_cost: Rate = 0.5
-    air_time_weight: Rate = 0.0
+    velocity_weight: Rate = 1.0  # of `velocity_tracking`
+    turn_weight: Rate = 0.5  # of `turn_tracking`
+    action_rate_cost: Rate = 0.01  # of `action_rate`
+    power_cost: Rate = 0.0  # of `power`
+    sinking_cost: Rate = 0.5  # of `sinking`
+    air_time_weight: Rate = 0.0  # of `air_time`
     air_time: Rate = 0.2  # seconds; who lands earlier pays
-    fall_cost: Rate = 1.0
+    fall_cost: Rate = 1.0  # once, at a fall
     fallen: Fraction = 0.2  # cosine of the torso's up-axis; below it the episode ends as a failure
 
     def reset(self, key: PRNGKeyArray, stage: Stage) -> Start:
@@ -98,6 +99,15 @@ class TrackVelocity:
             failure=fallen,
             terms=terms,
         )
+
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """Each speed of the command that is asked for, m/s and rad/s."""
+        speeds = {"ahead (m/s)": self.ahead, "left (m/s)": self.left, "turning (rad/s)": self.turning}
+        return {
+            name: choice_at((low, high), "command", i)
+            for i, (name, (low, high)) in enumerate(speeds.items())
+            if low < high
+        }
 
     def marks(self, state: TrackState, scene: Scene) -> Marks:
         """Where the body should be in a second."""

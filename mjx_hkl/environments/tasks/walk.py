@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from mjx_hkl.environments.choices import Choice, choice_at
 from mjx_hkl.environments.numbers import Amount
 from mjx_hkl.environments.scene import Marks, Scene, Stage
 from mjx_hkl.environments.tasks.base import Outcome, Start
 
+_DIRECTIONS = ("forward", "back", "left", "right")
 _TURNS = np.array([0.0, np.pi, np.pi / 2, -np.pi / 2], np.float32)
-"""Forward, back, left, right: turns from the heading, radians."""
+"""Of the directions from the heading, radians."""
 
 
 @flax.struct.dataclass
@@ -64,6 +66,10 @@ class Walk:
         direction = jnp.where(steps_left == 0, state.next_direction, state.direction)
         after = state.replace(direction=direction, steps_left=steps_left)
         return Outcome(self.reward_per_step * closeness, jnp.zeros(()), after)
+
+    def choices(self, stage: Stage) -> dict[str, Choice]:
+        """The direction."""
+        return {"direction": choice_at(_DIRECTIONS, "direction")}
 
     def marks(self, state: WalkState, scene: Scene) -> Marks:
         """Where the body should be in a second."""
