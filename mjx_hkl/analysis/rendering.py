@@ -111,9 +111,8 @@ def _frames(player: Player, seed: int, deterministic: bool, every: int, pause: i
     recording = record(_environment(player), player.agent, seed, deterministic)
     episodes = player.environment.num_envs
     name = player.environment_name
-    name = (
-        Path(name).stem if name.endswith(".toml") else name
-    )  # a folder's name may be longer than the picture
+    if name.endswith(".toml"):  # with its folders it may be longer than the picture
+        name = Path(name).stem
     for episode in range(episodes):
         last = int(recording.alive[:, episode].sum()) - 1
         for t in [*range(0, last, every), *[last] * (1 + pause)]:
