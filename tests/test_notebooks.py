@@ -7,8 +7,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from mjx_hkl.cli.render import _choose_opengl
+from mjx_hkl.analysis.opengl import choose_opengl
 from mjx_hkl.errors import UserError
+
+pytestmark = pytest.mark.pages
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
@@ -52,7 +54,7 @@ def test_a_notebook_runs_and_its_claims_hold(name, tmp_path, monkeypatch):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     if name in VIDEOS:
         try:
-            _choose_opengl()  # the notebooks take EGL where nothing is set
+            choose_opengl()  # the notebooks take EGL where nothing is set
         except UserError as error:
             pytest.skip(str(error))
     notebook = read(name)
