@@ -17,11 +17,12 @@ FOLDER = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 FACTS = {
-    "first-steps": ["unknown field 'kl_costs'; did you mean kl_cost", "success above 90 %: True"],
+    "first-steps": ["unknown field 'kl_costs'; did you mean kl_cost", "success above 75 %: True"],
     "transfer": [
         "does not fit the other agent's policy.low_level: range of scales",
         "the transferred low level is ahead: True",
         "the low level is unchanged: True",
+        "the transferred high level is far ahead: True",
     ],
     "your-own-body-and-task": ["beacon           (2,)", "twice what chance earns: True"],
     "your-own-prior": [
@@ -34,7 +35,7 @@ FILES = {  # beside `runs`, where everything else goes
     "your-own-body-and-task": {"puck.xml", "keep_close.py", "puck-keep-close.toml", "puck.toml"},
     "your-own-prior": {"learned_coefficient.py"},
 }
-PICTURES = {"first-steps": 2, "transfer": 1, "your-own-body-and-task": 2, "your-own-prior": 3}
+PICTURES = {"first-steps": 2, "transfer": 2, "your-own-body-and-task": 2, "your-own-prior": 3}
 VIDEOS = ("first-steps", "your-own-body-and-task")
 
 

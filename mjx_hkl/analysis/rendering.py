@@ -110,12 +110,15 @@ def _frames(player: Player, seed: int, deterministic: bool, every: int, pause: i
     """One moment in `every` of each episode, its last one held for `pause` more frames."""
     recording = record(_environment(player), player.agent, seed, deterministic)
     episodes = player.environment.num_envs
+    name = player.environment_name
+    if name.endswith(".toml"):  # with its folders it may be longer than the picture
+        name = Path(name).stem
     for episode in range(episodes):
         last = int(recording.alive[:, episode].sum()) - 1
         for t in [*range(0, last, every), *[last] * (1 + pause)]:
             solved = "success" if recording.success[t, episode] else ""
             text = (
-                player.environment_name,
+                name,
                 f"episode {episode + 1} of {episodes}",
                 f"step {t}",
                 f"return {recording.episode_return[t, episode]:.1f}",
