@@ -22,8 +22,7 @@ UNHARMED = "unharmed"
 VALID = "valid: another recipe"
 GOOD = (SAME, SAID_SAME, SAID, REFUSED, UNHARMED, VALID)
 
-_TINY = """
-extends = "grid-1-step"
+SHORT = """
 num_envs = 8
 total_env_steps = 3200
 log_interval = 160
@@ -31,7 +30,10 @@ checkpoint_interval = 160
 replay_capacity = 1600
 min_replay = 320
 evaluation_episodes = 8
-
+"""
+_TINY = f"""
+extends = "grid-1-step"
+{SHORT}
 [policy.high_level]
 sizes = [8]
 [policy.low_level]

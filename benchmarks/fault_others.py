@@ -23,17 +23,6 @@ def raising(*given):
     return rollout(*given)
 MujocoEngine._rollout = raising
 """
-_PUCK = """
-extends = "{puck}"
-num_envs = 8
-total_env_steps = 3200
-log_interval = 160
-checkpoint_interval = 160
-replay_capacity = 1600
-min_replay = 320
-evaluation_episodes = 8
-engine = "mujoco"
-"""
 
 
 def others(bench: Bench, count: int) -> Iterator[Case]:
@@ -120,7 +109,7 @@ def _engine_that_raises(bench: Bench) -> Case:
     recipe, whole, out = bench.folder / "puck.toml", bench.folder / "puck-run", _fresh(bench)
     if not whole.exists():
         example = Path(__file__).resolve().parents[1] / "docs" / "example" / "puck.toml"
-        recipe.write_text(_PUCK.format(puck=example))
+        recipe.write_text(f'extends = "{example}"\n{SHORT}engine = "mujoco"\n')
         start("train", recipe, "--out", whole).communicate()
     calls = bench.random.randrange(50, 400)
     process = start("train", recipe, "--out", out, before=_ENGINE_RAISES.format(calls=calls))

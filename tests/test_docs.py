@@ -25,6 +25,8 @@ from mjx_hkl.environments.scene import Marks
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.recipe import Recipe, load_variants
 
+pytestmark = pytest.mark.pages
+
 LANGUAGES = {"sh", "toml", "python", "xml", "text"}
 
 

@@ -22,6 +22,8 @@ from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agents import agent_folder
 from mjx_hkl.experiments.recipe import Recipe, load_recipe, load_variants
 
+pytestmark = pytest.mark.pages
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -10,6 +10,8 @@ from nbclient import NotebookClient
 from mjx_hkl.analysis.opengl import choose_opengl
 from mjx_hkl.errors import UserError
 
+pytestmark = pytest.mark.pages
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -53,7 +55,7 @@ def test_a_notebook_runs_and_its_claims_hold(name, tmp_path, monkeypatch):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     if name in VIDEOS:
         try:
-            choose_opengl()
+            choose_opengl()  # the notebooks take EGL where nothing is set
         except UserError as error:
             pytest.skip(str(error))
     notebook = read(name)

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from browser import browser
 
 import mjx_hkl
 from mjx_hkl.algorithms.table import ALGORITHMS
@@ -17,9 +17,10 @@ from mjx_hkl.experiments.recipe import Recipe
 from mjx_hkl.models.config import DEFAULT_LOW_LEVELS, ENCODERS, HIGH_LEVELS, LOW_LEVELS, PRIORS
 from mjx_hkl.models.critics import CRITICS
 
+pytestmark = pytest.mark.pages
+
 pytest.importorskip("mkdocs", reason="the site needs the docs extra")
 ROOT = Path(__file__).parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +82,9 @@ def test_pages_ask_nobody_else_for_anything(site):
         assert not asked, (page, asked)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 def test_a_browser_shows_it_from_files(site):
-    browsers = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
-    with browsers.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 800})
+    with browser() as chromium:
+        page = chromium.new_page(viewport={"width": 390, "height": 800})
         wrong = []
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -103,7 +101,6 @@ def test_a_browser_shows_it_from_files(site):
         page.keyboard.type("distral_two_column")
         page.locator(".md-search-result__item").first.wait_for(timeout=30_000)
         assert not wrong
-        browser.close()
 
 
 def test_the_index_of_search_knows_the_reference(site):

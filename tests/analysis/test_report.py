@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import browser
 from written_runs import RAMP, ROWS, write_run
 
 from mjx_hkl.analysis import report
@@ -144,23 +145,15 @@ def test_a_report_of_nothing_is_one_line(runs, tmp_path, capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
-    executable = next(found, None)
-    if executable is None:
-        pytest.skip("no Chromium here")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+def chromium():
+    with browser() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def opened(browser, page):
+def opened(chromium, page):
     """The page once it is drawn, and a list of all that goes wrong or leaves it."""
-    view, wrong = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light"), []
+    view, wrong = chromium.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light"), []
     view.on("console", lambda message: wrong.append(message.text))
     view.on("pageerror", lambda error: wrong.append(str(error)))
     view.on("request", lambda request: wrong.append(request.url))
@@ -214,7 +207,7 @@ def test_a_phone_shows_it_light_and_dark(opened):
 def test_the_picture_of_the_docs(browser, tmp_path):
     out = tmp_path / "report.html"
     write_report([REAL_RUNS], out, with_videos=False)
-    view = browser.new_page(viewport={"width": 1280, "height": 1020})
+    view = chromium.new_page(viewport={"width": 1280, "height": 1020})
     view.goto(out.as_uri())
     view.wait_for_selector("#chart[data-drawn] .scatterlayer .trace")
     view.screenshot(path=Path(str(SCREENSHOTS)) / "report.png")

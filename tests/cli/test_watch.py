@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from browser import browser
 from PIL import Image
 
 from mjx_hkl.analysis.viewer import Viewer, serving
@@ -20,8 +21,9 @@ from mjx_hkl.cli.main import run
 from mjx_hkl.experiments.players import find_player
 from mjx_hkl.experiments.run_directory import RunDirectory
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+pytestmark = pytest.mark.pages
+
+ARGUMENTS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 WATCH = "import sys; from mjx_hkl.cli.main import run; sys.exit(run(['watch', *sys.argv[1:]]))"
 
 
@@ -101,28 +103,25 @@ def test_a_run_is_followed_while_it_trains(tmp_path):
 @pytest.fixture(scope="module")
 def page():
     """The page of an agent, and what its console said."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium here to show the page")
-    from playwright.sync_api import sync_playwright
-
     port = free()
     arguments = [sys.executable, "-c", WATCH, "ball-go-to-target", "--port", str(port)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as watching:
+    with (
+        browser(*ARGUMENTS) as chromium,
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as watching,
+    ):
         line = watching.stdout.readline()
         assert line == f"watch ball-go-to-target at http://localhost:{port} (Ctrl-C ends)\n"
-        with sync_playwright() as play:
-            browser = play.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-            page = browser.new_page(viewport={"width": 900, "height": 600})
-            page.set_default_timeout(60_000)
-            console = []
-            page.on("console", lambda said: console.append(said.text) if said.type == "error" else None)
-            page.on("pageerror", lambda error: console.append(str(error)))
-            page.goto(f"http://localhost:{port}")
-            page.wait_for_selector("canvas")
-            page.get_by_role("button", name="Pause").wait_for()
-            yield page, console
-            browser.close()
+        page = chromium.new_page(viewport={"width": 900, "height": 600})
+        page.set_default_timeout(60_000)
+        console = []
+        page.on("console", lambda said: console.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: console.append(str(error)))
+        page.goto(f"http://localhost:{port}")
+        page.wait_for_selector("canvas")
+        page.get_by_role("button", name="Pause").wait_for()
+        yield page, console
+        page.close()
         watching.send_signal(signal.SIGINT)
         assert watching.wait(30) == 0
 
