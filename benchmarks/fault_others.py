@@ -11,7 +11,19 @@ import unittest.mock
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fault_bench import LONGER, REFUSED, Bench, Case, command, compare, contents, learned, refused, start
+from fault_bench import (
+    LONGER,
+    REFUSED,
+    SHORT,
+    Bench,
+    Case,
+    command,
+    compare,
+    contents,
+    learned,
+    refused,
+    start,
+)
 from fault_processes import next_start
 
 _ENGINE_RAISES = """
