@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tomli_w
 
-from mjx_hkl.analysis import curves
+from mjx_hkl.analysis import runs
 from mjx_hkl.cli.main import run
 from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError
@@ -381,5 +381,5 @@ def test_runs_that_take_from_other_agents_are_seeds_of_one_curve(recipe, tmp_pat
     sources = (LOW, "a"), (LOW, "b"), (HIGH, "b")
     taken = [TransferConfig(frozen=(f"{module}@{agent}",)) for module, agent in sources]
     recipes = [dataclasses.replace(recipe, transfer=transfer) for transfer in taken]
-    names = [curves._group(groups, one, tmp_path) for one in recipes]
+    names = [runs._group(groups, one, tmp_path) for one in recipes]
     assert names[0] == names[1] != names[2]
