@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from mjx_hkl.experiments.recipe import (
 )
 from mjx_hkl.experiments.reporter import Reporter, Silent, announce
 from mjx_hkl.experiments.run_directory import RunDirectory, free_name
+from mjx_hkl.experiments.saves_and_stops import Saves, have_succeeded, stop_on_signal
 from mjx_hkl.experiments.snapshots import Snapshots, agent_of_seed
 from mjx_hkl.experiments.tracking import Tracker, Tracking
 from mjx_hkl.experiments.transfer import load_sources, transferred
@@ -198,10 +197,10 @@ class _Training:
     ) -> tuple[bool, TrainState, float]:
         """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
         recipe, done, total = self.recipe, self.done(state), self.loop.schedule.environment_steps
-        saves, divergence = _Saves(recipe, done), Divergence(self.reporter.say, self.run.diverged(done))
+        saves, divergence = Saves(recipe, done), Divergence(self.reporter.say, self.run.diverged(done))
         best, stopped = self.run.best_scores(done), False
         shown = self.reporter.training(done, total, self._environment.can_succeed)
-        with _stop_on_signal() as stop, shown:
+        with stop_on_signal() as stop, shown:
             for state, rows in self.loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
                 before, done = done, int(rows[0]["environment_steps"] or 0)
                 seconds += float(rows[0]["interval_seconds"] or 0.0)
@@ -220,7 +219,7 @@ class _Training:
                 if stopped:
                     self.reporter.say("stopping: saving the state after this interval")
                     break
-                if _have_succeeded(rows, recipe.until_success):
+                if have_succeeded(rows, recipe.until_success):
                     self.reporter.say(f"success is {recipe.until_success:.0%}: ended as the recipe asks")
                     break
             if done > saves.done:
@@ -356,57 +355,6 @@ def _told_of_best(score: tuple[float, float] | None) -> Row:
     return {"evaluation_best_success_rate": success, "evaluation_best_return": total}
 
 
-def _have_succeeded(rows: list[Row], share: float) -> bool:
-    """Whether so large a share of the interval's episodes succeeded, in every seed; never where it is 0.
-
-    Of several environments, in each that tells of success: of all episodes most are of where they are short.
-    """
-    told = [name for name in rows[0] if name.startswith("success_rate/")] or ["success_rate"]
-    return bool(share) and all((row[name] or 0.0) >= share for row in rows for name in told)
-
-
 def _timed(row: Row, seconds: float) -> Row:
     """The row with the seconds of the whole run instead of those of the interval."""
     return {name: x for name, x in row.items() if name != "interval_seconds"} | {"seconds": round(seconds, 3)}
-
-
-class _Saves:
-    """Says when a checkpoint is due, by steps or by time, alike in all processes."""
-
-    def __init__(self, recipe: Recipe, done: int):
-        self._steps, self._seconds = recipe.checkpoint_interval, 60.0 * recipe.checkpoint_minutes
-        self.made(done)
-
-    def made(self, done: int) -> None:
-        """There is one after so many environment steps."""
-        self.done, self._time = done, time.monotonic()
-
-    def due(self, done: int) -> bool:
-        """Whether another one is to be written after so many environment steps."""
-        if self._steps and done - self.done >= self._steps:
-            return True
-        return bool(self._seconds) and processes.any_of(time.monotonic() - self._time >= self._seconds)
-
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[list[int]]:
-    """A list that is empty until a signal to stop arrives; a second one acts as it always did."""
-    received: list[int] = []
-    previous: dict[int, Any] = {}
-
-    def note(number: int, _: object) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        previous[number] = signal.getsignal(number)
-        try:
-            signal.signal(number, note)
-        except ValueError:  # not the main thread: whoever owns the signals decides
-            break
-    try:
-        yield received
-    finally:
-        with contextlib.suppress(ValueError):
-            for number, handler in previous.items():
-                signal.signal(number, handler)

@@ -15,6 +15,7 @@ from mjx_hkl.experiments.agent_format import module_parameters, read_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.ladder import require_alike
 from mjx_hkl.experiments.recipe import Recipe, change, load_recipe, recipe_from_table
+from mjx_hkl.experiments.saves_and_stops import have_succeeded
 from mjx_hkl.models.encoders import NormalizedFields
 from mjx_hkl.training.metrics import Row
 
@@ -219,10 +220,10 @@ def test_low_levels_that_share_no_group_are_told_apart(with_theirs):
 
 def test_training_ends_with_success_in_each_that_tells_of_it():
     row: Row = {"success_rate": 0.9, "success_rate/a": 1.0, "success_rate/b": 0.6}
-    assert training_run._have_succeeded([row], 0.6)
-    assert not training_run._have_succeeded([row], 0.7)
-    assert not training_run._have_succeeded([row, row | {"success_rate/b": None}], 0.6)
-    assert not training_run._have_succeeded([row], 0.0)
+    assert have_succeeded([row], 0.6)
+    assert not have_succeeded([row], 0.7)
+    assert not have_succeeded([row, row | {"success_rate/b": None}], 0.6)
+    assert not have_succeeded([row], 0.0)
 
 
 def test_a_kl_field_is_of_one_grid(trained, tmp_path, capsys):
