@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from statistics import fmean
 from typing import Any
 
@@ -58,7 +58,7 @@ class Display:
         self._bar.reset(self._task, total=total, completed=done, pieces=[f"{done:,} steps"])
         if self._output:
             self._output.begin(self._bar)
-        with self._bar:
+        with self._bar if self._live else nullcontext():  # rich 14.0 ends a bar that is off by an empty line
             yield
 
     def interval(self, rows: Sequence[Row]) -> None:
