@@ -32,7 +32,7 @@ import dataclasses
 
 import jax
 import pytest
-from crashes import pytest_testnodedown  # noqa: F401
+from crashes import pytest_runtest_logreport, pytest_testnodedown  # noqa: F401
 
 from mjx_hkl.training import devices
 

@@ -1,6 +1,17 @@
-"""What the suite does when a test process dies."""
+"""What the suite does when a test fails, and when its process dies."""
+
+import os
+import sys
 
 import pytest
+
+
+def pytest_runtest_logreport(report):
+    """Tells a failure when it happens: a run that is cut off never comes to its summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        why = (crash.message if crash else str(report.longrepr)).strip().splitlines()[0][:300]
+        print(f"\n{report.nodeid}, {report.when}: {why}", file=sys.__stdout__, flush=True)
 
 
 @pytest.hookimpl(optionalhook=True)

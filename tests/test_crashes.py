@@ -1,4 +1,4 @@
-"""A test process that dies ends the run at once, with the name of its test."""
+"""A test that fails is told at once; a test process that dies ends the run, with the name of its test."""
 
 import os
 import signal
@@ -26,3 +26,25 @@ def test_a_dead_test_process_fails_the_run_within_a_minute(death, tmp_path):
     assert done.returncode == 1
     assert "a test process died in test_a.py::test_dies" in done.stdout
     assert time.perf_counter() - start < 60
+
+
+@pytest.mark.parametrize("processes", [["-n", "2"], []])
+def test_a_failure_is_told_before_the_run_ends(processes, tmp_path):
+    (tmp_path / "conftest.py").write_text("from crashes import pytest_runtest_logreport\n")
+    (tmp_path / "test_a.py").write_text("def test_fails():\n    raise ValueError('this')\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--no-summary",
+        "--tb=no",
+        *processes,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert done.stdout.count("\ntest_a.py::test_fails, call: ValueError: this\n") == 1

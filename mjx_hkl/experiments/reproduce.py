@@ -20,21 +20,25 @@ from mjx_hkl.experiments.transfer import require_fits
 from mjx_hkl.experiments.world_specs import WorldSpecs
 
 _TO_TENSORBOARD = Tracking()
+_BUDGET = ("total_env_steps", "min_replay", "log_interval")
 
 
 def scaled(recipe: Recipe, scale: float) -> Recipe:
-    """The recipe with its budget multiplied: environment steps, and what is counted in them."""
+    """The recipe and its ladder with their budgets multiplied: environment steps and what counts them."""
     transfer = recipe.transfer
     if transfer.release_after is not None:
         after = math.ceil(scale * transfer.release_after)
         transfer = dataclasses.replace(transfer, release_after=after)
-    return dataclasses.replace(
-        recipe,
-        total_env_steps=math.ceil(scale * recipe.total_env_steps),
-        min_replay=min(math.ceil(scale * recipe.min_replay), recipe.replay_capacity),
-        log_interval=math.ceil(scale * recipe.log_interval),
-        transfer=transfer,
-    )
+
+    def budget(written: dict[str, Any]) -> dict[str, Any]:
+        counted = {name: math.ceil(scale * written[name]) for name in _BUDGET if name in written}
+        if "min_replay" in counted:
+            most = written.get("replay_capacity", recipe.replay_capacity)
+            counted["min_replay"] = min(counted["min_replay"], most)
+        return counted
+
+    ladder = tuple({**stage, **budget(stage)} for stage in recipe.ladder)
+    return dataclasses.replace(recipe, transfer=transfer, ladder=ladder, **budget(vars(recipe)))
 
 
 def chosen(variants: dict[str, Recipe], only: Iterable[str]) -> dict[str, Recipe]:

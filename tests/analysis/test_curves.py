@@ -221,3 +221,11 @@ def test_a_scaled_recipe_has_a_smaller_budget_and_nothing_else():
     assert (tenth.total_env_steps, tenth.log_interval) == (140_000, 5120)
     assert (tenth.algorithm.learning_rate_decay, tenth.min_replay) == (1.0, 2560)
     assert scaled(tenth, 10) == whole
+
+
+def test_a_ladders_stages_are_scaled_too():
+    tenth = scaled(load_recipe("ant-go-to-target-ladder"), 0.1)
+    near, middle = tenth.stages
+    assert (near.total_env_steps, near.log_interval, near.min_replay) == (80_000, 2560, 1280)
+    assert (middle.total_env_steps, middle.log_interval, middle.min_replay) == (400_000, 10_240, 5120)
+    assert tenth.total_env_steps == 500_000
