@@ -39,7 +39,16 @@ from mjx_hkl.training import devices
 devices.use_compilation_cache()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    told = "of each test with several cases the first one alone: for the versions that are not the newest"
+    parser.addoption("--first-cases", action="store_true", help=told)
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("first_cases"):
+        firsts = list({item.nodeid.partition("[")[0]: item for item in reversed(items)}.values())[::-1]
+        config.hook.pytest_deselected(items=[item for item in items if item not in firsts])
+        items[:] = firsts
     if jax.default_backend() != "cpu":
         return
     skip = pytest.mark.skip(reason="needs an accelerator; this machine has none")

@@ -60,13 +60,9 @@ def mean(name, about, parameters, seen):
     """The mean that a module gives: layers with ELU, then the first half of its head."""
     x = np.concatenate([seen[group] for group in about["modules"][name]])
     level = about["networks"]["policy"][name.removeprefix("policy.")]
-    if (
-        level["kind"] != "mlp"
-        or level["layer_norm"]
-        or level.get("mean_bound")
-        or about["networks"]["encoders"]
-    ):
-        sys.exit(f"{about['recipe']} has networks that this script does not know")
+    more = level["layer_norm"] or level.get("mean_bound") or about["networks"]["encoders"]
+    if level["kind"] != "mlp" or more:
+        raise SystemExit(f"{about['recipe']} has networks that this script does not know")
     for layer in range(len(level["sizes"])):
         x = linear(f"{name}.torso.layers.{layer}", parameters, x)
         x = np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
@@ -84,10 +80,12 @@ def act(about, parameters, observation, step, latent):
 def start(model, data, world, random):
     """Places body and targets at random, apart from each other; returns the targets and which one counts."""
     task, half = world["description"]["task"], world["description"]["arena"]["size"] / 2
-    count, apart = task["num_targets"], 0.0
-    while apart < task["separation"]:
+    count = task["num_targets"]
+    while True:
         places = random.uniform(-half, half, (1 + count, 2))
         apart = min(np.linalg.norm(places[i] - places[j]) for i in range(1 + count) for j in range(i))
+        if apart >= task["separation"]:
+            break
     mujoco.mj_resetData(model, data)
     angle, is_free = random.uniform(-np.pi, np.pi), model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
     data.qpos[:], data.qpos[:2] = world["start"], places[0]
@@ -111,8 +109,8 @@ def play(about, world, parameters, model, random):
         if np.linalg.norm(torso.xpos[:2] - targets[selected]) < rules["task"]["radius"]:
             return True, step + 1
         if torso.xmat[8] < rules["upright"] or torso.xpos[2] < rules["min_height"]:
-            break
-    return False, step + 1
+            return False, step + 1
+    return False, rules["episode_length"]
 
 
 if __name__ == "__main__":

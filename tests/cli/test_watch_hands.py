@@ -1,4 +1,4 @@
-"""Hands on the page of `mjx-hkl watch`, in a browser: what they ask for reaches the world, and a training its page."""
+"""Hands on the page of `mjx-hkl watch` reach the world, and a training reaches the page, in a browser."""
 
 import contextlib
 import shutil

@@ -100,6 +100,14 @@ def test_it_sees_and_does_what_ours_do(carried, example):
         state = step(state, random.uniform(-1, 1, world.action_size).astype(np.float32))
 
 
+def test_it_says_which_networks_it_does_not_know(carried, example):
+    about, _, parameters, _ = example.load(carried[0])
+    about["networks"]["policy"]["low_level"]["layer_norm"] = True
+    seen = dict.fromkeys([*about["modules"]["policy.low_level"]], np.zeros(1))
+    with pytest.raises(SystemExit, match="has networks that this script does not know"):
+        example.mean("policy.low_level", about, parameters, seen)
+
+
 def test_the_pages_own_lines_run(tmp_path, monkeypatch):
     known = load_agent("ball-go-to-target-ar-learned")
     write_policy(tmp_path / "carried", known, make_world("ball-go-to-target", engine="mujoco"), False)
