@@ -306,6 +306,7 @@ def test_tries_of_peers_that_say_something_wrong_are_told_in_one_line(tmp_path, 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_nothing_is_lost_by_a_few_faults(tmp_path):
     """Kills, damaged files, wrong recipes and command lines; the script does all of them by the hundreds."""
     done = run("faults.py", "--quick", "--out", str(tmp_path / "faults.json"))

@@ -82,6 +82,7 @@ def test_the_policy_gradient_reaches_the_high_level_through_z():
     assert sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(found.policy.high_level)) > 1e-3
 
 
+@pytest.mark.long
 def test_a_period_of_one_makes_the_targets_the_online_networks():
     """The paper has no targets here."""
     algorithm = dataclasses.replace(ALGORITHM, target_update_period=1)

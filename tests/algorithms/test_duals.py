@@ -28,6 +28,7 @@ def _with_constant_heads(agent):
     return agent
 
 
+@pytest.mark.long
 def test_the_gradient_of_a_cost_is_how_far_its_target_is_off():
     """KL and entropy of the same Gaussians at every step, by their textbook formulas and by SciPy."""
     agent, window = _with_constant_heads(make_agent()), make_window()
@@ -46,6 +47,7 @@ def test_the_gradient_of_a_cost_is_how_far_its_target_is_off():
     np.testing.assert_allclose((metrics["kl_cost"], metrics["entropy_cost"]), (0.3, 0.2), rtol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["kl", "entropy"])
 @pytest.mark.parametrize("side", [-1, 1])
 def test_a_cost_rises_where_it_must(name, side):

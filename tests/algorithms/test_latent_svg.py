@@ -42,6 +42,7 @@ def acting_in_latents(size=LATENT):
     return Agent(WORLD.env.observation_specs, 2, config, jax.random.key(0))
 
 
+@pytest.mark.long
 def test_windows_hold_latents_and_their_density():
     agent = acting_in_latents(3)
     actor = acting.init(WORLD, agent, jax.random.key(0))

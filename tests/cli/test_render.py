@@ -29,6 +29,7 @@ def render(folder, *arguments):
     return done.stdout
 
 
+@pytest.mark.long
 def test_a_video_has_every_episode(tmp_path):
     size = ["--width", "64", "--height", "48", "--episodes", "2"]
     assert "2 episodes" in render(tmp_path, "random:ball-move-box-easy", "ball.mp4", *size)
@@ -50,6 +51,7 @@ def test_a_picture_shows_the_selected_target_in_green(tmp_path):
     assert ((green > 1.5 * red) & (green > 1.5 * blue)).sum() > 50
 
 
+@pytest.mark.long
 def test_a_pretrained_agent_is_shown(tmp_path):
     size = ["--width", "64", "--height", "48", "--episodes", "1"]
     assert "1 episode" in render(tmp_path, "ball-to-ant", "ant.mp4", *size)
@@ -92,6 +94,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.long
 def test_their_pictures_are_those_of_their_own_renderers(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
     done = subprocess.run(

@@ -96,6 +96,7 @@ def test_a_rolling_ball_stays_on_c_mujocos_path(engine):
         np.testing.assert_allclose(position, data.qpos, atol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.accelerator
 def test_random_rollouts_have_the_same_statistics():
     """A second of 128 Ants: mean height and speed of the engines agree within 5 %, contacts within 10 %."""

@@ -65,6 +65,7 @@ def by_hand(model, factors, world):
     return changed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["mujoco", "mjx", WARP])
 def test_a_varied_body_moves_as_c_mujoco_says(engine):
     """Three Ants on the ground, each with factors of its own: 8 control steps, each from where it is."""

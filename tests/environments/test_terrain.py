@@ -51,6 +51,7 @@ def test_who_leaves_the_square_ends_the_episode():
     assert jnp.isneginf(nowhere)[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["mujoco", "mjx"])
 def test_a_body_stands_on_bumps(engine):
     """Dropped beside the flat place it comes to rest with its feet on the ground, on each engine."""

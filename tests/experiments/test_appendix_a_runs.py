@@ -45,6 +45,7 @@ def metrics(out):
     return [{k: v for k, v in row.items() if "second" not in k and k != "crc32"} for row in rows]
 
 
+@pytest.mark.long
 def test_it_resumes_bit_for_bit(trained, tmp_path):
     kind, out = trained
     straight = train(tmp_path / "straight", 4 * STEPS, *prior(kind))
@@ -54,6 +55,7 @@ def test_it_resumes_bit_for_bit(trained, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.long
 def test_it_stays_as_it_is_where_it_is_taken(trained, tmp_path):
     kind, source = trained
     frozen = ["--transfer.agent", source, "--transfer.frozen", "default_policy.low_level"]
@@ -63,6 +65,7 @@ def test_it_stays_as_it_is_where_it_is_taken(trained, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.long
 def test_its_latents_are_the_actions_of_another_agent(trained, tmp_path, capsys):
     kind, source = trained
     options = ["--transfer.agent", source, "--transfer.frozen", f"policy.low_level={DECODER}"]

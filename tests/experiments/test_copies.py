@@ -180,6 +180,7 @@ def test_a_moved_agent_evaluates_and_is_inspected_without_its_run(origin, moved,
     assert mjx_hkl.make_worlds(known.recipe.environment, 2).env.episode_length == 20
 
 
+@pytest.mark.long
 def test_modules_are_taken_from_a_moved_agent(moved, tmp_path, capsys):
     """Its body is the same where its files are, whatever their paths."""
     mine = project(tmp_path / "another" / "place") / "mine.toml"
@@ -194,6 +195,7 @@ def test_modules_are_taken_from_a_moved_agent(moved, tmp_path, capsys):
     assert re.search(r"body is puck.xml \(\w{8}\) there and puck.xml \(\w{8}\) here", error)
 
 
+@pytest.mark.long
 def test_a_file_that_was_edited_is_told_and_the_runs_copy_goes_on(tmp_path, capsys):
     mine = project(tmp_path / "project") / "mine.toml"
     assert train(mine, tmp_path / "run") == 0
@@ -235,6 +237,7 @@ def test_code_of_somebody_else_runs_where_it_is_trusted(moved, part, capsys):
     assert mjx_hkl.load_agent(str(given), trust_code=True).recipe.num_envs == 4
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("elsewhere")
 def test_every_way_to_foreign_code_asks(moved, tmp_path, capsys):
     mine = EXAMPLE / "puck.toml"

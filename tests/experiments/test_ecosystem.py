@@ -28,6 +28,7 @@ SHORT = ["--num-envs", "4", "--total-env-steps", "400", "--log-interval", "200",
 SHORT += ["--evaluation-episodes", "4", "--replay-capacity", "400", "--algorithm.batch-size", "8"]
 
 
+@pytest.mark.long
 def test_the_worked_example_trains_from_anywhere(tmp_path, monkeypatch, capfd):
     """Its own body, its own task, its own environment and recipe, as docs/your-own-world.md shows them."""
     monkeypatch.chdir(tmp_path)
@@ -183,6 +184,7 @@ def fast_run(tiny_recipe, tmp_path_factory):
     return folder, " ".join(printed.getvalue().split())
 
 
+@pytest.mark.long
 def test_where_nothing_can_succeed_people_are_told_the_return(fast_run, monkeypatch, capfd):
     folder, printed = fast_run
     evaluation = json.loads((folder / "run" / "evaluation.json").read_text())[0]

@@ -31,6 +31,7 @@ def trained(tmp_path_factory):
     return out
 
 
+@pytest.mark.long
 def test_the_high_level_moves_to_another_body(trained, tmp_path):
     out = tmp_path / "transferred"
     taken = ["--transfer.agent", str(trained), "--transfer.frozen", *HIGH_LEVEL]

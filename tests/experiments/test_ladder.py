@@ -41,6 +41,7 @@ def rows(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_each_stage_begins_with_all_of_the_one_before(recipe_file, tmp_path, monkeypatch, capsys):
     begun, intervals = [], Loop.intervals
 
@@ -65,6 +66,7 @@ def test_each_stage_begins_with_all_of_the_one_before(recipe_file, tmp_path, mon
     assert seed.axes["seconds"][-1] == pytest.approx(seconds)
 
 
+@pytest.mark.long
 def test_a_ladder_goes_on_where_it_was_stopped(recipe_file, tmp_path, monkeypatch, capsys):
     out, stopped = tmp_path / "run", []
 
@@ -84,6 +86,7 @@ def test_a_ladder_goes_on_where_it_was_stopped(recipe_file, tmp_path, monkeypatc
     assert (out / "export" / "agent.json").is_file()
 
 
+@pytest.mark.long
 def test_a_ladder_that_was_stopped_goes_on_in_another_place(recipe_file, tmp_path, monkeypatch):
     out, moved, seen = tmp_path / "run", tmp_path / "moved", []
 

@@ -97,6 +97,7 @@ def test_it_learns_to_reach_the_target(prior):
     assert after > 0.95
 
 
+@pytest.mark.long
 def test_v_trace_walks_the_grid_by_the_shortest_paths():
     """Two cells apart at random on 8 x 8: 2 · 63/24 steps, times 64/63 as they are never the same."""
     recipe = resolve(load_recipe("grid-1-step"))

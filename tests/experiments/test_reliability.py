@@ -58,6 +58,7 @@ def what_it_learned(out):
     return modules, rows
 
 
+@pytest.mark.long
 def test_where_the_last_checkpoint_is_damaged_it_goes_on_from_the_one_before(finished, damaged, capsys):
     whole = damaged.with_name("whole")
     shutil.copytree(finished, whole)

@@ -24,6 +24,7 @@ def trained(out):
     return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/evaluation.json")}
 
 
+@pytest.mark.long
 def test_all_variants_are_trained_once_and_compared(experiment, tmp_path, capsys):
     out = tmp_path / "pair"
     command = ["reproduce", str(experiment), "--out", str(out)]

@@ -70,6 +70,7 @@ def rows(out):
     return [{name: x for name, x in row.items() if name not in skip} for row in found]
 
 
+@pytest.mark.long
 def test_metrics_and_evaluations_tell_of_each_environment(trained):
     *_, last = rows(trained)
     (evaluation,) = json.loads((trained / "evaluation.json").read_text())
@@ -113,6 +114,7 @@ def test_an_agent_plays_in_all_or_in_one(trained, tmp_path, capsys):
     assert about["modules"]["policy.high_level"]["sees"][:2] == ["coordinates", "task"]
 
 
+@pytest.mark.long
 def test_what_does_not_see_the_task_moves_to_another_environment(trained, folder, tmp_path, capsys):
     taken = ["train", str(folder / "other.toml"), "--transfer.agent", str(trained), "--transfer.frozen"]
     assert run([*taken, "policy.high_level", "--out", str(tmp_path / "no")]) == 2

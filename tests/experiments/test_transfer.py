@@ -94,6 +94,7 @@ def test_a_transfer_moves_the_learner_alone(recipe, pretrained):
         np.testing.assert_array_equal(a[0], b)
 
 
+@pytest.mark.long
 def test_a_shared_low_level_starts_a_separate_one_beside_its_frozen_self(recipe, pretrained, tmp_path):
     """Figure 6: π0^L frozen, π^L its own from the same weights."""
     default = dataclasses.replace(recipe.default_policy, low_level=Separate(sizes=(8,)))
@@ -109,6 +110,7 @@ def test_a_shared_low_level_starts_a_separate_one_beside_its_frozen_self(recipe,
     assert rows[1]["kl_low"] < rows[-1]["kl_low"]  # it leaves where it began
 
 
+@pytest.mark.long
 def test_a_high_level_moves_to_another_body(recipe, pretrained, tmp_path):
     """Body transfer (§7.2): what sees no body fits any, frozen, with a new low level."""
     information = dataclasses.replace(recipe.information, high_level=("targets", "instruction"))
@@ -176,6 +178,7 @@ def test_what_does_not_fit_is_refused_in_one_line(recipe, pretrained, tmp_path, 
     assert not out.exists()
 
 
+@pytest.mark.long
 def test_a_module_moves_with_the_shared_encoder_that_it_sees_through(tiny_recipe, tmp_path, capsys):
     recipe = change(tiny_recipe, encoders={"targets": {"sizes": [5], "shared": True}})
     options = [written(tmp_path, recipe), "--out"]
@@ -192,6 +195,7 @@ def test_a_module_moves_with_the_shared_encoder_that_it_sees_through(tiny_recipe
     assert json.loads(capsys.readouterr().out)["modules"]["encoders.targets"]["sees"] == ["targets"]
 
 
+@pytest.mark.long
 def test_statistics_travel_with_a_module_and_stay_if_it_is_frozen(tiny_recipe, tmp_path, capsys):
     """They are in its export; a module that is taken to learn on goes on counting."""
     recipe = change(tiny_recipe, encoders={"all": "normalized"})
@@ -222,6 +226,7 @@ def test_statistics_travel_with_a_module_and_stay_if_it_is_frozen(tiny_recipe, t
     assert "bound of targets is 10.0 there and 5.0 here" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_coordinates_in_another_unit_do_not_fit(recipe, pretrained, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("other.toml").write_text('extends = "ball-go-to-target"\n[task]\ndistance_unit = 1.0\n')
@@ -268,6 +273,7 @@ def test_reproduce_refuses_what_will_not_fit_before_it_trains(recipe, tmp_path, 
     assert not (tmp_path / "chain").exists()
 
 
+@pytest.mark.long
 def test_reproduce_chains_pretraining_and_transfer(recipe, tmp_path):
     path = chain(tmp_path, recipe, {})
     out = tmp_path / "chain"
@@ -285,6 +291,7 @@ def two(pretrained):
     return [pretrained / "export" / f"seed_{seed}" for seed in range(2)]
 
 
+@pytest.mark.long
 def test_modules_come_from_several_agents(recipe, two, tmp_path):
     """One of them is `agent`; with nothing learned what is initial is still equal."""
     untrained = dataclasses.replace(recipe, total_env_steps=40, min_replay=100)

@@ -134,6 +134,7 @@ def test_of_two_the_whole_one_is_restored(loop, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["80", "80.damaged"]
 
 
+@pytest.mark.long
 def test_no_flipped_bit_restores_other_numbers(loop, tmp_path):
     """Of each file 12 bits, at random: refused, or unharmed because nothing reads them."""
     state, random = loop.init(), np.random.default_rng(0)

@@ -81,6 +81,7 @@ def _groups(ring):
     return jax.eval_shape(lambda ring: ring.windows.observation, ring)
 
 
+@pytest.mark.long
 def test_images_drawn_again_are_those_that_were_stored(recipe, world, learned):
     """The same program but for where images come from: learning is the same to rounding."""
     (_, stored, metrics), (_, drawn, expected) = learned, state_after(change(recipe, images="drawn"), world)
@@ -158,6 +159,7 @@ def test_a_window_is_shifted_as_one_with_its_edges_repeated(learned):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.long
 def test_it_learns_from_shifted_images_that_are_drawn_again(recipe, world, learned):
     algorithm = dataclasses.replace(recipe.algorithm, image_shift=1)
     _, _, plain = learned

@@ -41,6 +41,7 @@ def compared():
     return on_eight_devices(str(Path(__file__).with_name("on_eight_devices.py")))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("what", "of_the_way"),
     [
@@ -62,6 +63,7 @@ def test_eight_devices_compute_what_one_does(compared, what, of_the_way):
         np.testing.assert_allclose(one["critic_loss"], many["critic_loss"], rtol=1e-2)
 
 
+@pytest.mark.long
 def test_of_the_worlds_only_sums_travel(compared):
     for what in ("worlds", "environments", "physics", "normalized"):
         assert compared[what]["collectives"] == ["all-reduce"]
@@ -79,10 +81,12 @@ def test_several_devices_take_an_engine_that_they_can_share():
         make_loop(resolve(dataclasses.replace(recipe, engine="mujoco", num_devices=8)))
 
 
+@pytest.mark.long
 def test_what_is_transferred_is_on_every_device_and_stays(compared):
     assert compared["transfer"]
 
 
+@pytest.mark.long
 def test_bench_train_times_several_devices_in_turn_with_one():
     options = ["--num-envs", "16", "--num-devices", "8", "--num-seeds", "8", "--json"]
     program = "from mjx_hkl.cli.main import main; main()"
@@ -129,6 +133,7 @@ def metrics(out):
     return [[row[name] for name in ("episodes", "value", "kl_high", "critic_loss")] for row in rows]
 
 
+@pytest.mark.long
 def test_two_processes_train_one_agent_and_resume_it(tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     run("grid-1-step", *SHORT, "--total-env-steps", 960, "--out", alone)
@@ -143,6 +148,7 @@ def test_two_processes_train_one_agent_and_resume_it(tmp_path):
     assert (together / "export" / "agent.json").is_file()
 
 
+@pytest.mark.long
 def test_a_signal_to_one_process_stops_both_and_one_alone_goes_on(tmp_path):
     out = tmp_path / "run"
     started = start("grid-1-step", *SHORT, "--total-env-steps", 10**8, "--out", out, processes=2)

@@ -155,6 +155,7 @@ def test_what_is_evaluated_and_exported_of_a_seed_is_its_average(tiny_recipe):
     assert any((one != other).any() for one, other in pairs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prior", [AR1(), ARLearned(sizes=(8,))])
 def test_autoregressive_priors_train(tiny_recipe, prior):
     default = dataclasses.replace(tiny_recipe.default_policy, high_level=prior)
@@ -254,6 +255,7 @@ def test_windows_under_other_instructions():
             np.testing.assert_array_equal(getattr(after, same), getattr(before, same))
 
 
+@pytest.mark.long
 def test_kept_noise_symmetries_and_other_instructions_train(tiny_recipe):
     algorithm = dataclasses.replace(
         tiny_recipe.algorithm, latents="stored_noise", symmetries=True, relabelled=0.5
@@ -286,6 +288,7 @@ def test_from_kept_noise_ratios_of_choices_are_one_before_anything_is_learned():
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 def test_statistics_are_those_of_all_observations_acted_on_also_before_the_first_update(tiny_recipe):
     """Of each seed, against numpy's of a replay that holds all; targets and evaluation see by the same."""
     recipe = change(
