@@ -1,4 +1,4 @@
-"""What the suite does when a test fails, and when its process dies."""
+"""What the suite does when a test fails or takes long, and when its process dies."""
 
 import os
 import sys
@@ -6,12 +6,19 @@ import sys
 import pytest
 
 
+_LONG = 60.0  # seconds
+
+
 def pytest_runtest_logreport(report):
-    """Tells a failure when it happens: a run that is cut off never comes to its summary."""
-    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+    """Tells a failure, or a minute gone, when it happens: a run that is cut off never comes to its summary."""
+    told = []
+    if report.failed:
         crash = getattr(report.longrepr, "reprcrash", None)
-        why = (crash.message if crash else str(report.longrepr)).strip().splitlines()[0][:300]
-        print(f"\n{report.nodeid}, {report.when}: {why}", file=sys.__stdout__, flush=True)
+        told.append((crash.message if crash else str(report.longrepr)).strip().splitlines()[0][:300])
+    if report.duration > _LONG:
+        told.append(f"{report.duration:.0f} s")
+    if told and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.nodeid}, {report.when}: {', '.join(told)}", file=sys.__stdout__, flush=True)
 
 
 @pytest.hookimpl(optionalhook=True)
