@@ -5,12 +5,11 @@ import sys
 
 import pytest
 
-
 _LONG = 60.0  # seconds
 
 
 def pytest_runtest_logreport(report):
-    """Tells a failure, or a minute gone, when it happens: a run that is cut off never comes to its summary."""
+    """Tells a failure, or a minute gone, when it happens: a run that is cut off has no summary."""
     told = []
     if report.failed:
         crash = getattr(report.longrepr, "reprcrash", None)
