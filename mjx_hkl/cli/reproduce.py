@@ -63,6 +63,7 @@ def main(arguments: list[str]) -> int:
         for name, recipe in chosen(variants, command.only).items()
     }
     devices.use_compilation_cache()
+    devices.share_arenas()
     display = Display()
     if not reproduce(variants, out, display, tracking):
         display.say("go on with the same command")

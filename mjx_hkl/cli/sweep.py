@@ -26,6 +26,7 @@ def sweep(recipe: Recipe, file: Path, command: "TrainCommand") -> int:
 
     out = command.out or Path(f"runs/{recipe.name.replace(':', '-')}-{file.stem}")
     devices.use_compilation_cache()
+    devices.share_arenas()
     display = Display()
     outcome = sweep(recipe, plan, out, display, tracking, trust_code=command.trust_code)
     if not outcome.finished:

@@ -119,6 +119,7 @@ def _train(recipe: Recipe, out: Path, command: TrainCommand) -> int:
     if command.distributed:
         processes.join()
     devices.use_compilation_cache()
+    devices.share_arenas()
     display = Display(quiet=not processes.is_first())
     result = train(
         recipe,

@@ -1,5 +1,7 @@
 """What the run's device is and what fits it: defaults, memory, the compilation cache."""
 
+import contextlib
+import ctypes
 import os
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import jax
 import psutil
 
 from mjx_hkl.errors import UserError
+
+_M_ARENA_MAX = -8  # of malloc.h
 
 _DEFAULT_ENVS = {"cpu": 256}
 ENVS_OF_ACCELERATOR = 4096
@@ -71,3 +75,12 @@ def use_compilation_cache() -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "mjx-hkl" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def share_arenas() -> None:
+    """Threads share one arena of the C library for each core; nothing where that library is not GNU's.
+
+    Those that write a checkpoint come and go, and each would leave one of its own behind, full of free memory.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, max(2, os.cpu_count() or 2))
