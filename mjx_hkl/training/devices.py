@@ -80,7 +80,7 @@ def use_compilation_cache() -> None:
 def share_arenas() -> None:
     """Threads share one arena of the C library for each core; nothing where that library is not GNU's.
 
-    Those that write a checkpoint come and go, and each would leave one of its own behind, full of free memory.
+    Those that write a checkpoint come and go, and each would leave an arena behind, full of free memory.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, max(2, os.cpu_count() or 2))
