@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # drawn without a GPU
 
 
 @contextlib.contextmanager

@@ -46,9 +46,11 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     if config.getoption("first_cases"):
-        firsts = list({item.nodeid.partition("[")[0]: item for item in reversed(items)}.values())[::-1]
-        config.hook.pytest_deselected(items=[item for item in items if item not in firsts])
-        items[:] = firsts
+        firsts = {}
+        for item in items:
+            firsts.setdefault(item.nodeid.partition("[")[0], item)
+        config.hook.pytest_deselected(items=[item for item in items if item not in firsts.values()])
+        items[:] = firsts.values()
     if jax.default_backend() != "cpu":
         return
     skip = pytest.mark.skip(reason="needs an accelerator; this machine has none")

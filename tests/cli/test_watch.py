@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import browser
+from browser import WEBGL, browser
 from PIL import Image
 
 from mjx_hkl.analysis.viewer import Viewer, serving
@@ -23,7 +23,6 @@ from mjx_hkl.experiments.run_directory import RunDirectory
 
 pytestmark = pytest.mark.pages
 
-ARGUMENTS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 WATCH = "import sys; from mjx_hkl.cli.main import run; sys.exit(run(['watch', *sys.argv[1:]]))"
 
 
@@ -107,7 +106,7 @@ def page():
     arguments = [sys.executable, "-c", WATCH, "ball-go-to-target", "--port", str(port)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     with (
-        browser(*ARGUMENTS) as chromium,
+        browser(*WEBGL) as chromium,
         subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as watching,
     ):
         line = watching.stdout.readline()

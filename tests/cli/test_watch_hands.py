@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from browser import browser
+from browser import WEBGL, browser
 
 from mjx_hkl.analysis.viewer import Viewer, serving
 from mjx_hkl.analysis.watching import Follower, Session
@@ -19,8 +19,6 @@ from mjx_hkl.experiments.run_directory import RunDirectory
 
 pytestmark = pytest.mark.pages
 
-ARGUMENTS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-
 
 @contextlib.contextmanager
 def watched(agent, follower=None):
@@ -29,7 +27,7 @@ def watched(agent, follower=None):
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     over = threading.Event()
-    with browser(*ARGUMENTS) as chromium, serving("localhost", port) as server:
+    with browser(*WEBGL) as chromium, serving("localhost", port) as server:
         playing = threading.Thread(target=Viewer(server, session, "agent", follower).run, args=(over.is_set,))
         playing.start()
         try:
