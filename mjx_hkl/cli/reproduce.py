@@ -44,6 +44,8 @@ def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code."""
     command = parse(ReproduceCommand, "reproduce", arguments)
     if command.recipe == "claims":
+        if command != ReproduceCommand(recipe="claims", out=command.out):
+            raise UserError("reproduce claims trains nothing: of the options it takes --out alone")
         return _claims(command.out)
     variants = load_variants(command.recipe)
     out = Path(command.out or f"runs/{Path(command.recipe).stem}")
@@ -84,6 +86,7 @@ def main(arguments: list[str]) -> int:
 def _claims(out: str | None) -> int:
     """Writes the page of the paper's claims, and prints its verdicts."""
     from mjx_hkl.analysis.claims import page, tested_claims
+    from mjx_hkl.experiments.run_directory import write_whole
 
     path = resources.folder("docs") / "results" / "claims.toml"
     if not path.is_file():
@@ -92,9 +95,7 @@ def _claims(out: str | None) -> int:
         )
     about, tested = tested_claims(path)
     to = Path(out) if out else path.with_suffix(".md")
-    unfinished = to.with_name(f".{to.name}.part")
-    unfinished.write_text(page(about, tested), encoding="utf-8")
-    unfinished.replace(to)
+    write_whole(to, page(about, tested))
     for number, one in enumerate(tested, 1):
         print(f"{number:2} {one.verdict}: {one.claim.says}")
     print(to)

@@ -98,3 +98,11 @@ def test_a_mistake_in_the_file_is_told(tested, tmp_path):
 def test_the_committed_page_is_what_its_runs_say(tmp_path):
     assert run(["reproduce", "claims", "--out", str(tmp_path / "claims.md")]) == 0
     assert (tmp_path / "claims.md").read_text() == (RESULTS / "claims.md").read_text()
+
+
+def test_options_of_a_training_are_refused(tmp_path, capsys):
+    assert run(["reproduce", "claims", "--scale", "2", "--out", str(tmp_path / "claims.md")]) == 2
+    assert capsys.readouterr().err == (
+        "error: reproduce claims trains nothing: of the options it takes --out alone\n"
+    )
+    assert not list(tmp_path.iterdir())
