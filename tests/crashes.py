@@ -2,22 +2,33 @@
 
 import os
 import sys
+import time
 
 import pytest
 
-_LONG = 60.0  # seconds
+_LONG, _BEAT = 60.0, 600.0  # seconds
+_start, _beats = time.monotonic(), 0
 
 
 def pytest_runtest_logreport(report):
-    """Tells a failure, or a minute gone, when it happens: a run that is cut off has no summary."""
+    """Tells a failure, a minute gone, and where the run is: one that is cut off has no summary."""
+    global _beats
     told = []
     if report.failed:
         crash = getattr(report.longrepr, "reprcrash", None)
         told.append((crash.message if crash else str(report.longrepr)).strip().splitlines()[0][:300])
     if report.duration > _LONG:
         told.append(f"{report.duration:.0f} s")
-    if told and "PYTEST_XDIST_WORKER" not in os.environ:
-        print(f"\n{report.nodeid}, {report.when}: {', '.join(told)}", file=sys.__stdout__, flush=True)
+    if told:
+        _tell(f"{report.nodeid}, {report.when}: {', '.join(told)}")
+    if time.monotonic() - _start > _BEAT * (_beats + 1):
+        _beats += 1
+        _tell(f"after {(time.monotonic() - _start) / 60:.0f} min: {report.nodeid}")
+
+
+def _tell(line):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{line}", file=sys.__stdout__, flush=True)
 
 
 @pytest.hookimpl(optionalhook=True)

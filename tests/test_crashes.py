@@ -1,4 +1,4 @@
-"""A test that fails is told at once; a test process that dies ends the run, with the name of its test."""
+"""A test that fails is told at once; one that dies, or never ends, ends the run with its name."""
 
 import os
 import signal
@@ -12,12 +12,16 @@ import pytest
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("death", ["os.abort()", f"os.kill(os.getpid(), {signal.SIGKILL:d})"])
+@pytest.mark.parametrize(
+    "death", ["os.abort()", f"os.kill(os.getpid(), {signal.SIGKILL:d})", "threading.Event().wait()"]
+)
 def test_a_dead_test_process_fails_the_run_within_a_minute(death, tmp_path):
     (tmp_path / "conftest.py").write_text("from crashes import pytest_testnodedown\n")
-    (tmp_path / "test_a.py").write_text(f"import os\n\ndef test_dies():\n    {death}\n")
-    (tmp_path / "test_b.py").write_text("import time\n\ndef test_lasts():\n    time.sleep(300)\n")
+    (tmp_path / "test_a.py").write_text(f"import os, threading\n\ndef test_dies():\n    {death}\n")
+    lasts = "@pytest.mark.timeout(300)\ndef test_lasts():\n    time.sleep(300)\n"
+    (tmp_path / "test_b.py").write_text(f"import time\nimport pytest\n\n{lasts}")
     command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"]
+    command += ["--timeout", "5", "--timeout-method", "thread"]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
 
     start = time.perf_counter()

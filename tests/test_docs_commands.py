@@ -68,7 +68,7 @@ WORDS |= {
     "DIR": "folder",
     "OUT": "out",
 }
-WORDS |= {"RUN": "runs/mine", "FOLDER": "runs/mine"}
+WORDS |= {"RUN": "runs/mine", "FOLDER": "runs/mine", "FIGURE": "figure-3-left"}
 
 
 def filled(command):
@@ -103,8 +103,14 @@ def stopped(monkeypatch):
             monkeypatch.setattr(module, "parse", stopping(module.parse))
         else:  # a command without arguments
             monkeypatch.setattr(module, "main", stopping(lambda arguments: argparse.Namespace()))
-    parser = argparse.ArgumentParser
-    monkeypatch.setattr(parser, "parse_args", stopping(parser.parse_args))
+    parser, parse_known = argparse.ArgumentParser, argparse.ArgumentParser.parse_known_args
+
+    def parse(self, *args, **kwargs):  # as argparse's own, which asks parse_known_args
+        found, unknown = parse_known(self, *args, **kwargs)
+        return self.error(f"unrecognized arguments: {' '.join(unknown)}") if unknown else found
+
+    monkeypatch.setattr(parser, "parse_args", stopping(parse))
+    monkeypatch.setattr(parser, "parse_known_args", stopping(parse_known))
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     return monkeypatch
