@@ -449,8 +449,10 @@ def test_list_tells_programs_what_has_a_name(capsys):
 def test_list_names_what_is_there(capsys):
     assert run(["list"]) == 0
     shown = capsys.readouterr().out
-    for name in ("ball-go-to-target", "quadruped-go-to-target", "proprioception 14", "isotropic"):
+    for name in ("ball-go-to-target", "quadruped-go-to-target", "push_speed 0.5", "isotropic"):
         assert name in shown, shown
+    assert run(["list", "envs", "ball-go-to-target"]) == 0
+    assert "proprioception 14" in capsys.readouterr().out
     assert run(["list", "agents"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["ball-to-ant"]]
     assert line.strip().split(maxsplit=2)[1:] == ["ant-go-to-near-target", "success 100.0%, return 60.0"]
