@@ -74,7 +74,8 @@ def _of_file(name: str) -> Row:
     from mjx_hkl.environments import EnvironmentConfig, GridWorld, load_environment
 
     config = load_environment(name)
-    return _about(to_table(config) if isinstance(config, EnvironmentConfig) else GridWorld(config).description)
+    is_physical = isinstance(config, EnvironmentConfig)
+    return _about(to_table(config) if is_physical else GridWorld(config).description)
 
 
 def _of_world(name: str) -> Row:

@@ -1,4 +1,4 @@
-"""Near targets with a reward in each step: what a KL of about constant size adds to, or takes from, the reward."""
+"""Near targets with a reward in each step: as much as a KL of constant size takes away, or gives back."""
 
 import dataclasses
 
@@ -12,5 +12,6 @@ class PerStep(GoToTarget):
     reward_per_step: float = 0.0
 
     def reward(self, state, scene):
+        """That of a target, and of the step."""
         outcome = super().reward(state, scene)
         return outcome._replace(reward=outcome.reward + self.reward_per_step)
