@@ -60,8 +60,8 @@ class Tracker:
 
     def __exit__(self, kind: Any, *_: object) -> None:
         if kind:
-            with contextlib.suppress(Exception):  # what ends the run is told
-                for logger in self._loggers.values():
+            for logger in self._loggers.values():
+                with contextlib.suppress(Exception):  # what ends the run is told
                     logger.close(failed=True)
         else:
             self._each(lambda logger: logger.close(failed=False))

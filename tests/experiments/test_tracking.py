@@ -1,9 +1,13 @@
 """What loggers are told: as much as metrics.jsonl, once, and nothing that could end a run."""
 
+import contextlib
 import dataclasses
+import gc
 import json
+import os
 import shutil
 import struct
+from pathlib import Path
 
 import mediapy
 import numpy as np
@@ -232,6 +236,25 @@ def test_a_logger_that_fails_is_left_out_and_told_of_once(where, tiny_recipe, tm
     assert failed == ["logger 'failing' failed and is left out from here on, training goes on: no network"]
     assert told.count(where) == (2 if where == "close" else 1)  # what can be closed is, in the end
     assert [row["kl_high"] for row in RunDirectory(tmp_path).read_metrics()] == [1.0, 1.0]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a file that is always full")
+@pytest.mark.parametrize("fails", [True, False])
+def test_events_that_a_full_disk_does_not_take_are_let_go(fails, tiny_recipe, tmp_path, monkeypatch):
+    said, unraisable = [], []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    told_of = LoggedRun(RunDirectory(tmp_path), tiny_recipe, 0, said.append)
+    with contextlib.suppress(KeyboardInterrupt), Tracker(told_of, ["tensorboard"]) as tracker:
+        events = tracker._loggers["tensorboard"]._files[0]._py_recordio_writer._writer
+        with open("/dev/full", "wb") as full:
+            os.dup2(full.fileno(), events.fileno())
+        if fails:
+            raise KeyboardInterrupt
+    assert events.closed
+    del tracker, events
+    gc.collect()
+    assert not unraisable
+    assert len(said) == (0 if fails else 1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """TensorBoard: files of events in RUN/tensorboard, one folder per seed where there are many."""
 
+import contextlib
 import io
 import time
 from collections.abc import Iterable, Mapping
@@ -69,9 +70,11 @@ class TensorBoard:
         self._write(seed, step, [*(summary.scalar(name, x) for name, x in values.items()), self._end])
 
     def close(self, failed: bool) -> None:
-        """See `Logger`."""
-        for file in self._files.values():
-            file.close()
+        """See `Logger`. What a full disk does not take is let go: Python would try once more, and say so."""
+        with contextlib.ExitStack() as each:
+            for file in self._files.values():
+                each.callback(file._py_recordio_writer.close)  # which its own close leaves out then
+                each.callback(file.flush)
 
     def _write(self, seed: int, step: int, summaries: Iterable[Summary]) -> None:
         for one in summaries:
