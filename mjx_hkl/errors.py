@@ -12,8 +12,16 @@ _NO_MEMORY = ("can't start new thread", "bad_alloc", "Cannot allocate memory", "
 
 
 def tells_no_memory(error: BaseException) -> bool:
-    """Whether an error says that the machine, or a limit of the process, gives no more memory or threads."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+    """Whether an error says that the machine, or a limit of the process, gives no more memory or threads.
+
+    Or one that it was raised beside: what cleans up may fail of the same, in other words.
+    """
+    known: BaseException | None = error
+    while known is not None:
+        if isinstance(known, MemoryError) or any(words in str(known) for words in _NO_MEMORY):
+            return True
+        known = known.__cause__ or known.__context__
+    return False
 
 
 def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -268,9 +269,9 @@ def writing(what: str) -> Iterator[None]:
 def reading() -> Iterator[None]:
     """For use around what Orbax does: where it fails, only the error that it raises is shown.
 
-    Other arrays may fail after it and print a traceback each: coroutines that nobody waits for, callbacks
-    that find their event loop closed, tasks in asyncio's log, threads in Orbax's own. So the hook, the filter
-    and the level stay where it fails.
+    Other arrays may fail after it and print a traceback or a warning each: coroutines that nobody waits for,
+    callbacks that find their event loop closed, tasks in asyncio's log, threads in Orbax's own. So the hook,
+    the filters and the level stay where it fails.
     """
     before = sys.unraisablehook
 
@@ -280,6 +281,9 @@ def reading() -> Iterator[None]:
             before(found)
 
     sys.unraisablehook = hook
+    caught = warnings.catch_warnings()
+    caught.__enter__()
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     log, orbaxs = logging.getLogger("asyncio"), logging.getLogger("absl")
     level = orbaxs.level
     log.addFilter(_is_not_orbaxs)
@@ -287,6 +291,7 @@ def reading() -> Iterator[None]:
     yield
     orbaxs.setLevel(level)
     log.removeFilter(_is_not_orbaxs)
+    caught.__exit__(None, None, None)
     sys.unraisablehook = before
 
 

@@ -212,6 +212,13 @@ def test_a_program_that_fails_while_it_runs_is_one_line_and_the_checkpoints_stay
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["120", "160"]
 
 
+def of_cleaning_up():
+    """Orbax's, whose thread does not start: closing it fails too."""
+    error = RuntimeError("cannot join thread before it is started")
+    error.__context__ = RuntimeError("can't start new thread")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "missing"),
     [
@@ -219,6 +226,7 @@ def test_a_program_that_fails_while_it_runs_is_one_line_and_the_checkpoints_stay
         (ValueError("RESOURCE_EXHAUSTED: Error writing to file"), "room"),
         (MemoryError(), "memory"),
         (RuntimeError("can't start new thread"), "memory"),
+        (of_cleaning_up(), "memory"),
     ],
 )
 def test_what_a_checkpoint_has_no_place_for_is_one_line(error, missing):
@@ -227,7 +235,9 @@ def test_what_a_checkpoint_has_no_place_for_is_one_line(error, missing):
             raise error
 
 
-@pytest.mark.parametrize("error", [MemoryError("std::bad_alloc"), RuntimeError("can't start new thread")])
+@pytest.mark.parametrize(
+    "error", [MemoryError("std::bad_alloc"), RuntimeError("can't start new thread"), of_cleaning_up()]
+)
 def test_a_command_that_gets_no_memory_says_so_in_one_line(error, monkeypatch, capsys):
     def fails(arguments):
         raise error

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import types
+import warnings
 from typing import Any
 
 import jax
@@ -250,6 +251,19 @@ def test_of_orbaxs_reads_that_fail_together_asyncios_log_has_none(caplog):
         pass
     logged("orbax/again.py")
     assert [record.args for record in caplog.records] == [("mine.py",), ("orbax/again.py",)]
+
+
+def test_reads_that_a_failed_restore_never_began_are_not_warned_of():
+    async def read():
+        pass
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with pytest.raises(ValueError, match="damaged"), checkpoint.reading():
+            raise ValueError("damaged")
+        never_begun = read()
+        del never_begun
+    assert not warned
 
 
 def test_reads_that_end_after_a_failed_restore_print_nothing(monkeypatch):
