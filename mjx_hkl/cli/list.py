@@ -35,8 +35,7 @@ def main(arguments: list[str]) -> int:
     what = command.what
     if what is not None and what not in _LISTS:
         raise unknown_name("list", what, _LISTS)
-    brief = not (command.name or command.json)
-    found = {name: list(_LISTS[name](command.name, brief)) for name in ([what] if what else _LISTS)}
+    found = {name: list(_LISTS[name](command)) for name in ([what] if what else _LISTS)}
     if command.json:
         print(json.dumps(found))
         return 0
@@ -59,18 +58,19 @@ def _table(name: str, rows: list[Row]) -> Table | str:
     return table
 
 
-def _environments(part: str, brief: bool) -> Iterator[Row]:
+def _environments(asked: ListCommand) -> Iterator[Row]:
+    look = _of_world if asked.name or asked.json else _of_file
     for name in resources.names("envs", ".toml"):
-        if part not in name:
+        if asked.name not in name:
             continue
         try:
-            yield {"environment": name, **(_of_file(name) if brief else _of_world(name))}
+            yield {"environment": name, **look(name)}
         except UserError as error:
             yield {"environment": name, "error": str(error)}
 
 
 def _of_file(name: str) -> Row:
-    """What an environment's file says; no world is made of it, which takes a tenth of a second."""
+    """What an environment's file says. To make its world takes a tenth of a second."""
     from mjx_hkl.environments import EnvironmentConfig, GridWorld, load_environment
 
     config = load_environment(name)
@@ -79,6 +79,7 @@ def _of_file(name: str) -> Row:
 
 
 def _of_world(name: str) -> Row:
+    """Likewise, and what its world shows and takes."""
     from mjx_hkl.environments import make_world
 
     world = make_world(name)
@@ -99,7 +100,7 @@ def _about(description: Mapping[str, Any]) -> Row:
     }
 
 
-def _recipes(part: str, brief: bool) -> Iterator[Row]:
+def _recipes(asked: ListCommand) -> Iterator[Row]:
     from mjx_hkl.experiments.card import kinds
     from mjx_hkl.experiments.recipe import load_variants
 
@@ -107,12 +108,12 @@ def _recipes(part: str, brief: bool) -> Iterator[Row]:
         try:
             variants = load_variants(name)
         except UserError as error:
-            if part in name:
+            if asked.name in name:
                 yield {"recipe": name, "error": str(error)}
             continue
         for variant, recipe in variants.items():
             whole = f"{name}:{variant}" if variant else name
-            if part in whole:
+            if asked.name in whole:
                 high_level, prior, low_level = kinds(recipe)
                 yield {
                     "recipe": whole,
@@ -124,12 +125,12 @@ def _recipes(part: str, brief: bool) -> Iterator[Row]:
                 }
 
 
-def _agents(part: str, brief: bool) -> Iterator[Row]:
+def _agents(asked: ListCommand) -> Iterator[Row]:
     from mjx_hkl.experiments.agent_format import read_card
     from mjx_hkl.experiments.agents import agent_folder, agent_names
 
     for name in agent_names():
-        if part not in name:
+        if asked.name not in name:
             continue
         try:
             card = read_card(agent_folder(name))
@@ -140,7 +141,7 @@ def _agents(part: str, brief: bool) -> Iterator[Row]:
         yield {"agent": name, "environment": card.recipe.environment_name, "evaluation": achieved}
 
 
-_LISTS: dict[str, Callable[[str, bool], Iterator[Row]]] = {
+_LISTS: dict[str, Callable[[ListCommand], Iterator[Row]]] = {
     "envs": _environments,
     "recipes": _recipes,
     "agents": _agents,
