@@ -8,7 +8,13 @@ class UserError(Exception):
     """What was given, what was expected, what to do: one line."""
 
 
-_NO_MEMORY = ("can't start new thread", "bad_alloc", "Cannot allocate memory", "Out of memory")
+_NO_MEMORY = (
+    "can't start new thread",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "Out of memory",
+    "Ran out of memory",
+)
 
 
 def tells_no_memory(error: BaseException) -> bool:

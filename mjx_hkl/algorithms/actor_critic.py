@@ -22,7 +22,7 @@ from mjx_hkl.algorithms.hierarchy import (
     redraw_latents,
 )
 from mjx_hkl.algorithms.window import Window, following
-from mjx_hkl.config import PositiveFloat
+from mjx_hkl.config import Positive, PositiveFloat
 from mjx_hkl.math.v_trace import v_trace
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.encoders import encode
@@ -34,6 +34,8 @@ class VTrace(Algorithm):
 
     state_values: ClassVar[bool] = True
 
+    target_update_period: Positive = 1
+    """Updates between moves of the target parameters; 1, with a rate of 1, is none of them, as in B.3."""
     rho_clip: PositiveFloat = 1.0
     """ρ̄ of V-trace."""
     trace_clip: PositiveFloat = 1.0
@@ -44,7 +46,7 @@ class VTrace(Algorithm):
     ) -> Loss:
         """Sum of policy, critic and default policy loss (eq. 22 to 25); see `SVG.loss`.
 
-        The paper has no target networks here: a `target_update_period` of 1 makes them the online ones.
+        The paper has no target networks here, and by default there are none.
         """
         stop = jax.lax.stop_gradient
         steps = window.reward.shape[0]

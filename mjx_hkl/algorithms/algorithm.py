@@ -229,9 +229,9 @@ class Algorithm:
         if self.kl_schedule is not None:
             kl_cost = kl_cost * own["kl_factor"]
         if self.target_kl is not None:
-            kl_cost = jax.lax.stop_gradient(jnp.exp(own["log_kl_cost"]))
+            kl_cost = _cost(own["log_kl_cost"])
         if self.target_entropy is not None:
-            entropy_cost = jax.lax.stop_gradient(jnp.exp(own["log_entropy_cost"]))
+            entropy_cost = _cost(own["log_entropy_cost"])
         return kl_cost, entropy_cost
 
     def kl_of_levels(
@@ -339,7 +339,8 @@ class Algorithm:
         """The loss and metrics with those of the costs that are learned or scheduled.
 
         Gradient descent on log α (target − KL) and log α_H (H − target) is dual ascent: the gradient is how
-        far off the target is, whatever the cost (temperature of Haarnoja et al. 2018, arXiv:1812.05905).
+        far off the target is, whatever the cost (temperature of Haarnoja et al. 2018, arXiv:1812.05905). The
+        logarithm of a target that cannot be met ends at ±`_MOST_LOG`.
 
         Args:
           loss: without them.
@@ -347,15 +348,15 @@ class Algorithm:
           kl: mean per step, of both levels.
           entropy: mean of the low level's.
         """
-        (total, metrics), stop = loss, jax.lax.stop_gradient
+        total, metrics = loss
         if self.target_kl is not None:
-            total = total + own["log_kl_cost"] * stop(self.target_kl - kl)
-            metrics = metrics | {"kl_cost": jnp.exp(own["log_kl_cost"])}
+            total = total + _ascent(own["log_kl_cost"], self.target_kl - kl)
+            metrics = metrics | {"kl_cost": _cost(own["log_kl_cost"])}
         if self.kl_schedule is not None:
             metrics = metrics | {"kl_cost": self.costs(own)[0]}
         if self.target_entropy is not None:
-            total = total + own["log_entropy_cost"] * stop(entropy - self.target_entropy)
-            metrics = metrics | {"entropy_cost": jnp.exp(own["log_entropy_cost"])}
+            total = total + _ascent(own["log_entropy_cost"], entropy - self.target_entropy)
+            metrics = metrics | {"entropy_cost": _cost(own["log_entropy_cost"])}
         return total, metrics
 
     def loss(
@@ -371,6 +372,20 @@ class Algorithm:
           own: the algorithm's `parameters`, differentiated, and what is `scheduled`.
         """
         raise NotImplementedError
+
+
+_MOST_LOG = 14.0  # e^14 is a million
+
+
+def _cost(log_cost: Float[Array, ""]) -> Float[Array, ""]:
+    """A learned cost, a constant."""
+    return jax.lax.stop_gradient(jnp.exp(jnp.clip(log_cost, -_MOST_LOG, _MOST_LOG)))
+
+
+def _ascent(log_cost: Float[Array, ""], slope: Float[Array, ""]) -> Float[Array, ""]:
+    """What has this slope in the logarithm; 0 where descent would take that further beyond its bounds."""
+    is_out = (log_cost * -slope > 0) & (jnp.abs(log_cost) > _MOST_LOG)
+    return log_cost * jax.lax.stop_gradient(jnp.where(is_out, 0.0, slope))
 
 
 def _number_after(entry: str) -> float:

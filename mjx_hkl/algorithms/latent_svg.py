@@ -19,15 +19,17 @@ class LatentSVG(SVG):
     """The latent is the action: it is stored with its density, and the critic is Q(z, x).
 
     A frozen π^L(a|s, z) is then a part of the world. The gradient of Q moves π^H through z itself; with `svg`
-    it goes through a, which the critic sees beside z.
+    it goes through a, which the critic sees beside z. Entropy is that of π^H.
     """
 
     acts_in_latents: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
-        for name, off in (("behaviour_samples", 0), ("latents", "redrawn")):
-            if getattr(self, name) != off:
+        off = {"behaviour_samples": 0, "latents": "redrawn", "exploration_correlation": 0.0}
+        off["exploration_scale"] = (1.0, 1.0)  # as the correlation, of π^L's noise, which is the world's here
+        for name, value in off.items():
+            if getattr(self, name) != value:
                 raise ValueError(f"{name} is for latents that are not the action; leave it out")
 
     def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:

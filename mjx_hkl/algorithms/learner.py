@@ -19,6 +19,7 @@ from mjx_hkl.models.modules import Observation
 from mjx_hkl.models.statistics import learned, map_learned, with_learned
 
 _PARTS = ("policy", "default_policy", "critic", "encoders")  # of an agent, with an optimizer each
+_MOST = 2**31 - 1  # that a count of updates can be
 
 
 @flax.struct.dataclass
@@ -161,13 +162,13 @@ def update(
         if held:
             agent = _with_held(agent, learner.agent, held, count > release.after)
             metrics["released"] = jnp.float32(count > release.after)
-        is_due = is_finite & (count % algorithm.target_update_period == 0)
+        is_due = is_finite & (count % min(algorithm.target_update_period, _MOST) == 0)
         rate = jnp.where(is_due, algorithm.target_update_rate, 0.0)
         target = map_learned(
             lambda old, new: rate * new + (1.0 - rate) * old, learner.target, learner.target.renewed(agent)
         )
         # All updates weigh alike until there are so many; and what is frozen stays to the last bit.
-        share = is_finite / jnp.clip(count, 1, max(1, algorithm.policy_average_updates))
+        share = is_finite / jnp.clip(count, 1, max(1, min(algorithm.policy_average_updates, _MOST)))
         average = {
             name: map_learned(lambda old, new: old + share * (new - old), old, getattr(agent, name))
             for name, old in learner.average.items()

@@ -7,6 +7,7 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from mjx_hkl.algorithms.algorithm import Algorithm
@@ -38,8 +39,8 @@ def optimizers(
       release: modules whose optimizer begins later.
 
     Raises:
-      UserError: optax has no optimizer of that name, a part has no learning rate, or a factor of learning
-        rates is for no module.
+      UserError: optax has no optimizer of that name, or its rate cannot fall; a part has no learning rate, or
+        a factor of learning rates is for no module.
     """
     known = _optimizers_by_name()
     if algorithm.optimizer not in known:
@@ -53,6 +54,9 @@ def optimizers(
             return rate
         schedule = optax.linear_schedule(rate, 0.1 * rate, updates)
         return (lambda step: schedule(begun + step)) if begun else schedule
+
+    if updates:
+        _require_falls(algorithm.optimizer, optimizer, falling(1.0))
 
     def is_released(step: Any, **_: Any) -> Any:
         return step >= release.after
@@ -78,6 +82,16 @@ def optimizers(
         return optax.chain(optax.clip_by_global_norm(algorithm.max_gradient_norm), inner)
 
     return {part: of(part) for part in parts}
+
+
+def _require_falls(name: str, optimizer: Callable[..., Any], rate: optax.ScalarOrSchedule) -> None:
+    """Raises UserError where the optimizer takes a number alone for its rate."""
+    try:
+        optimizer(rate).init(jnp.zeros(1))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"algorithm.optimizer: the rate of {name} cannot fall; set algorithm.learning_rate_decay to 0"
+        ) from error
 
 
 def _names_of_arrays(part: str, tree: Any) -> list[str]:
@@ -112,4 +126,5 @@ def _optimizers_by_name() -> dict[str, Callable[[optax.ScalarOrSchedule], optax.
     return known
 
 
-_NOT_ALONE = ("lbfgs", "polyak_sgd", "scale_by_learning_rate")  # need the loss, or are only a part
+# They need the loss or a key of their own, or are only a part.
+_NOT_ALONE = ("lbfgs", "polyak_sgd", "noisy_sgd", "scale_by_learning_rate")

@@ -1,7 +1,8 @@
 """Replay: a ring of windows on the device, written in place, each world's windows beside each other.
 
 An insert writes one window of every world, whatever the capacity. Several devices hold a part of the worlds
-each, and a batch takes as many windows from every part, so that none travels.
+each. Where the batch size divides the worlds, and the devices divide it, a batch takes as many windows from
+each device, so that none travels.
 """
 
 import functools

@@ -42,6 +42,13 @@ class SVG(Algorithm):
     action_samples: Few = 1
     """M of eq. 18: samples of a in E_π Q."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.returns == "n_step" and self.behaviour_samples:
+            raise ValueError(
+                "behaviour_samples is for the ratios of returns 'retrace': with 'n_step' leave it 0"
+            )
+
     def loss(
         self, agent: Agent, target: Target, window: Window, key: PRNGKeyArray, own: Mapping[str, Any]
     ) -> Loss:

@@ -53,20 +53,28 @@ def read_runs(paths: Iterable[Path], say: Callable[[str], None] = lambda text: N
       say: told of runs and seeds that were given twice.
 
     Raises:
-      UserError: there is no run, or one without recipe or metrics, or its code may not run.
+      UserError: there is no run, or one without recipe, or its code may not run; or there are no metrics yet,
+        of one that is given by name or of all in a folder.
     """
     found: dict[str, Runs] = {}
     groups: dict[str, dict[str, Any]] = {}
+    empty: list[RunDirectory] = []  # of a folder, one that has just begun need not keep the others back
+    paths = list(paths)
     for run in _distinct((run for path in paths for run in _runs(path)), say):
         if not run.recipe.is_file():
             raise UserError(f"{run.path} has metrics and no recipe.toml")
         recipe = load_recipe(str(run.path))
         seeds = _seeds(run, recipe)
         if not seeds:
-            raise _no_metrics(run)
+            empty.append(run)
+            continue
         known = found.setdefault(_group(groups, recipe, run.path), Runs(recipe, []))
         for seed in seeds:
             _add(known.seeds, seed, say)
+    for run in empty:
+        if not found or run.path in paths:
+            raise _no_metrics(run)
+        say(f"{_no_metrics(run)}: left out")
     experiments = {name.partition(":")[0] for name in found}
     if len(experiments) == 1 and len(found) > 1:  # variants of one recipe
         return {name.partition(":")[2] or name: runs for name, runs in found.items()}

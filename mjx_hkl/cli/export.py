@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
     if command.format not in FORMATS:
         raise unknown_name("format", command.format, FORMATS)
     if command.format == "onnx":
+        if command.episodes != ExportCommand.episodes:
+            raise UserError("--episodes is of --format agent: a policy is written without an evaluation")
         return _export_policy(command)
     if command.stochastic:
         raise UserError("--stochastic is of --format onnx: an agent always holds its noise")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from mjx_hkl import resources
 from mjx_hkl.cli.arguments import parse
+from mjx_hkl.cli.console import PipedConsole
 from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError, unknown_name
 
@@ -39,7 +39,9 @@ def main(arguments: list[str]) -> int:
     if command.json:
         print(json.dumps(found))
         return 0
-    console = Console(width=max(Console().width, 140))  # whole names, also into a narrow pipe
+    if command.name and not any(found.values()):
+        raise UserError(f"no {' or '.join(found)} whose name contains {command.name!r}")
+    console = PipedConsole(width=max(PipedConsole().width, 140))  # whole names, also into a narrow pipe
     for name, rows in found.items():
         console.print(_table(name, rows))
     return 0
@@ -49,6 +51,8 @@ def _table(name: str, rows: list[Row]) -> Table | str:
     columns = list(dict.fromkeys(column for row in rows for column in row if column != "error"))
     if not columns:
         return f"no {name}"
+    if len(columns) == 1:  # of none is anything known but its name
+        columns.append("")
     table = Table(*(column.replace("_", " ") for column in columns), box=None)
     for row in rows:
         shown = [row.get(column, "") for column in columns]

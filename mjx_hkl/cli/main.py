@@ -41,20 +41,24 @@ def run(arguments: list[str]) -> int:
         print(f"mjx-hkl {__version__}")
         return 0
     shows_traceback = "--traceback" in arguments
-    name, *rest = [argument for argument in arguments if argument != "--traceback"]
+    name, *rest = [_dashed(argument) for argument in arguments if argument != "--traceback"]
     try:
         if name not in COMMANDS:
             raise unknown_name("command", name, COMMANDS)
         if any(option.startswith("--video-interval") for option in rest):
             _prepare_rendering()
-        return importlib.import_module(f"mjx_hkl.cli.{name.replace('-', '_')}").main(rest) or 0
+        code = importlib.import_module(f"mjx_hkl.cli.{name.replace('-', '_')}").main(rest) or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         if shows_traceback:
             traceback.print_exception(error.__cause__ or error)
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
-        sys.stderr.close()
+        from mjx_hkl.cli.console import to_nowhere
+
+        to_nowhere()
         return 0
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -68,6 +72,12 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _dashed(argument: str) -> str:
+    """An option as help texts spell it: --num_envs is taken too."""
+    option, equals, value = argument.partition("=")
+    return option.replace("_", "-") + equals + value if option.startswith("--") else argument
 
 
 def _prepare_rendering() -> None:

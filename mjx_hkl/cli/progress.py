@@ -1,8 +1,6 @@
 """What a person sees of a training run: a live bar on a terminal or in a notebook, plain lines elsewhere."""
 
 import io
-import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mjx_hkl.cli.console import PipedConsole
 from mjx_hkl.training.metrics import Row
 
 _BAR_WIDTH = 24
@@ -38,7 +37,9 @@ class Display:
         """Writes to a console, by default standard output; shows nothing where `quiet`."""
         in_notebook = console is None and not quiet and Console().is_jupyter
         # As a notebook's console rich would make a paragraph of each line.
-        self._console = console or _Console(highlight=False, soft_wrap=True, quiet=quiet, force_jupyter=False)
+        self._console = console or PipedConsole(
+            highlight=False, soft_wrap=True, quiet=quiet, force_jupyter=False
+        )
         self._live = self._console.is_interactive and not in_notebook
         self._output = _NotebookOutput() if in_notebook else None
         self._bar = _Bar(self._output.console if self._output else self._console, self._live)
@@ -81,15 +82,6 @@ class Display:
         elif not self._live and (self._lines.is_due(share) or is_evaluated):
             seconds = (self._total - done) * len(rows) / max(rate, 1e-9)
             self.say(f"{share:4.0%}  {'  '.join(pieces)}  ETA {seconds:.0f} s")
-
-
-class _Console(Console):
-    """Falls silent when its reader has gone (`| head`), instead of ending the run."""
-
-    def on_broken_pipe(self) -> None:
-        """Called by rich."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Bar(Progress):

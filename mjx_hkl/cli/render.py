@@ -36,6 +36,11 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"the folder {out.parent} does not exist")
     if command.width % 2 or command.height % 2:
         raise UserError("width and height must be even, as videos need")
+    is_picture = out.suffix == ".png"
+    if is_picture and (command.stochastic or command.episodes != RenderCommand.episodes):
+        raise UserError(
+            "--episodes and --stochastic are for a video: a picture shows the start of one episode"
+        )
     choose_opengl()
 
     from mjx_hkl.analysis.rendering import render_picture, render_video
@@ -44,7 +49,6 @@ def main(arguments: list[str]) -> int:
 
     devices.use_compilation_cache()
     size = (command.width, command.height)
-    is_picture = out.suffix == ".png"
     episodes = 1 if is_picture else command.episodes
     player = find_player(
         command.agent,

@@ -37,7 +37,8 @@ class ReproduceCommand(TrackingOptions):
     engine: str | None = None
     """Physics engine; by default the recipe's."""
     trust_code: bool = False
-    """Run code that is in the runs of --out, though you have not trained with it."""
+    """Run code that is in the runs of --out, or came with agents that variants take modules from, though you
+    have not trained with it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> int:
     devices.use_compilation_cache()
     devices.share_arenas()
     display = Display()
-    if not reproduce(variants, out, display, tracking):
+    if not reproduce(variants, out, display, tracking, command.trust_code):
         display.say("go on with the same command")
         return 130  # see train
     evaluated = all(recipe.evaluation_interval for recipe in variants.values())
@@ -86,7 +87,7 @@ def main(arguments: list[str]) -> int:
 def _claims(out: str | None) -> int:
     """Writes the page of the paper's claims, and prints its verdicts."""
     from mjx_hkl.analysis.claims import page, tested_claims
-    from mjx_hkl.experiments.run_directory import write_whole
+    from mjx_hkl.experiments.whole import write_whole
 
     path = resources.folder("docs") / "results" / "claims.toml"
     if not path.is_file():

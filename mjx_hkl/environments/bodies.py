@@ -248,7 +248,10 @@ class Body:
         apart so that XLA works out the feet once.
         """
         config, most = self._config, self._config.max_acceleration
-        accelerometer = seen_from(frame.rotation, frame.acceleration - self._gravity)
+        gravity, factors = self._gravity, state.factors
+        if factors is not None and factors.gravity is not None:
+            gravity = gravity * factors.gravity
+        accelerometer = seen_from(frame.rotation, frame.acceleration - gravity)
         parts = [
             state.qpos[self._joint_qpos],
             state.qvel[self._joint_qvel] / config.joint_velocity_unit,

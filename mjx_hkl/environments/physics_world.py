@@ -57,7 +57,7 @@ class WorldState:
     Attributes:
       physics: positions and velocities.
       task: the task's own.
-      action: of the control step before, in [-1, 1]; 0 at a start.
+      action: that the agent took in the control step before, in [-1, 1]; 0 at a start.
       variation: what the episode has drawn; None where nothing varies.
       progress: of training when the episode began, in [0, 1]; None where the task does not use it.
     """
@@ -146,13 +146,14 @@ class PhysicsWorld(Env):
     def _step(self, state: State, action: Float[Array, " nu"]) -> State:
         world = cast(WorldState, state.pipeline_state)
         physics, variation, action = world.physics, world.variation, jnp.clip(action, -1.0, 1.0)
+        arrived = action
         if self._randomization is not None and variation is not None:
-            variation, action, push = self._randomization.act(variation, action)
+            variation, arrived, push = self._randomization.act(variation, action)
             if push is not None:
                 physics = physics.replace(qvel=self.body.pushed(physics.qvel, push))
         with jax.named_scope("physics"):
-            physics, qpos_during = self.engine.step(physics, self._to_control(action))
-        scene = self.scene(physics, qpos_during, action, world.action, world.progress)
+            physics, qpos_during = self.engine.step(physics, self._to_control(arrived))
+        scene = self.scene(physics, qpos_during, action, world.action, world.progress, arrived)
         with told_of(self.task, "reward"):
             outcome = self.task.reward(world.task, scene)
         task = world.task if outcome.state is None else outcome.state
@@ -238,8 +239,12 @@ class PhysicsWorld(Env):
 
     @property
     def relabelling(self) -> Relabelling | None:
-        """The task's; None where it declares none, or where a picture would still show what was asked."""
-        return None if self._camera else getattr(self.task, "relabel", None)
+        """The task's; None where it declares none, or where what is observed does not tell it the truth.
+
+        A picture would still show what was asked; late or noisy groups would judge another state.
+        """
+        deceives = self._camera or (self._randomization and self._randomization.deceives)
+        return None if deceives else getattr(self.task, "relabel", None)
 
     @property
     def curriculum(self) -> Curriculum | None:
@@ -309,17 +314,23 @@ class PhysicsWorld(Env):
         action: Float[Array, " nu"] | None = None,
         last_action: Float[Array, " nu"] | None = None,
         progress: Float[Array, ""] | None = None,
+        arrived: Float[Array, " nu"] | None = None,
     ) -> Scene:
-        """What a task is shown of a state reached through these positions, by this action after that one."""
+        """What a task is shown of a state reached through these positions, by this action after that one.
+
+        `arrived` is the action of an earlier step that moved the body, where actions are late.
+        """
         none = jnp.zeros(self._num_actions)
+        action = none if action is None else action
         return Scene(
             frame=self.body.frame(physics),
             boxes=self.boxes.poses(physics.qpos),
             boxes_during=self.boxes.poses(qpos_during),
-            action=none if action is None else action,
+            action=action,
             last_action=none if last_action is None else last_action,
             physics=physics,
             control_seconds=self.control_seconds,
+            _arrived=action if arrived is None else arrived,
             _progress=progress,
             _body=self.body,
             _arena=self.stage.arena,

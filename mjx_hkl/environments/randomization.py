@@ -91,6 +91,12 @@ class Randomization:
         self._require_something_to_vary()
         self._period = max(1, round(config.push_period / control_seconds))  # control steps
 
+    @property
+    def deceives(self) -> bool:
+        """Whether a task's groups are late, biased or noisy; what a body feels of itself is no task's."""
+        config = self._config
+        return bool(config.observation_delay[1] or {*config.noise, *config.bias} - {"proprioception"})
+
     def factors(self, key: PRNGKeyArray) -> ModelFactors | None:
         """Of an episode's model; None where it never differs."""
         model, own = self._model, self._body

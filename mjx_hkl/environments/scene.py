@@ -93,7 +93,8 @@ class Scene:
       frame: pose and motion of the torso.
       boxes: where the boxes are now.
       boxes_during: where they were after each physics step of the control step (leading axis).
-      action: of this control step, in [-1, 1]; 0 at an episode's start.
+      action: that the agent has taken in this control step, in [-1, 1], though it may arrive later; 0 at an
+        episode's start.
       last_action: of the step before.
       physics: positions and velocities of everything.
       control_seconds: simulated seconds of a control step.
@@ -106,6 +107,7 @@ class Scene:
     last_action: Float[Array, " nu"]
     physics: PhysicsState
     control_seconds: float = flax.struct.field(pytree_node=False)
+    _arrived: Float[Array, " nu"]
     _progress: Float[Array, ""] | None
     _body: Body = flax.struct.field(pytree_node=False)
     _arena: Arena = flax.struct.field(pytree_node=False)
@@ -131,12 +133,12 @@ class Scene:
 
     @property
     def actuator_forces(self) -> Float[Array, " nu"]:
-        """Of this step's action where the body now is, N or N·m at the actuators.
+        """Of the action that arrived in this step, where the body now is, N or N·m at the actuators.
 
         Raises:
           UserError: an actuator's force depends on more than joints.
         """
-        return self._body.forces(self.physics, self.action)
+        return self._body.forces(self.physics, self._arrived)
 
     @property
     def actuator_velocities(self) -> Float[Array, " nu"]:

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from mjx_hkl.experiments.card import AgentCard, ModuleCard, page
 from mjx_hkl.experiments.copies import Copies, UserFile, check, located
 from mjx_hkl.experiments.evaluation import Evaluation
 from mjx_hkl.experiments.recipe import Recipe, refuse_updates_per_unroll
+from mjx_hkl.experiments.whole import whole_folder
 from mjx_hkl.experiments.world_specs import WorldSpecs
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.modules import Module
@@ -87,22 +87,14 @@ def write_agent(
     """
     if not replace:
         require_free(folder)
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
-    for path in (part, old):
-        shutil.rmtree(path, ignore_errors=True)
     card, copies = _card(known, seed, evaluation), Copies.of(files)
-    _write_parameters(part / "parameters", module_parameters(known.agent))
-    copies.write(part, with_originals=False)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "program_version": __version__}
     text = json.dumps({**head, **copies.named(to_table(card))}, indent=2)
-    (part / "agent.json").write_text(text + "\n", encoding="utf-8")
-    (part / "README.md").write_text(copies.told(page(card)), encoding="utf-8")
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with whole_folder(folder) as part:
+        _write_parameters(part / "parameters", module_parameters(known.agent), folder)
+        copies.write(part, with_originals=False)
+        (part / "agent.json").write_text(text + "\n", encoding="utf-8")
+        (part / "README.md").write_text(copies.told(page(card)), encoding="utf-8")
 
 
 def require_free(folder: Path) -> None:
@@ -143,7 +135,9 @@ def read_card(folder: Path) -> AgentCard:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{folder} is not an exported agent: it has no agent.json") from error
+        of_seeds = [str(x.parent) for x in sorted(folder.glob("seed_*/agent.json"))]
+        hint = f"; of several seeds there are {', '.join(of_seeds)}" if of_seeds else ""
+        raise UserError(f"{folder} is not an exported agent: it has no agent.json{hint}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
@@ -178,9 +172,9 @@ def _module_card(module: Module) -> ModuleCard:
     return ModuleCard(module.sees, count, digest, module.bound_to_body, module.stands_for)
 
 
-def _write_parameters(folder: Path, modules: dict[str, Any]) -> None:
+def _write_parameters(folder: Path, modules: dict[str, Any], agent: Path) -> None:
     alone = ocp.options.MultiprocessingOptions(active_processes={jax.process_index()})
-    place = checkpoint.writing(f"an agent in {folder.parents[1]}")
+    place = checkpoint.writing(f"an agent in {agent.absolute().parent}")
     with place, ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save(folder, jax.device_get(modules))
     # It names a folder of this machine, one that is about to be renamed.

@@ -48,9 +48,11 @@ def agent_folder(given: str) -> Path:
     Raises:
       UserError: there is no such folder.
     """
-    for folder in (Path(), *_FOLDERS):
-        if (folder / given).is_dir():
-            return folder / given
+    places = [folder / given for folder in (Path(), *_FOLDERS) if (folder / given).is_dir()]
+    if places:
+        return next((place for place in places if (place / "agent.json").is_file()), places[0])
+    if Path(given).is_file():
+        raise UserError(f"{given} is a file; give the folder of the run or agent that it lies in")
     if "/" in given:
         raise UserError(f"{given} does not exist")
     raise unknown_name("agent", given, agent_names())

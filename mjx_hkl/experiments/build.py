@@ -63,11 +63,9 @@ def resolve(recipe: Recipe, world: AnyWorld | None = None) -> Recipe:
     if recipe.num_devices is None:
         recipe = dataclasses.replace(recipe, num_devices=devices.default_num_devices())
     seen = recipe.information
-    if (
-        all(dataclasses.astuple(seen))
-        and recipe.policy.actions != "auto"
-        and EVERY_VECTOR not in recipe.encoders
-    ):
+    is_foreign_only = all(map(is_foreign, recipe.environments))  # whose groups are normalized by default
+    has_encoders = EVERY_VECTOR not in recipe.encoders and (recipe.encoders or not is_foreign_only)
+    if all(dataclasses.astuple(seen)) and recipe.policy.actions != "auto" and has_encoders:
         return recipe
     world = world or world_of(recipe)
     policy = recipe.policy
@@ -158,7 +156,8 @@ def make_environment(recipe: Recipe, num_envs: int | None = None, world: AnyWorl
         raise UserError(f"algorithm.symmetries: {recipe.environment_name} declares none; leave it false")
     if recipe.algorithm.relabelled and world.relabelling is None:
         raise UserError(
-            f"algorithm.relabelled: {recipe.environment_name} declares no relabelling; leave it 0"
+            f"algorithm.relabelled: {recipe.environment_name} declares no relabelling; leave it 0 (none can"
+            " where a task's groups are late or noisy, or a picture shows what was asked)"
         )
     for name, off in (("exploration_scale", (1.0, 1.0)), ("exploration_correlation", 0.0)):
         if world.action_kind != "gaussian" and getattr(recipe.algorithm, name) != off:

@@ -9,7 +9,8 @@ from mjx_hkl import __version__
 from mjx_hkl.config import from_table, to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.agent_format import versions
-from mjx_hkl.experiments.run_directory import RunDirectory, write_whole
+from mjx_hkl.experiments.run_directory import RunDirectory
+from mjx_hkl.experiments.whole import write_whole
 from mjx_hkl.training import devices
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mjx_hkl.config import to_table
 from mjx_hkl.environments import AnyWorld, Worlds, make_world, many
-from mjx_hkl.errors import unknown_name
+from mjx_hkl.errors import UserError, unknown_name
 from mjx_hkl.experiments.agent_format import KnownAgent
 from mjx_hkl.experiments.agents import load_agent
 from mjx_hkl.experiments.build import environment_name, make_environment
@@ -67,6 +67,8 @@ def find_player(
     Raises:
       UserError: there is none, or its world is no longer what it was, or its code may not run.
     """
+    if seed_index and (given.startswith("random:") or given.endswith(".onnx")):
+        raise UserError(f"{given} is no run of several seeds: there is no number {seed_index}")
     if given.startswith("random:"):
         return _random_player(given.removeprefix("random:"), episodes, engine, trust_code)
     if given.endswith(".onnx"):

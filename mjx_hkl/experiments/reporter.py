@@ -43,8 +43,14 @@ class Silent:
         """See `Reporter`."""
 
 
-def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
+def announce(recipe: Recipe, loop: Loop, reporter: Reporter, held: int = 0) -> None:
     """Says what will run.
+
+    Args:
+      recipe: resolved.
+      loop: of the recipe.
+      reporter: is told.
+      held: bytes of each device that the training state takes already.
 
     Raises:
       UserError: it cannot fit the device.
@@ -57,6 +63,7 @@ def announce(recipe: Recipe, loop: Loop, reporter: Reporter) -> None:
         whole // num_devices,
         f"replay of {transitions:,} transitions with the rest of the training state",
         "lower replay_capacity, num_envs or num_seeds",
+        held,
     )
     ratio, wanted = step.replay_ratio, step.algorithm.replay_ratio
     rounded = f" (the nearest to {wanted:g})" if abs(ratio - wanted) > 0.02 * wanted else ""

@@ -69,7 +69,11 @@ def runs_of(variants: dict[str, Recipe], out: Path) -> dict[str, RunDirectory]:
 
 
 def reproduce(
-    variants: dict[str, Recipe], out: Path, reporter: Reporter, tracking: Tracking = _TO_TENSORBOARD
+    variants: dict[str, Recipe],
+    out: Path,
+    reporter: Reporter,
+    tracking: Tracking = _TO_TENSORBOARD,
+    trust_code: bool = False,
 ) -> bool:
     """Trains every variant that is not yet done in `out/VARIANT`; returns whether all are done now.
 
@@ -78,6 +82,7 @@ def reproduce(
       out: folder of the runs.
       reporter: shows people what happens.
       tracking: which loggers are told, and of what.
+      trust_code: runs code that came with agents that variants take modules from.
 
     Raises:
       UserError: a folder holds a run of another recipe, a variant does not fit one that it transfers from, or
@@ -86,16 +91,18 @@ def reproduce(
     variants = {name: resolve(recipe) for name, recipe in variants.items()}
     runs = runs_of(variants, out)
     _require_fits(variants, [name for name, run in runs.items() if not run.evaluation.is_file()])
-    variants = {name: _with_sources(recipe, out) for name, recipe in variants.items()}
+    variants = {name: _with_sources(recipe, runs[name], out) for name, recipe in variants.items()}
     for name, run in runs.items():
         require_same(run, variants[name])
-    return all(go_on(recipe, runs[name], reporter, tracking=tracking) for name, recipe in variants.items())
+    how = {"tracking": tracking, "trust_code": trust_code}
+    return all(go_on(recipe, runs[name], reporter, **how) for name, recipe in variants.items())
 
 
 def go_on(recipe: Recipe, run: RunDirectory, reporter: Reporter, **how: Any) -> bool:
     """Trains a run that is not yet done; returns whether it is done now.
 
-    One that was stopped goes on from its newest checkpoint; one without any begins anew.
+    One that was stopped goes on from its newest checkpoint, or that of its ladder's stage; one without any
+    begins anew.
 
     Args:
       recipe: to train.
@@ -107,7 +114,7 @@ def go_on(recipe: Recipe, run: RunDirectory, reporter: Reporter, **how: Any) -> 
         reporter.say(f"{run.path}: already there")
         return True
     run.clear_unsaved()
-    return train(recipe, run.path, run.has_checkpoint, reporter, **how).finished
+    return train(recipe, run.path, run.can_go_on, reporter, **how).finished
 
 
 def _require_fits(variants: dict[str, Recipe], names: Iterable[str]) -> None:
@@ -122,13 +129,19 @@ def _require_fits(variants: dict[str, Recipe], names: Iterable[str]) -> None:
             require_fits(agent(name), {source: agent(source[1:]) for source in sources})
 
 
-def _with_sources(recipe: Recipe, out: Path) -> Recipe:
-    """The recipe, each `:VARIANT` to transfer from replaced by that variant's run."""
+def _with_sources(recipe: Recipe, run: RunDirectory, out: Path) -> Recipe:
+    """The recipe, each `:VARIANT` to transfer from replaced by that variant's run.
 
-    def run(source: str) -> str:
-        return str(out / source[1:]) if source.startswith(":") else source
+    Where `run` has begun, by the path that it knows: it may lie elsewhere now, or be named from elsewhere.
+    """
+    has_begun = run.can_go_on or run.evaluation.is_file()
+    held = load_recipe(str(run.path)).transfer.agents if has_begun and run.recipe.is_file() else ()
+    known = {Path(agent).name: agent for agent in held}
 
-    return dataclasses.replace(recipe, transfer=recipe.transfer.with_agents(run))
+    def path(source: str) -> str:
+        return known.get(source[1:], str(out / source[1:])) if source.startswith(":") else source
+
+    return dataclasses.replace(recipe, transfer=recipe.transfer.with_agents(path))
 
 
 def _variants_of(recipe: Recipe) -> list[str]:

@@ -19,6 +19,7 @@ from mjx_hkl.config import to_table
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.copies import Copies
 from mjx_hkl.experiments.recipe import Recipe
+from mjx_hkl.experiments.whole import write_whole
 from mjx_hkl.training.metrics import Row
 
 _LOCK = ".lock"
@@ -81,6 +82,10 @@ class RunDirectory:
         rows = [row for row in self._metrics()[0] if row["environment_steps"] <= environment_steps]
         return {row["seed"] for row in rows if row.get("diverged")}
 
+    def rows_at(self, environment_steps: int) -> list[Row]:
+        """The metrics of the log interval that ended there, a row for each seed."""
+        return [row for row in self._metrics()[0] if row["environment_steps"] == environment_steps]
+
     def best_scores(self, environment_steps: int) -> dict[int, tuple[float, float]]:
         """Success and return of each seed's best evaluation by then, as its metrics say."""
         found: dict[int, tuple[float, float]] = {}
@@ -95,6 +100,11 @@ class RunDirectory:
         """Whether there is a whole one; what a stop left half-written has another name."""
         return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a checkpoint of the run, or of a stage of its ladder, has anything to go on from."""
+        return self.has_checkpoint or any(stage.has_checkpoint for stage in self.stages)
+
     def export(self, seed: int, num_seeds: int) -> Path:
         """The exported agent of a seed."""
         return self.path / "export" if num_seeds == 1 else self.path / "export" / f"seed_{seed}"
@@ -108,7 +118,7 @@ class RunDirectory:
         if self.recipe.exists():
             how = (
                 f"continue it with: mjx-hkl train {self.path} --resume, or give another --out"
-                if self.has_checkpoint
+                if self.can_go_on
                 else "it ended before its first checkpoint; remove it or give another --out"
             )
             raise UserError(f"{self.path} already holds a run; {how}")
@@ -117,6 +127,11 @@ class RunDirectory:
         there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise UserError(f"{self.path} cannot be made: no folder can be written in {there}")
+
+    def require_begun(self) -> None:
+        """Raises UserError where the folder holds no run."""
+        if not self.recipe.is_file():
+            raise UserError(f"{self.path} holds no run to resume")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -147,7 +162,7 @@ class RunDirectory:
         Raises:
           UserError: another process trains in it.
         """
-        if self.has_checkpoint or not self.recipe.is_file():
+        if self.can_go_on or not self.recipe.is_file():
             return
         with self.held():
             for path in self.path.iterdir():
@@ -250,13 +265,6 @@ def _opened(line: str) -> dict[str, Any] | None:
     seal = row.pop(_SEAL, None)
     is_older = seal is None and "skipped_updates" not in row
     return row if is_older or seal == zlib.crc32(json.dumps(row).encode()) else None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """The file is the old one or the new one, never a part."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 class MetricsWriter:

@@ -16,8 +16,10 @@ def have_succeeded(rows: list[Row], share: float) -> bool:
 
     Of several environments, in each that tells of success: of all episodes most are of where they are short.
     """
+    if not share or not rows:
+        return False
     told = [name for name in rows[0] if name.startswith("success_rate/")] or ["success_rate"]
-    return bool(share) and all((row[name] or 0.0) >= share for row in rows for name in told)
+    return all((row[name] or 0.0) >= share for row in rows for name in told)
 
 
 class Saves:

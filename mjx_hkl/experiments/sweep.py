@@ -19,9 +19,10 @@ from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.recipe import Recipe, essence, recipe_to_toml
 from mjx_hkl.experiments.reporter import Reporter
 from mjx_hkl.experiments.reproduce import go_on, require_same
-from mjx_hkl.experiments.run_directory import RunDirectory, write_whole
+from mjx_hkl.experiments.run_directory import RunDirectory
 from mjx_hkl.experiments.sweep_plan import NoPruner, SweepPlan, varied
 from mjx_hkl.experiments.tracking import Tracking
+from mjx_hkl.experiments.whole import write_whole
 from mjx_hkl.training.divergence import DivergedError
 from mjx_hkl.training.loop import Loop
 from mjx_hkl.training.metrics import Row

@@ -22,6 +22,7 @@ from mjx_hkl.experiments.recipe import (
     Recipe,
     TransferConfig,
     essence,
+    load_recipe,
     recipe_from_table,
     with_copies,
 )
@@ -90,6 +91,7 @@ def train(
     run = RunDirectory(Path(out))
     reporter = reporter or Silent()
     if resume:
+        run.require_begun()
         if trust_code:
             trust(run.path)
         recipe = with_copies(recipe, run.path)
@@ -119,12 +121,16 @@ def train(
     with contextlib.ExitStack() as held:
         if recipe.ladder:
             _hold(run, held, must_be_free=not resume)
-            if processes.is_first() and not run.has_checkpoint:  # else it begins once that is known to fit
-                begin()
-            processes.wait_for_all("begun")
-            if not climb([with_copies(stage, run.path) for stage in stages], run, train_stage):
-                return Result(run.path, False, 0, run.seconds_of_ladder, [])
-            resume = run.has_checkpoint
+            if not run.has_checkpoint:  # else it is past its ladder
+                if resume:
+                    _require_same_recipe(run, resolved)
+                processes.wait_for_all("looked at")
+                if processes.is_first():
+                    begin()
+                processes.wait_for_all("begun")
+                if not climb([with_copies(stage, run.path) for stage in stages], run, train_stage):
+                    return Result(run.path, False, 0, run.seconds_of_ladder, [])
+                resume = False
         state = training.resumed(held) if resume else training.started(held)
         seconds = 0.0
         if processes.is_first():
@@ -135,8 +141,8 @@ def train(
             begin()
         snapshots = Snapshots(tracking, loop, run, resolved, reporter.say)
         tracker = training.tracker(state, held, tracking.loggers)
-        stopped, state, seconds = training.run_on(state, seconds, tracker, snapshots)
-        evaluations = [] if stopped else training.finished(state)
+        stopped, state, seconds, evaluated = training.run_on(state, seconds, tracker, snapshots)
+        evaluations = [] if stopped else training.finished(state, evaluated)
         if tracker:
             tracker.result(training.done(state), evaluations)
         seconds += run.seconds_of_ladder
@@ -168,8 +174,6 @@ class _Training:
 
     def resumed(self, held: contextlib.ExitStack) -> TrainState:
         """The state of the newest checkpoint that is whole; damaged ones that are newer are set aside."""
-        if not self.run.recipe.is_file():
-            raise UserError(f"{self.run.path} holds no run to resume")
         if not self.recipe.ladder:
             _hold(self.run, held, must_be_free=False)
         restored = checkpoint.restore(self.run.checkpoints, self.loop.abstract, self._require_same)
@@ -180,7 +184,7 @@ class _Training:
         if restored.damaged:
             self.reporter.say(f"going on from {restored.environment_steps:,} environment steps")
         processes.wait_for_all("set aside")
-        self._compile()
+        self._compile(devices.tree_bytes(restored.state) // (self.recipe.num_devices or 1))
         return restored.state
 
     def tracker(
@@ -194,18 +198,28 @@ class _Training:
 
     def run_on(
         self, state: TrainState, seconds: float, tracker: Tracker | None, snapshots: Snapshots
-    ) -> tuple[bool, TrainState, float]:
-        """Runs the schedule; returns whether it was stopped early, the last state, and the seconds so far."""
+    ) -> tuple[bool, TrainState, float, "_Evaluated | None"]:
+        """Runs the schedule.
+
+        Returns:
+          Whether it was stopped early, the last state, the seconds so far, and the evaluation of that state
+          where one was due.
+        """
         recipe, done, total = self.recipe, self.done(state), self.loop.schedule.environment_steps
         saves, divergence = Saves(recipe, done), Divergence(self.reporter.say, self.run.diverged(done))
-        best, stopped = self.run.best_scores(done), False
+        best, stopped, evaluated = self.run.best_scores(done), False, None
+        has_ended = have_succeeded(self.run.rows_at(done), recipe.until_success)
         shown = self.reporter.training(done, total, self._environment.can_succeed)
         with stop_on_signal() as stop, shown:
-            for state, rows in self.loop.intervals(state):  # noqa: B020 - the new state replaces the donated one
+            if has_ended:
+                self._tell_success()
+            intervals = () if has_ended else self.loop.intervals(state)
+            for state, rows in intervals:
                 before, done = done, int(rows[0]["environment_steps"] or 0)
                 seconds += float(rows[0]["interval_seconds"] or 0.0)
                 rows = [_timed(row, seconds) for row in divergence.marked(rows)]
-                rows = self._with_evaluations(rows, state, best)
+                evaluated = self._evaluated(state) if self._is_evaluation_due(done) else None
+                rows = self._with_evaluations(rows, evaluated, best)
                 if tracker:
                     tracker.interval(rows)
                 snapshots.take(state, before, done, tracker)
@@ -220,15 +234,15 @@ class _Training:
                     self.reporter.say("stopping: saving the state after this interval")
                     break
                 if have_succeeded(rows, recipe.until_success):
-                    self.reporter.say(f"success is {recipe.until_success:.0%}: ended as the recipe asks")
+                    self._tell_success()
                     break
             if done > saves.done:
                 self._save(state, done)
-        return stopped, state, seconds
+        return stopped, state, seconds, evaluated
 
-    def finished(self, state: TrainState) -> list[Evaluation]:
-        """Evaluates and exports the agent of every seed."""
-        evaluated = self._evaluated(state)
+    def finished(self, state: TrainState, evaluated: "_Evaluated | None") -> list[Evaluation]:
+        """Exports the agent of every seed, once it has been evaluated."""
+        evaluated = self._evaluated(state) if evaluated is None else evaluated
         for agent, result in evaluated:
             known = KnownAgent(agent, self.recipe, self._world)
             folder = self.run.export(result.seed, self.recipe.num_seeds)
@@ -239,7 +253,10 @@ class _Training:
         processes.wait_for_all("finished")
         return evaluations
 
-    def _evaluated(self, state: TrainState) -> list[tuple[Agent, Evaluation]]:
+    def _tell_success(self) -> None:
+        self.reporter.say(f"success is {self.recipe.until_success:.0%}: ended as the recipe asks")
+
+    def _evaluated(self, state: TrainState) -> "_Evaluated":
         """Each seed's agent and what its mean policy achieves; in other processes than the first nothing."""
         agents = [agent_of_seed(state, index) for index in range(self.recipe.num_seeds)]
         if not processes.is_first():
@@ -250,20 +267,22 @@ class _Training:
             for seed, agent in enumerate(agents, self.recipe.seed)
         ]
 
+    def _is_evaluation_due(self, done: int) -> bool:
+        """Whether the recipe asks for an evaluation after so many environment steps."""
+        every, schedule = self.recipe.evaluation_interval, self.loop.schedule
+        before = done - schedule.interval * schedule.train_step.environment_steps
+        return bool(every) and (done // every > before // every or done >= schedule.environment_steps)
+
     def _with_evaluations(
-        self, rows: list[Row], state: TrainState, best: dict[int, tuple[float, float]]
+        self, rows: list[Row], evaluated: "_Evaluated | None", best: dict[int, tuple[float, float]]
     ) -> list[Row]:
-        """The rows of an interval with evaluations of the mean policies, None where none is due.
+        """The rows of an interval with evaluations of the mean policies, None where none was due.
 
         An agent better than the best score of its seed so far is kept, and `best` is its score from then on.
         """
-        every, done = self.recipe.evaluation_interval, self.done(state)
-        if not every:
+        if not self.recipe.evaluation_interval:
             return rows
-        schedule = self.loop.schedule
-        before = done - schedule.interval * schedule.train_step.environment_steps
-        due = done // every > before // every or done >= schedule.environment_steps
-        evaluated = self._evaluated(state) if due else []
+        evaluated = evaluated or []
         for agent, result in evaluated:
             if result.score > best.get(result.seed, (-math.inf, -math.inf)):
                 best[result.seed] = result.score
@@ -294,12 +313,13 @@ class _Training:
         """What a checkpoint belongs to."""
         return identity(self.recipe, self._environment)
 
-    def _compile(self) -> None:
-        """Compiles the program; raises UserError where it takes more than there is."""
-        announce(self.recipe, self.loop, self.reporter)
+    def _compile(self, held: int = 0) -> None:
+        """Compiles the program; raises UserError where it takes more than there is, beside `held` bytes."""
+        announce(self.recipe, self.loop, self.reporter, held)
         seconds, memory = self.loop.compile(), self.loop.device_bytes()
         self.reporter.say(f"compiled in {seconds:.1f} s; takes {devices.format_bytes(memory)} of each device")
-        devices.require_fits(memory, "the compiled train step", "lower num_envs, batch_size or num_seeds")
+        remedy = "lower num_envs, batch_size or num_seeds"
+        devices.require_fits(memory, "the compiled train step", remedy, held)
 
     def _save(self, state: TrainState, done: int) -> None:
         about = self.copies.named(self._identity)
@@ -319,6 +339,17 @@ class _Training:
 def identity(recipe: Recipe, world: AnyWorld) -> dict[str, Any]:
     """What a checkpoint belongs to."""
     return {"recipe": essence(recipe), "world": to_table(WorldSpecs.of(world))}
+
+
+_Evaluated = list[tuple[Agent, Evaluation]]
+"""Each seed's agent and what its mean policy achieves."""
+
+
+def _require_same_recipe(run: RunDirectory, recipe: Recipe) -> None:
+    """Raises UserError where a run that has no checkpoint of its own yet is of another recipe."""
+    different = difference(essence(load_recipe(str(run.path))), essence(recipe))
+    if different:
+        raise UserError(f"{run.path} holds a run of another recipe: {different}")
 
 
 def _hold(run: RunDirectory, held: contextlib.ExitStack, must_be_free: bool) -> None:

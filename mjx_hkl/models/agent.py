@@ -229,14 +229,14 @@ class Agent(nnx.Module):
 
         Args:
           observation: groups by name, with any batch axes in front.
-          frozen: modules that stay as they are, by name.
+          frozen: modules and parts of modules that stay as they are, by name.
         """
         own = {name: observed(module, observation) for name, module in self._own().items()}
         shared = {
             f"encoders.{name}": encoder.observed(observation[name]) for name, encoder in self.encoders.items()
         }
-        seen = {name: module for name, module in (own | shared).items() if name not in frozen}
-        return with_modules(self, seen)
+        seen = with_modules(self, own | shared)
+        return with_modules(seen, {name: module_at(self, name) for name in frozen})
 
     def modules(self) -> dict[str, Module]:
         """All modules by name, as recipes and exports name them."""

@@ -20,14 +20,14 @@ class Information:
     """Which observation groups each module sees (§3.1, Table 1); empty: what suits the world."""
 
     high_level: tuple[str, ...] = ()
-    """The high level; by default everything."""
+    """The high level; by default all groups but those called privileged."""
     low_level: tuple[str, ...] = ()
-    """The low level; by default what the environment's file says, and everything if the policy is flat."""
+    """The low level; by default what the environment's file says; of a flat policy what a high level sees."""
     critic: tuple[str, ...] = ()
     """The critic; by default everything."""
     default: tuple[str, ...] = ()
-    """The low level of the default policy, where it has its own; by default what the low level of a
-    hierarchical policy sees, which hides the task."""
+    """The low level of the default policy, where it has its own, and the posterior; by default what the low
+    level of a hierarchical policy sees, which hides the task."""
 
     def is_seen(self, group: str) -> bool:
         """Whether some module sees it."""

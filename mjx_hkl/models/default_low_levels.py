@@ -70,7 +70,7 @@ class DistralTwoColumn(Distral):
 
     def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
         """See `DefaultLowLevelFields.build`."""
-        _require_features(low_level)
+        _require(low_level, "features", "head.linear", "head.bounded")
         return ColumnLowLevel(place, self.sizes, self.scale)
 
 
@@ -87,17 +87,25 @@ class DistralShared(DefaultLowLevelFields):
 
     def build(self, place: Place, low_level: Any) -> "DefaultLowLevel":
         """See `DefaultLowLevelFields.build`."""
-        _require_features(low_level)
+        _require(low_level, "features", "torso.size")
         return BranchLowLevel(place, low_level, self.scale)
 
 
-def _require_features(low_level: Any) -> None:
-    """Raises UserError where DISTRAL cannot ask the policy's low level for its features."""
-    if low_level.remembers or not callable(getattr(low_level, "features", None)):
+def _require(low_level: Any, *attributes: str) -> None:
+    """Raises UserError where the policy's low level lacks what DISTRAL asks it for."""
+    lacks = next((name for name in attributes if not _has(low_level, name)), "")
+    if low_level.remembers or lacks:
         raise UserError(
-            f"[default_policy.low_level] needs a policy.low_level that has features and remembers nothing;"
-            f" {type(low_level).__name__} cannot be used: choose distral or none"
+            "[default_policy.low_level] needs a policy.low_level that has features and remembers nothing;"
+            f" {type(low_level).__name__} {f'has no {lacks} and ' if lacks else ''}cannot be used: choose"
+            " distral or none"
         )
+
+
+def _has(thing: Any, path: str) -> bool:
+    for name in path.split("."):
+        thing = getattr(thing, name, None)
+    return thing is not None
 
 
 DEFAULT_LOW_LEVELS = Kinds(

@@ -7,6 +7,7 @@ from annotated_types import Ge, Lt
 from jaxtyping import Array, Float
 
 from mjx_hkl.config import Sizes
+from mjx_hkl.errors import UserError
 from mjx_hkl.kinds import Kinds
 from mjx_hkl.math.autoregressive import ar1
 from mjx_hkl.math.gaussian import Gaussian
@@ -99,7 +100,16 @@ class Posterior(PriorFields):
         require_range(*self.scale)
 
     def build(self, place: Place) -> Module:
-        """See `PriorFields.build`."""
+        """See `PriorFields.build`.
+
+        Raises:
+          UserError: actions are discrete.
+        """
+        if place.action_kind != "gaussian":
+            raise UserError(
+                "[default_policy.high_level] kind posterior sees actions, which must be Gaussian: choose"
+                " another"
+            )
         return InferenceNetwork(place, self.sizes, self.scale, sees_latent=False)
 
 

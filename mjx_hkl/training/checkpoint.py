@@ -45,6 +45,8 @@ class Restored(NamedTuple):
 def save(folder: Path, state: TrainState, environment_steps: int, about: dict[str, Any], keep: int) -> None:
     """Writes a checkpoint, and only then removes older ones. A stop in between loses none.
 
+    What an earlier stop left half-written is removed first.
+
     Args:
       folder: of all checkpoints of a run.
       state: to save.
@@ -310,7 +312,10 @@ def on_this_device(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _manager(folder: Path, keep: int | None = None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    # Who writes holds the run: what a stop left half-written is then nobody's.
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=keep is not None
+    )
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 

@@ -50,9 +50,9 @@ def tree_bytes(tree: object) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def require_fits(needed: int, what: str, remedy: str) -> None:
-    """Raises UserError where `needed` bytes are more than the device has to give."""
-    available = int(available_bytes() * (1 - KEEP_FREE))
+def require_fits(needed: int, what: str, remedy: str, held: int = 0) -> None:
+    """Raises UserError where `needed` bytes, of which `held` are taken already, are more than there are."""
+    available = held + int(available_bytes() * (1 - KEEP_FREE))
     if needed > available:
         raise UserError(
             f"{what} needs {format_bytes(needed)}, but only {format_bytes(available)} of the device's memory"

@@ -72,9 +72,14 @@ class Loop:
         return jax.tree.map(place, self._layout, jax.eval_shape(self._init))
 
     def compile(self) -> float:
-        """Compiles the interval and returns the seconds it took; later calls do not compile again."""
+        """Compiles the interval and returns the seconds it took; later calls do not compile again.
+
+        Raises:
+          UserError: the compiler finds too little memory on the device.
+        """
         start = time.perf_counter()
-        self.program  # noqa: B018 - compiled when first asked for
+        with _told():  # a TPU's compiler is who finds that memory is too small
+            self.program  # noqa: B018 - compiled when first asked for
         return time.perf_counter() - start
 
     def device_bytes(self) -> int:
@@ -147,7 +152,7 @@ class Loop:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """What a running program fails of, in one line."""
+    """What a program fails of, in one line."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

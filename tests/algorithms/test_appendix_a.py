@@ -408,3 +408,13 @@ def test_a_latent_variable_model_of_discrete_actions_is_said_in_a_line():
     }
     with pytest.raises(UserError, match="latent_variable needs Gaussian actions"):
         Agent({"x": ArraySpec((2,))}, 3, from_table(ModelConfig, table, "agent"), jax.random.key(0))
+
+
+def test_a_posterior_of_discrete_actions_is_said_in_a_line():
+    table = {
+        "information": {"high_level": ["x"], "low_level": ["x"], "critic": ["x"], "default": ["x"]},
+        "policy": {"actions": "categorical"},
+        "default_policy": {"high_level": "posterior"},
+    }
+    with pytest.raises(UserError, match="posterior sees actions, which must be Gaussian"):
+        Agent({"x": ArraySpec((2,))}, 3, from_table(ModelConfig, table, "agent"), jax.random.key(0))

@@ -117,7 +117,15 @@ def test_an_agent_whose_latents_are_no_actions_is_said_in_a_line(agent, words):
         LatentSVG().parameters(make_agent(**agent), jax.random.key(0))
 
 
-@pytest.mark.parametrize("changes", [{"behaviour_samples": 4}, {"latents": "stored_noise"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"behaviour_samples": 4},
+        {"latents": "stored_noise"},
+        {"exploration_scale": [0.5, 2.0]},
+        {"exploration_correlation": 0.9},
+    ],
+)
 def test_options_of_latents_that_are_no_actions_are_said_in_a_line(changes):
     with pytest.raises(UserError, match=f"{next(iter(changes))} is for latents that are not the action"):
         from_table(LatentSVG, changes, "recipe")

@@ -195,6 +195,7 @@ def test_costs_that_an_agent_does_not_have_are_refused(low_level, fields, says):
         ({"kl_schedule": [[0.0, 1.0], [2.0, 0.1]]}, "should be less than or equal to 1"),
         ({"kl_level_factors": [1.0, -1.0]}, "should be greater than or equal to 0"),
         ({"kl_level_factors": [1.0, 0.5], "target_kl": 1.0}, "target_kl learns one cost for both levels"),
+        ({"returns": "n_step", "behaviour_samples": 2}, "behaviour_samples is for the ratios"),
         ({"learning_rate_factors": [LOW]}, f"'{LOW}' is no MODULE=FACTOR, a factor above 0"),
         ({"learning_rate_factors": [f"{LOW}=0"]}, "is no MODULE=FACTOR"),
         ({"learning_rate_factors": [f"{LOW}=1", f"{LOW}=2"]}, "a module has two factors; name it once"),

@@ -9,6 +9,7 @@ from slow_reference import SlowReference, adam_first_step
 from small import ACTIONS, make_agent, make_window, noise_of, with_noise
 
 from mjx_hkl.algorithms import hierarchy, learner
+from mjx_hkl.algorithms.actor_critic import VTrace
 from mjx_hkl.algorithms.svg import SVG
 from mjx_hkl.errors import UserError
 
@@ -245,6 +246,27 @@ def test_an_optimizer_that_optax_does_not_have_is_refused():
             learner.optimizers(
                 dataclasses.replace(ALGORITHM, optimizer=name), {"critic": jnp.zeros(1)}, UPDATES
             )
+
+
+@pytest.mark.parametrize("name", ["sm3", "rprop"])
+def test_an_optimizer_whose_rate_cannot_fall_is_refused_where_it_is_to_fall(name):
+    algorithm, parts = dataclasses.replace(ALGORITHM, optimizer=name), {"critic": jnp.zeros(1)}
+    learner.optimizers(algorithm, parts, UPDATES)["critic"].init(parts["critic"])
+    with pytest.raises(UserError, match=f"the rate of {name} cannot fall"):
+        learner.optimizers(dataclasses.replace(algorithm, learning_rate_decay=1.0), parts, UPDATES)
+
+
+def test_periods_longer_than_any_run_are_never_over():
+    algorithm = dataclasses.replace(ALGORITHM, target_update_period=10**12, policy_average_updates=10**12)
+    state = learner.init(make_agent(), algorithm, UPDATES, jax.random.key(0))
+    after, _ = update(state, make_window(), jax.random.key(0), jnp.int32(7), algorithm, UPDATES)
+    for a, b in zip(jax.tree.leaves(after.target), jax.tree.leaves(state.target), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_state_values_have_no_target_networks_by_default():
+    """B.3: every update moves the target all the way."""
+    assert (VTrace().target_update_period, VTrace().target_update_rate) == (1, 1.0)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

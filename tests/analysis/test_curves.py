@@ -209,6 +209,15 @@ def test_a_run_without_a_whole_row_draws_nothing(runs, tmp_path, capsys, cut):
     assert not out.exists()
 
 
+def test_a_run_of_a_folder_that_has_just_begun_is_left_out(runs, tmp_path, capsys):
+    (runs / "svg0" / "metrics.jsonl").write_text("", encoding="utf-8")
+    assert run(["plot", str(runs), "--out", str(tmp_path / "curves.png"), "--metric", "kl_high"]) == 0
+    found = capsys.readouterr()
+    assert f"{runs / 'svg0'} has no metrics yet: no log interval of it has ended: left out" in (
+        found.out + found.err
+    )
+
+
 def test_metrics_without_a_recipe_are_refused(runs, tmp_path, capsys):
     (runs / "svg0" / "recipe.toml").unlink()
     assert run(["plot", str(runs), "--out", str(tmp_path / "curves.png")]) == 2

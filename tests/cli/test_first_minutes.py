@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -102,3 +103,23 @@ def test_a_flat_policy_is_one_option(monkeypatch):
     assert [recipe.policy.is_flat for recipe in given] == [True, True]
     assert [table["high_level"]["kind"] for table in tables] == ["none", "none"]
     assert [table["low_level"]["kind"] for table in tables] == ["none", "distral"]
+
+
+def test_a_damaged_agent_is_listed_as_unreadable(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints" / "mine").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "mine" / "agent.json").write_text("{", encoding="utf-8")
+    assert run(["list", "agents", "mine"]) == 0
+    assert "unreadable: " in capsys.readouterr().out
+
+
+def test_a_command_whose_reader_has_gone_ends_well():
+    """As with `| head`; what is printed fits into the pipe, so that Python finds out at its end."""
+    code = "from mjx_hkl.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "completion", "bash"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, error = process.communicate()
+    assert (process.returncode, error) == (0, b"")

@@ -216,8 +216,14 @@ def fails(capsys, *arguments):
         (["render", "random:ant-gap", "nowhere/ant.mp4"], "the folder nowhere does not exist"),
         (["render", "random:ant-gap", "ant.mp4", "--width", "321"], "width and height must be even"),
         (["render", "nobody", "ant.mp4"], "unknown agent 'nobody'"),
+        (["render", "random:ant-gap", "ant.png", "--stochastic"], "--stochastic are for a video"),
+        (["render", "random:ant-gap", "ant.png", "--episodes", "2"], "--episodes and --stochastic are for"),
+        (["evaluate", "random:ant-gap", "--seed_index", "1"], "there is no number 1"),
+        (["export", "nobody", "--format", "onnx", "--episodes", "3"], "--episodes is of --format agent"),
+        (["evaluate", __file__], "is a file; give the folder of the run or agent that it lies in"),
         (["list", "recipies"], "did you mean recipes"),
         (["list", "checkpoints"], "unknown list 'checkpoints'"),
+        (["list", "envs", "no_such"], "no envs whose name contains 'no_such'"),
     ],
 )
 def test_wrong_arguments(capsys, arguments, expected):

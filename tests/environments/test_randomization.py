@@ -137,6 +137,42 @@ def test_a_delayed_action_arrives_later():
     np.testing.assert_allclose(path(late, actions), expected, atol=1e-6)
 
 
+def test_a_late_action_is_what_moves_the_body_and_the_newest_one_what_the_agent_took():
+    world = world_with("ant-track-velocity", action_delay=(1, 1))
+    prompt = world_with("ant-track-velocity")
+    first, second = jax.random.uniform(jax.random.key(1), (2, 8), minval=-1, maxval=1)
+    state = jax.jit(world.reset)(jax.random.key(0))
+    step = jax.jit(world.step)
+    for action in (first, second):
+        state = step(state, action)
+        np.testing.assert_array_equal(state.obs["last_action"], action)
+    physics = state.pipeline_state.physics
+    scene = world.scene(physics, physics.qpos[None], second, first, arrived=first)
+    np.testing.assert_array_equal(scene.action - scene.last_action, second - first)
+    expected = prompt.scene(physics, physics.qpos[None], first).actuator_forces
+    np.testing.assert_array_equal(scene.actuator_forces, expected)
+
+
+def test_a_body_in_free_fall_feels_nothing_whatever_gravity_is():
+    """The accelerometer: what a body feels is its acceleration less gravity's."""
+    world = world_with("ant-go-to-target", gravity=(0.5, 0.5))
+    state = jax.jit(world.reset)(jax.random.key(0))
+    physics = state.pipeline_state.physics
+    lifted = physics.replace(qpos=physics.qpos.at[2].add(3.0))
+    falls, _ = jax.jit(world.engine.step)(lifted, jnp.zeros(8))
+    assert float(falls.qacc[2]) == pytest.approx(-0.5 * 9.81, rel=1e-3)
+
+    def felt(physics):
+        height = world.stage.arena.height
+        return np.asarray(world.body.proprioception(physics, world.body.frame(physics), physics.qpos, height))
+
+    falling, at_rest = felt(falls), felt(falls.replace(qacc=jnp.zeros_like(falls.qacc)))
+    (places,) = np.nonzero(falling != at_rest)
+    np.testing.assert_allclose(falling[places], 0, atol=1e-3)
+    unit = world.body._config.acceleration_unit
+    assert np.linalg.norm(at_rest[places]) == pytest.approx(0.5 * 9.81 / unit, rel=1e-3)
+
+
 def path(world, actions):
     """Positions after each action from a start."""
     state = jax.jit(world.reset)(jax.random.key(0))

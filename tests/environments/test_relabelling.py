@@ -1,11 +1,17 @@
 """What a task says of another instruction is what the world itself observes and pays under that one."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loading import physics_environment
 from scipy import stats
 from worlds import load, observe, reset
+
+from mjx_hkl.environments import PhysicsWorld
+from mjx_hkl.environments.randomization import RandomizationConfig
 
 
 @pytest.mark.parametrize("name", ["ball-go-to-target", "ant-go-to-near-target"])
@@ -44,3 +50,19 @@ def test_every_target_is_asked_for_as_often_and_for_all_leading_axes_at_once():
 
 def test_a_world_without_other_instructions_says_so():
     assert load("ant-gap").relabelling is None
+
+
+@pytest.mark.parametrize(
+    ("randomization", "is_told_the_truth"),
+    [
+        ({"noise": {"proprioception": 0.1}, "mass": (0.8, 1.2)}, True),
+        ({"noise": {"targets": 0.1}}, False),
+        ({"bias": {"targets": 0.1}}, False),
+        ({"observation_delay": (0, 1)}, False),
+    ],
+)
+def test_a_world_whose_targets_are_late_or_noisy_has_no_other_instructions(randomization, is_told_the_truth):
+    config = physics_environment("ball-go-to-target")
+    drawn = RandomizationConfig(**randomization)
+    world = PhysicsWorld(dataclasses.replace(config, randomization=drawn), "mujoco")
+    assert (world.relabelling is not None) == is_told_the_truth

@@ -442,8 +442,10 @@ def test_list_tells_programs_what_has_a_name(capsys):
     (near, *others) = json.loads(capsys.readouterr().out)["envs"]
     assert (near["environment"], near["body"]) == ("ball-go-to-near-target", "ball")
     assert all("ball-go-to-near" in row["environment"] for row in others)
-    assert run(["list", "agents", "no such name"]) == 0
-    assert capsys.readouterr().out == "no agents\n"
+    assert run(["list", "agents", "no such name", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"agents": []}
+    assert run(["list", "agents", "no such name"]) == 2
+    assert "no agents whose name contains 'no such name'" in capsys.readouterr().err
 
 
 def test_list_names_what_is_there(capsys):

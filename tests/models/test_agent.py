@@ -364,6 +364,26 @@ def test_what_asks_for_features_refuses_a_low_level_that_remembers(own):
         Agent(SPECS, ACTIONS, dataclasses.replace(config, policy=policy), jax.random.key(0))
 
 
+@dataclasses.dataclass(frozen=True)
+class Torsoless(MLPLowLevelFields):
+    def build(self, place):
+        low_level = super().build(place)
+        del low_level.torso
+        return low_level
+
+
+def test_what_asks_for_features_says_what_a_low_level_lacks():
+    tables = {
+        "information": EVERYTHING,
+        "policy": {"high_level": "none"},
+        "default_policy": {"low_level": "distral_shared"},
+    }
+    config = from_table(ModelConfig, tables, "test")
+    policy = dataclasses.replace(config.policy, low_level=Torsoless())
+    with pytest.raises(UserError, match=r"MLPLowLevel has no torso\.size and cannot be used"):
+        Agent(SPECS, ACTIONS, dataclasses.replace(config, policy=policy), jax.random.key(0))
+
+
 class CountingLowLevel(Module):
     """Its actions depend on the number of steps since the episode began, and on nothing else."""
 

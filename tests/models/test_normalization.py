@@ -82,6 +82,14 @@ def test_each_module_measures_for_itself_and_frozen_ones_do_not():
     np.testing.assert_allclose(after.critic.inputs.encoders.body.mean[...], [4.5, 5.5, 6.5])
 
 
+def test_a_frozen_part_of_a_module_does_not_measure_either():
+    agent = make_agent(body="normalized")
+    part = "policy.low_level.inputs"
+    after = agent.observed({"body": jnp.ones((5, 3)), "targets": jnp.ones((5, 2))}, frozen=(part,))
+    assert float(after.policy.low_level.inputs.encoders.body.count[...]) == 0
+    assert float(after.critic.inputs.encoders.body.count[...]) == 5
+
+
 @pytest.mark.parametrize("frozen", [(), ("encoders.targets",)])
 def test_a_shared_encoder_measures_once_for_all(frozen):
     agent = make_agent(targets={"kind": "normalized", "shared": True})

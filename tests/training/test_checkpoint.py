@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import shutil
 import sys
 import types
 import warnings
@@ -15,6 +16,7 @@ from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.build import make_loop, resolve
 from mjx_hkl.experiments.recipe import change
 from mjx_hkl.training import checkpoint
+from mjx_hkl.training.loop import Loop
 
 LOW = "policy.low_level"
 
@@ -295,3 +297,25 @@ def test_reads_that_end_after_a_failed_restore_print_nothing(monkeypatch):
     sys.unraisablehook(late)
     read().send(None)
     assert [str(x.exc_value) for x in told] == ["something else", "Event loop is closed", "cannot read"]
+
+
+def test_what_a_stop_left_half_written_is_removed_by_the_next_save(loop, tmp_path):
+    state = loop.init()
+    checkpoint.save(tmp_path, state, 40, {}, keep=2)
+    half = tmp_path / "80.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "40", half)
+    assert checkpoint.newest(tmp_path) == 40  # who reads leaves it: it may be being written
+    assert half.is_dir()
+    checkpoint.save(tmp_path, state, 120, {}, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["120", "40"]
+
+
+def test_a_compiler_that_finds_too_little_memory_is_told_in_a_line(loop, monkeypatch):
+    """As XLA's for TPUs says it."""
+
+    def program(self):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm.\nMore")
+
+    monkeypatch.setattr(Loop, "program", property(program))
+    with pytest.raises(UserError, match=r"memory space hbm\.; lower num_envs"):
+        loop.compile()

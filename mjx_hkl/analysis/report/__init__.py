@@ -17,7 +17,7 @@ from mjx_hkl.analysis.report.agents import ReportedAgent, read_agents
 from mjx_hkl.analysis.report.header import header, title
 from mjx_hkl.analysis.report.markup import text_of
 from mjx_hkl.errors import UserError
-from mjx_hkl.experiments.run_directory import write_whole
+from mjx_hkl.experiments.whole import write_whole
 
 
 def write_report(

@@ -11,7 +11,8 @@ from numpy import ndarray
 
 from mjx_hkl.config import to_table
 from mjx_hkl.experiments.recipe import Recipe
-from mjx_hkl.experiments.run_directory import RunDirectory, write_whole
+from mjx_hkl.experiments.run_directory import RunDirectory
+from mjx_hkl.experiments.whole import write_whole
 from mjx_hkl.training.metrics import TERM
 
 Scalars = Mapping[str, float]

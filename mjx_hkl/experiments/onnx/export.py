@@ -8,7 +8,6 @@ A folder has `policy.onnx`, `policy.json` (the card, which is in the model's met
 import dataclasses
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from mjx_hkl.experiments.onnx.card import (
     WorldCard,
 )
 from mjx_hkl.experiments.onnx.graph import Arrays, Traced, save
+from mjx_hkl.experiments.whole import whole_folder
 from mjx_hkl.math.categorical import Categorical
 from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.steps import Noise
@@ -57,20 +57,14 @@ def write_policy(folder: Path, known: KnownAgent, world: AnyWorld, stochastic: b
     """
     require_free(folder)
     model, card = policy_of(known, stochastic)
-    folder = folder.absolute()
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     each = _worlds(known, world)
     files = {name: f"world.{task_name(name)}" if len(each) > 1 else "world" for name in each}
-    worlds = {name: _write_world(part / files[name], one) for name, one in each.items()}
-    card = dataclasses.replace(card, worlds=worlds)
-    save(model, card.metadata(), part / "policy.onnx")
-    (part / "policy.json").write_text(json.dumps(card.table(), indent=2) + "\n", encoding="utf-8")
-    np.savez(part / "parameters.npz", allow_pickle=False, **_parameters(known.agent))
-    if folder.exists():
-        folder.rmdir()  # empty
-    part.rename(folder)
+    with whole_folder(folder) as part:
+        worlds = {name: _write_world(part / files[name], one) for name, one in each.items()}
+        card = dataclasses.replace(card, worlds=worlds)
+        save(model, card.metadata(), part / "policy.onnx")
+        (part / "policy.json").write_text(json.dumps(card.table(), indent=2) + "\n", encoding="utf-8")
+        np.savez(part / "parameters.npz", allow_pickle=False, **_parameters(known.agent))
     return card
 
 
