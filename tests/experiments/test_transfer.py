@@ -19,6 +19,7 @@ from mjx_hkl.experiments import card, reproduce
 from mjx_hkl.experiments.agent_format import read_agent
 from mjx_hkl.experiments.build import make_loop
 from mjx_hkl.experiments.recipe import TransferConfig, change, load_recipe, recipe_to_toml
+from mjx_hkl.experiments.run_directory import RunDirectory
 from mjx_hkl.experiments.transfer import transferred
 from mjx_hkl.models.agent import module_at
 from mjx_hkl.models.default_low_levels import Separate
@@ -360,18 +361,19 @@ def test_reproduce_trains_all_variants_that_one_takes_from(recipe, tmp_path):
     taken = TransferConfig(":a", (LOW,), (f"{HIGH}=policy.other@:b", f"critic@{tmp_path}"))
     variants = {"both": dataclasses.replace(recipe, transfer=taken), "b": recipe, "a": recipe}
     assert list(reproduce.chosen(variants, ["both"])) == ["a", "b", "both"]
-    found = reproduce._with_sources(variants["both"], Path("out")).transfer
+    new = RunDirectory(tmp_path / "new")
+    found = reproduce._with_sources(variants["both"], new, Path("out")).transfer
     assert found == TransferConfig("out/a", (LOW,), (f"{HIGH}=policy.other@out/b", f"critic@{tmp_path}"))
     variants["b"] = dataclasses.replace(recipe, transfer=TransferConfig(initial=("critic@:both",)))
     with pytest.raises(UserError, match="variant both transfers from itself"):
         reproduce.chosen(variants, [])
 
 
-def test_a_card_knows_the_recipe_of_which_all_sources_are_variants(recipe, monkeypatch):
+def test_a_card_knows_the_recipe_of_which_all_sources_are_variants(recipe, tmp_path, monkeypatch):
     named = dataclasses.replace(recipe, transfer=TransferConfig(":a", (LOW,), ("critic@:b", "encoders.x@c")))
     monkeypatch.setattr(card, "load_recipe", lambda name: named)
     monkeypatch.setattr(card.resources, "names", lambda *_: ["tiny"])
-    trained = reproduce._with_sources(named, Path("out"))
+    trained = reproduce._with_sources(named, RunDirectory(tmp_path / "new"), Path("out"))
     assert card.is_as_named(trained)
     other = TransferConfig("out/a", (LOW,), ("critic@out/b", "encoders.x@d"))
     assert not card.is_as_named(dataclasses.replace(trained, transfer=other))
