@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mjx_hkl.math.recursion import UNROLL
+from mjx_hkl.math.recursion import corrections
 
 
 def traces(
@@ -45,12 +45,4 @@ def retrace(
     trace_tp1 = jnp.concatenate([trace_t[1:], jnp.zeros_like(trace_t[:1])])
     decay_t = discount_t * trace_tp1 * (1.0 - is_last_t)
 
-    def backwards(correction_tp1: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        delta, decay = step
-        correction = delta + decay * correction_tp1
-        return correction, correction
-
-    _, correction_t = jax.lax.scan(
-        backwards, jnp.zeros_like(q_t[0]), (delta_t, decay_t), reverse=True, unroll=UNROLL
-    )
-    return q_t + correction_t
+    return q_t + corrections(delta_t, decay_t)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mjx_hkl.math.recursion import UNROLL
+from mjx_hkl.math.recursion import corrections
 
 
 class VTrace(NamedTuple):
@@ -51,14 +51,7 @@ def v_trace(
     delta_t = rho_t * (reward_t + discount_t * (value_tp1 - cost_tp1) - value_t)
     decay_t = discount_t * jnp.minimum(trace_clip, ratio_t) * (1.0 - is_last_t)
 
-    def backwards(correction_tp1: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        delta, decay = step
-        correction = delta + decay * correction_tp1
-        return correction, correction
-
-    _, correction_t = jax.lax.scan(
-        backwards, jnp.zeros_like(value_t[0]), (delta_t, decay_t), reverse=True, unroll=UNROLL
-    )
+    correction_t = corrections(delta_t, decay_t)
     # v_{t+1} − V_{t+1} of the next step, where the window and the episode go on
     correction_tp1 = jnp.concatenate([correction_t[1:], jnp.zeros_like(correction_t[:1])]) * (1.0 - is_last_t)
     advantage_t = delta_t + rho_t * discount_t * correction_tp1

@@ -76,7 +76,10 @@ class DistralTwoColumn(Distral):
 
 @dataclasses.dataclass(frozen=True)
 class DistralShared(DefaultLowLevelFields):
-    """A branch on the policy's last features; its loss does not move these features (F.2)."""
+    """A branch on the policy's last features; its loss does not move these features (F.2).
+
+    The target default policy is the branch's target on the features as they are now.
+    """
 
     flat: ClassVar[bool | None] = True
     scale: ScaleRange = (0.05, 1.0)
