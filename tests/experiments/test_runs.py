@@ -10,19 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from mjx_hkl.cli.main import run
 from mjx_hkl.config import to_table
-from mjx_hkl.environments import load_environment
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments import build, training_run, transfer
-from mjx_hkl.experiments.agent_format import read_agent, read_card
-from mjx_hkl.experiments.agents import load_agent
+from mjx_hkl.experiments.agent_format import read_agent
 from mjx_hkl.experiments.copies import Copies
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
 from mjx_hkl.experiments.reporter import Silent, announce
@@ -36,21 +31,6 @@ COMMON = (
     "kl_high",
     "kl_low",
 )
-
-
-@pytest.fixture(scope="module")
-def recipe_file(tiny_recipe, tmp_path_factory):
-    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    path.write_text(recipe_to_toml(tiny_recipe))
-    return path
-
-
-@pytest.fixture(scope="module")
-def finished(recipe_file, tmp_path_factory):
-    """A finished run."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    assert run(["train", str(recipe_file), "--out", str(out)]) == 0
-    return out
 
 
 def rows(out):
@@ -171,147 +151,6 @@ def test_a_run_says_its_replay_ratio_of_whole_updates(tiny_recipe, ratio, said):
     assert said in lines[0]
 
 
-def test_an_export_loads_without_the_run(finished, tmp_path):
-    moved = tmp_path / "agent"
-    (finished / "export").rename(moved)
-    try:
-        exported, card = read_agent(moved), read_card(moved)
-        trained = load_agent(str(finished))
-    finally:
-        moved.rename(finished / "export")
-    for a, b in zip(jax.tree.leaves(exported.agent), jax.tree.leaves(trained.agent), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert exported.recipe == trained.recipe
-    assert exported.world == trained.world
-    assert card.evaluation.episodes == 4
-
-
-def test_an_export_is_plain_orbax(finished):
-    with ocp.StandardCheckpointer() as checkpointer:
-        modules = checkpointer.restore((finished / "export" / "parameters").absolute())
-    assert modules.keys() == {"policy.high_level", "policy.low_level", "critic"}
-    assert modules["policy.high_level"]["head"]["linear"]["kernel"].shape == (8, 4)
-    about = json.loads((finished / "export" / "agent.json").read_text())
-    world, modules = about["world"], about["modules"]
-    sizes = {"instruction": 3, "proprioception": 14, "targets": 6}
-    assert world["observation"] == {name: {"shape": [n], "dtype": "float32"} for name, n in sizes.items()}
-    assert world["action_size"] == 2
-    assert world["environment"]["task"]["num_targets"] == 3
-    assert modules["policy.low_level"]["sees"] == ["proprioception", "latent"]
-    assert modules["default_policy.low_level"]["stands_for"] == "policy.low_level"
-    bound = {name for name, module in modules.items() if module["bound_to_body"]}
-    assert bound == {"policy.low_level", "critic"}
-    high_level = (23 * 8 + 8) + (8 * 4 + 4)  # 23 inputs, 8 units, mean and scale of 2 latents
-    assert modules["policy.high_level"]["parameters"] == high_level
-    assert {"jax", "flax", "mujoco", "mujoco-mjx"} <= about["versions"].keys()
-    card = (finished / "export" / "README.md").read_text()
-    assert "ball-go-to-target" in card
-    assert "see agent.json" in card  # no recipe is called tiny
-    assert f"success {about['evaluation']['success_rate']:.1%}" in card
-
-
-def test_a_damaged_export_is_refused(finished, tmp_path):
-    assert run(["export", str(finished), str(tmp_path / "agent"), "--episodes", "4"]) == 0
-    files = [p for p in (tmp_path / "agent").rglob("*") if p.is_file() and p.name != "agent.json"]
-    data = max(files, key=lambda p: p.stat().st_size)  # of parameters
-    data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(UserError, match="incomplete or damaged"):
-        read_agent(tmp_path / "agent")
-
-
-def test_an_export_with_a_changed_number_is_refused(finished, tmp_path):
-    """As after a bit has turned on a disk, of which Orbax does not always tell."""
-    shutil.copytree(finished / "export", tmp_path / "agent")
-    parameters = (tmp_path / "agent" / "parameters").absolute()
-    with ocp.StandardCheckpointer() as checkpointer:
-        modules = checkpointer.restore(parameters)
-        modules["policy.low_level"]["head"]["linear"]["kernel"][0, 0] += 1e-3
-        checkpointer.save(parameters, modules, force=True)
-    with pytest.raises(UserError, match=r"is damaged: policy\.low_level has changed"):
-        read_agent(tmp_path / "agent")
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"world": 3}, "agent.json: world: input should be a table, not 3"),
-        ({"world": {"observation": {"targets": "x"}}}, "world.observation.targets: input should be a table"),
-        ({"world": {"observation": {"targets": {"shape": [6], "dtype": "x"}}}}, "'x' is no type of numbers"),
-        (
-            {"world": {"observation": {"targets": {"shape": [6]}}}},
-            "json: information.high_level: unknown observation",
-        ),
-        ({"world": {"action_size": "two"}}, "world.action_size: input should be a valid integer, not 'two'"),
-        (
-            {"recipe": {"algorithm": {"updates_per_unroll": 32, "batch_size": 64}}},
-            "agent.json: recipe: algorithm.updates_per_unroll is gone; say algorithm.replay_ratio",
-        ),
-        ({"modules": {"critic": 3}}, "agent.json: modules.critic: input should be"),
-        ({"format_version": 1}, "has format version 1; this mjx-hkl 0.1.0 reads 2: export the agent again"),
-    ],
-)
-def test_an_export_that_says_something_wrong_is_refused(finished, tmp_path, change, expected):
-    shutil.copytree(finished / "export", tmp_path / "agent")
-    about = json.loads((tmp_path / "agent" / "agent.json").read_text())
-    for name, value in change.items():
-        inner = name == "world" and isinstance(value, dict)
-        about[name] = {**about[name], **value} if inner else value
-    (tmp_path / "agent" / "agent.json").write_text(json.dumps(about))
-    with pytest.raises(UserError) as told:
-        read_agent(tmp_path / "agent")
-    assert expected in str(told.value)
-
-
-def test_an_export_without_parameters_is_refused(finished, tmp_path):
-    shutil.copytree(finished / "export", tmp_path / "agent")
-    shutil.rmtree(tmp_path / "agent" / "parameters")
-    with pytest.raises(UserError, match="incomplete or damaged"):
-        read_agent(tmp_path / "agent")
-
-
-def test_evaluate_is_one_json_object_and_agrees_with_the_run(finished, capfd):
-    assert run(["evaluate", str(finished), "--episodes", "4", "--json"]) == 0
-    of_run = json.loads(capfd.readouterr().out)
-    assert run(["evaluate", str(finished / "export"), "--episodes", "4", "--json"]) == 0
-    of_export = json.loads(capfd.readouterr().out)
-    assert of_run.pop("agent") != of_export.pop("agent")
-    assert of_run == of_export == json.loads((finished / "evaluation.json").read_text())[0]
-
-
-@pytest.mark.parametrize("part", ["", "export"])
-def test_an_agent_is_not_evaluated_in_a_world_that_has_changed(finished, part, capsys, monkeypatch):
-    changed = dataclasses.replace(load_environment("ball-go-to-target"), episode_length=300)
-    monkeypatch.setattr("mjx_hkl.environments.load_environment", lambda name: changed)
-    assert run(["evaluate", str(finished / part), "--episodes", "4"]) == 2
-    assert "episode_length is 400 there and 300 here" in capsys.readouterr().err
-
-
-def test_inspect_tells_of_runs_and_exports(finished, capsys):
-    assert run(["inspect", str(finished), "--json"]) == 0
-    about_run = json.loads(capsys.readouterr().out)
-    assert about_run["checkpoint_environment_steps"] == 160
-    assert run(["inspect", str(finished / "export"), "--json"]) == 0
-    about_agent = json.loads(capsys.readouterr().out)
-    assert about_agent["recipe"]["name"] == "tiny"
-    counts = {name: module["parameters"] for name, module in about_agent["modules"].items()}
-    assert {name: module["parameters"] for name, module in about_run["modules"].items()} == {
-        name: count for name, count in counts.items() if count
-    }
-    assert run(["inspect", str(finished / "export")]) == 0
-    assert "sees: proprioception, latent" in capsys.readouterr().out
-
-
-def test_inspect_tells_of_a_run_without_a_checkpoint(finished, tmp_path, capsys):
-    lacking = shutil.ignore_patterns("checkpoints", "evaluation.json")
-    shutil.copytree(finished, tmp_path / "run", ignore=lacking)
-    assert run(["inspect", str(tmp_path / "run"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["checkpoint_environment_steps"], found["finished"]) == (None, False)
-    assert (found["total_env_steps"], found["last_metrics"]["environment_steps"]) == (160, 160)
-    assert run(["inspect", str(tmp_path / "run")]) == 0
-    assert "checkpoint_environment_steps: none" in capsys.readouterr().out
-
-
 def test_a_finished_run_goes_on_when_given_more_steps(recipe_file, tmp_path):
     """As if it had been given them at once, where the learning rates stay: a decay is a share of the run."""
     out, whole = tmp_path / "run", tmp_path / "whole"
@@ -369,22 +208,6 @@ def test_a_damaged_checkpoint_is_told_before_anything_is_compiled(finished, tmp_
     assert "is incomplete or damaged" in capsys.readouterr().err
 
 
-def test_an_agent_is_read_without_the_rest_of_its_checkpoint(finished, monkeypatch):
-    """No world is built, and what is not the agent's is not restored."""
-    monkeypatch.setattr("mjx_hkl.experiments.build.make_world", lambda *_: pytest.fail("built a world"))
-    restored, read = {}, ocp.CheckpointManager.restore
-
-    def restore(self, step, args):
-        found = read(self, step, args=args)
-        restored.update(found.get("state", {}))
-        return found
-
-    monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
-    load_agent(str(finished))
-    assert restored
-    assert all(name.startswith(("learner.agent.", "learner.average.")) for name in restored)
-
-
 def test_diverged_learning_is_told_and_not_saved(recipe_file, tmp_path, capsys):
     out = tmp_path / "run"
     absurd = ["--algorithm.policy-learning-rate", "1e30", "--algorithm.critic-learning-rate", "1e30"]
@@ -435,66 +258,6 @@ def test_several_seeds_have_their_own_metrics_exports_and_evaluations(recipe_fil
     kernels = [agent.critic.members[0].value.kernel[...] for agent in (first, second)]
     assert (kernels[0] != kernels[1]).any()
     assert sorted(p.name for p in (out / "tensorboard").iterdir()) == ["seed_0", "seed_1"]
-
-
-def test_list_tells_programs_what_has_a_name(capsys):
-    assert run(["list", "envs", "ball-go-to-near", "--json"]) == 0
-    (near, *others) = json.loads(capsys.readouterr().out)["envs"]
-    assert (near["environment"], near["body"]) == ("ball-go-to-near-target", "ball")
-    assert all("ball-go-to-near" in row["environment"] for row in others)
-    assert run(["list", "agents", "no such name", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"agents": []}
-    assert run(["list", "agents", "no such name"]) == 2
-    assert "no agents whose name contains 'no such name'" in capsys.readouterr().err
-
-
-def test_list_names_what_is_there(capsys):
-    assert run(["list"]) == 0
-    shown = capsys.readouterr().out
-    for name in ("ball-go-to-target", "quadruped-go-to-target", "push_speed 0.5", "isotropic"):
-        assert name in shown, shown
-    assert run(["list", "envs", "ball-go-to-target"]) == 0
-    assert "proprioception 14" in capsys.readouterr().out
-    assert run(["list", "agents"]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["ball-to-ant"]]
-    assert line.strip().split(maxsplit=2)[1:] == ["ant-go-to-near-target", "success 100.0%, return 60.0"]
-
-
-def test_bench_train_reports_what_it_promises(recipe_file, tmp_path, capfd):
-    trace = tmp_path / "trace"
-    told = ["--num-seeds", "2", "--profile", str(trace), "--json"]
-    assert run(["bench", "train", str(recipe_file), *told]) == 0
-    found = json.loads(capfd.readouterr().out)
-    for name in (
-        "environment_steps_per_second",
-        "learner_steps_per_second",
-        "simulation_seconds",
-        "learning_seconds",
-        "compile_seconds",
-        "device_bytes",
-        "insert_seconds",
-        "insert_seconds_at_10x_capacity",
-    ):
-        assert found[name] > 0
-    assert found["2_seeds"]["ratio_to_one_seed"] == pytest.approx(
-        found["2_seeds"]["environment_steps_per_second"] / found["environment_steps_per_second"]
-    )
-    shares = found["profile"]
-    assert sum(shares.values()) == pytest.approx(1.0)
-    assert {"physics", "task", "reset", "replay", "policy_loss", "critic_loss", "optimizer"} < set(shares)
-    assert list(trace.rglob("*.xplane.pb"))
-
-
-def test_bench_env_reports_the_ratio_to_raw_physics(capfd):
-    engines = ["mjx", "mujoco"]
-    assert run(["bench", "env", "ball-go-to-target", "--engine", *engines, "--num-envs", "4", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert list(found["engines"]) == engines
-    for engine in found["engines"].values():
-        expected = engine["environment_steps_per_second"] / found["raw_environment_steps_per_second"]
-        assert engine["ratio_to_raw"] == pytest.approx(expected)
-    assert found["contacts"] == 1  # a sphere on a plane
-    assert found["constraint_rows"] == 6  # two for each of three directions of a condim of 4
 
 
 def test_everything_written_is_inside_the_run(finished):
