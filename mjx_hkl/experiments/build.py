@@ -63,9 +63,11 @@ def resolve(recipe: Recipe, world: AnyWorld | None = None) -> Recipe:
     if recipe.num_devices is None:
         recipe = dataclasses.replace(recipe, num_devices=devices.default_num_devices())
     seen = recipe.information
-    is_foreign_only = all(map(is_foreign, recipe.environments))  # whose groups are normalized by default
-    has_encoders = EVERY_VECTOR not in recipe.encoders and (recipe.encoders or not is_foreign_only)
-    if all(dataclasses.astuple(seen)) and recipe.policy.actions != "auto" and has_encoders:
+    if (
+        all(dataclasses.astuple(seen))
+        and recipe.policy.actions != "auto"
+        and EVERY_VECTOR not in recipe.encoders
+    ):
         return recipe
     world = world or world_of(recipe)
     policy = recipe.policy
