@@ -63,7 +63,7 @@ def test_three_seeds_that_are_all_ahead_agree(tested):
     assert one.p == pytest.approx(stats.mannwhitneyu([9, 8, 7], [1, 2, 3]).pvalue)
     text = claims.page(about, [one])
     assert "`a`: 80.0% (70.0% to 90.0%)" in text
-    assert "1 agrees, 0 disagrees, 0 not told apart" in text
+    assert "Verdicts of 1 claims: agrees 1, disagrees 0, not told apart 0." in text
 
 
 def test_the_other_order_disagrees_and_a_mixed_one_is_not_told_apart(tested, tmp_path):
