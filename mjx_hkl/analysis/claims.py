@@ -145,7 +145,9 @@ def page(about: str, tested: list[Tested]) -> str:
     notes = "\n\n".join(_note(number, one) for number, one in enumerate(tested, 1))
     counts = {verdict: sum(one.verdict == verdict for one in tested) for verdict in (AGREES, DISAGREES, OPEN)}
     total = ", ".join(f"{verdict} {count}" for verdict, count in counts.items())
-    return f"{about.strip()}\n\nVerdicts of {len(tested)} claims: {total}.\n\n{table}\n\n## Notes\n\n{notes}\n"
+    return (
+        f"{about.strip()}\n\nVerdicts of {len(tested)} claims: {total}.\n\n{table}\n\n## Notes\n\n{notes}\n"
+    )
 
 
 def _note(number: int, one: Tested) -> str:

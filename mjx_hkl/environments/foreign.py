@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mjx_hkl.environments.adapter import AdaptedWorld
+from mjx_hkl.environments.physics import no_log_file
 from mjx_hkl.errors import UserError, unknown_name
 
 _ENGINES = {"brax": ("auto",), "playground": ("auto", "mjx", "warp")}  # Brax's have their own
@@ -108,7 +109,7 @@ def _require_known(name: str, arguments: Iterable[str], known: list[str]) -> Non
 def _made(name: str, make: Callable[[], Any]) -> Any:
     """What `make` gives; whatever theirs raises becomes a line, and what it prints goes to stderr."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), no_log_file():
             return make()
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -64,12 +64,17 @@ def make_agent(
 
 
 def make_window(seed=0, *, steps=5, batch=6, latent_size=LATENT, period=1):
-    """Random experience; some episodes terminate, are truncated or fail inside the window."""
+    """Random experience; some episodes terminate, are truncated or fail inside the window.
+
+    Of four worlds and more, one has each of these ends for certain.
+    """
     rng = np.random.default_rng(seed)
     kinds = ["on", "terminated", "truncated", "fault"]
     kind = rng.choice(kinds, p=[0.6, 0.15, 0.15, 0.1], size=(steps, batch))
     kind[:, 0], kind[1, 1], kind[-1, 2] = "on", "truncated", "truncated"
     kind[2:, 1] = kind[:-1, 2] = "on"
+    if batch > 3:
+        kind[0, 3], kind[1, 3] = "terminated", "fault"
     for column in kind.T:  # an episode is no shorter than a window: at most one truncation
         column[np.flatnonzero(column == "truncated")[1:]] = "on"
 

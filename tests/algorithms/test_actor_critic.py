@@ -44,7 +44,7 @@ def make_discrete_window(seed, steps, batch, latent_size=LATENT, period=1):
 )
 def test_losses_and_gradients_are_those_of_b3(kind, keeps_noise):
     """Against eq. 21 to 25 in loops, with the indicator of infrequent latents counted step by step."""
-    steps, batch = 4, 3
+    steps, batch = 4, 4
     agent, target = make(**AGENTS[kind]), hierarchy.Target(make(1, **AGENTS[kind]))
     latent_size = agent.policy.latent_size
     window = make_discrete_window(5, steps, batch, latent_size, agent.policy.latent_period)

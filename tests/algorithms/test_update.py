@@ -55,8 +55,8 @@ ALGORITHM_1 = dataclasses.replace(ALGORITHM, returns="n_step", action_samples=2)
     ],
 )
 def test_one_update_is_that_of_the_paper(kind, algorithm, keeps_noise):
-    """Losses, gradients and the first step of Adam, against Algorithms 2 and 1 in loops."""
-    steps, batch = 3, 3
+    """Losses, and a step along their clipped gradients, against Algorithms 2 and 1 in loops."""
+    steps, batch = 3, 4
     agent = make_agent(**AGENTS[kind])
     latent_size, period = agent.policy.latent_size, agent.policy.latent_period
     target = hierarchy.Target(make_agent(**AGENTS[kind], seed=1))
@@ -93,15 +93,34 @@ def test_one_update_is_that_of_the_paper(kind, algorithm, keeps_noise):
         ),
         "critic": jax.grad(slow.critic_loss, argnums=1)(agent, agent.critic),
     }
-    before = learner.init(agent, algorithm, UPDATES, jax.random.key(0)).replace(target=target)
-    after, _ = update(before, window, key, jnp.int32(1), algorithm, UPDATES)
+    rates = dict.fromkeys(
+        ("policy_learning_rate", "critic_learning_rate", "default_policy_learning_rate"), 0.5
+    )
+    descent = dataclasses.replace(algorithm, optimizer="sgd", max_gradient_norm=1.0, **rates)
+    before = learner.init(agent, descent, UPDATES, jax.random.key(0)).replace(target=target)
+    after, _ = update(before, window, key, jnp.int32(1), descent, UPDATES)
     for name, gradient in gradients.items():
-        expected = adam_first_step(gradient, 1e-4, algorithm.max_gradient_norm)
+        norm = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))
         moved = jax.tree.map(lambda new, old: new - old, getattr(after.agent, name), getattr(agent, name))
+        for a, g in zip(*map(jax.tree.leaves, (moved, gradient)), strict=True):
+            expected = -0.5 * min(1.0, 1.0 / max(norm, 1e-30)) * g
+            np.testing.assert_allclose(a, expected, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+def test_the_first_step_is_adams():
+    state = learner.init(make_agent(), ALGORITHM, UPDATES, jax.random.key(0))
+    window, key = make_window(), jax.random.key(0)
+    gradients = jax.grad(SVG.loss, argnums=1, has_aux=True)(
+        ALGORITHM, state.agent, state.target, window, key, {}
+    )[0]
+    after, _ = update(state, window, key, jnp.int32(1), ALGORITHM, UPDATES)
+    for name in ("policy", "default_policy", "critic"):
+        gradient, new, old = (getattr(x, name) for x in (gradients, after.agent, state.agent))
+        expected = adam_first_step(gradient, 1e-4, ALGORITHM.max_gradient_norm)
         # the sign of a gradient that is zero but for rounding says nothing
         matters = jax.tree.map(lambda g: jnp.abs(g) > 1e-4, gradient)
-        for a, b, m in zip(*map(jax.tree.leaves, (moved, expected, matters)), strict=True):
-            np.testing.assert_allclose(a[m], b[m], rtol=0.02, atol=1e-7, err_msg=name)
+        for a, b, c, m in zip(*map(jax.tree.leaves, (new, old, expected, matters)), strict=True):
+            np.testing.assert_allclose((a - b)[m], c[m], rtol=0.02, atol=1e-7, err_msg=name)
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.25])

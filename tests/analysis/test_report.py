@@ -204,7 +204,7 @@ def test_a_phone_shows_it_light_and_dark(opened):
 
 
 @pytest.mark.skipif(not SCREENSHOTS, reason="MJX_HKL_SCREENSHOTS names no folder for the docs' pictures")
-def test_the_picture_of_the_docs(browser, tmp_path):
+def test_the_picture_of_the_docs(chromium, tmp_path):
     out = tmp_path / "report.html"
     write_report([REAL_RUNS], out, with_videos=False)
     view = chromium.new_page(viewport={"width": 1280, "height": 1020})

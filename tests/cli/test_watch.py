@@ -109,20 +109,23 @@ def page():
         browser(*WEBGL) as chromium,
         subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as watching,
     ):
-        line = watching.stdout.readline()
-        assert line == f"watch ball-go-to-target at http://localhost:{port} (Ctrl-C ends)\n"
-        page = chromium.new_page(viewport={"width": 900, "height": 600})
-        page.set_default_timeout(60_000)
-        console = []
-        page.on("console", lambda said: console.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: console.append(str(error)))
-        page.goto(f"http://localhost:{port}")
-        page.wait_for_selector("canvas")
-        page.get_by_role("button", name="Pause").wait_for()
-        yield page, console
-        page.close()
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(30) == 0
+        try:
+            line = watching.stdout.readline()
+            assert line == f"watch ball-go-to-target at http://localhost:{port} (Ctrl-C ends)\n"
+            page = chromium.new_page(viewport={"width": 900, "height": 600})
+            page.set_default_timeout(60_000)
+            console = []
+            page.on("console", lambda said: console.append(said.text) if said.type == "error" else None)
+            page.on("pageerror", lambda error: console.append(str(error)))
+            page.goto(f"http://localhost:{port}")
+            page.wait_for_selector("canvas")
+            page.get_by_role("button", name="Pause").wait_for()
+            yield page, console
+            page.close()
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(30) == 0
+        finally:
+            watching.kill()  # else a failure waits for a server that nobody stops
 
 
 def number(page, name):

@@ -69,8 +69,9 @@ def test_episodes_are_as_long_as_asked_for():
         ),
     ],
 )
-def test_a_step_gives_what_a_reset_gives(name):
-    """As a scan over steps needs it: the same shapes and types."""
+def test_a_step_gives_what_a_reset_gives(name, tmp_path, monkeypatch):
+    """As a scan over steps needs it: the same shapes and types. MuJoCo's warnings of its file go nowhere."""
+    monkeypatch.chdir(tmp_path)
     world = make_world(name)
     first = jax.eval_shape(world.reset, jax.random.key(0))
     after = jax.eval_shape(world.step, first, jnp.zeros(world.action_size))
@@ -80,6 +81,7 @@ def test_a_step_gives_what_a_reset_gives(name):
     )
     assert shapes[0] == shapes[1]
     assert types[0] == types[1]
+    assert not any(tmp_path.iterdir())
 
 
 @needs_playground

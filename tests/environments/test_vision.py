@@ -83,6 +83,8 @@ def mujocos(world, states, folder):
         if done.returncode == 0:
             out = np.load(folder / "out.npz")
             return out["depth"], out["geom"]
+        if "OpenGL" not in done.stderr and "GL_" not in done.stderr:
+            pytest.fail(done.stderr)
     return pytest.skip(f"no OpenGL: {done.stderr.splitlines()[-1]}")
 
 

@@ -1,8 +1,11 @@
 """What goes on where it was stopped: ladders, experiments, runs that have succeeded or are large."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 import tomli_w
@@ -145,6 +148,39 @@ def test_an_experiment_may_move_and_be_named_from_elsewhere(tiny_recipe, tmp_pat
     capsys.readouterr()
     assert run(["reproduce", "pair.toml", "--out", "moved"]) == 0
     assert "second: already there" in capsys.readouterr().out
+
+
+OPTIMIZED = """
+import signal, sys
+from mjx_hkl.cli.main import run
+from mjx_hkl.cli.progress import Display
+recipe, whole, parts = sys.argv[1:]
+assert run(["train", recipe, "--out", whole]) == 0
+with_interval, Display.interval = Display.interval, lambda self, rows: signal.raise_signal(signal.SIGINT)
+assert run(["train", recipe, "--out", parts]) == 130
+Display.interval = with_interval
+assert run(["train", parts, "--resume"]) == 0
+"""
+
+
+@pytest.mark.long
+def test_a_resumed_run_ends_bit_for_bit_in_programs_as_users_compile_them(tiny_recipe, tmp_path):
+    """Other tests leave LLVM's optimizations out."""
+    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(to_table(tiny_recipe)), encoding="utf-8")
+    environment = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"}
+    arguments = [tmp_path / name for name in ("tiny.toml", "whole", "parts")]
+    command = [sys.executable, "-c", OPTIMIZED, *map(str, arguments)]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    whole, parts = (
+        json.loads((tmp_path / x / "export" / "agent.json").read_text()) for x in ("whole", "parts")
+    )
+    assert whole["modules"] == parts["modules"]  # with SHA-256 of their parameters
+    times = {"seconds", "environment_steps_per_second", "crc32"}
+    ends = [
+        [{k: x for k, x in row.items() if k not in times} for row in rows(tmp_path / run)]
+        for run in ("whole", "parts")
+    ]
+    assert ends[0] == ends[1]
 
 
 def test_reproduce_passes_on_that_code_is_trusted(tiny_recipe, tmp_path, monkeypatch):

@@ -174,12 +174,13 @@ def test_resume_refuses_another_recipe_and_a_second_run_the_same_folder(finished
 
 
 @pytest.mark.parametrize("given", ["", "recipe.toml"])
-def test_a_run_is_not_begun_anew_by_accident(finished, given, capsys):
+def test_a_run_is_not_begun_anew_by_accident(finished, given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert run(["train", str(finished / given)]) == 2
     assert f"error: {finished} is a run: continue it with --resume, or give" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
-    assert not Path("runs").exists()
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("minutes", "saves"), [("1e-9", [40, 80, 120, 160]), ("0", [160]), ("5", [160])])
@@ -261,15 +262,4 @@ def test_several_seeds_have_their_own_metrics_exports_and_evaluations(recipe_fil
 
 
 def test_everything_written_is_inside_the_run(finished):
-    assert {path.name for path in finished.iterdir()} == {
-        "recipe.toml",
-        "metrics.jsonl",
-        "tensorboard",
-        "checkpoints",
-        "export",
-        "evaluation.json",
-        "machines.json",
-        "report.html",
-        ".lock",
-    }
     assert not [path for path in Path(finished).parent.iterdir() if path != finished]
