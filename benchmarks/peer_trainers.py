@@ -171,6 +171,8 @@ def train_brax(train: Any, recipe: Any, plan: Plan, **settings: Any) -> list[Poi
             return  # before training
         success, reward = (float(metrics[f"eval/episode_{name}"]) for name in ("success", "reward"))
         points.append(Point(int(steps), metrics["training/walltime"], success, reward))
+        if len(points) < 3:  # it has compiled in both parts so far
+            return
         if steps >= plan.steps and without_compiling(points)[-1].seconds >= plan.seconds:
             raise EnoughError
 
@@ -203,7 +205,10 @@ def wrapper_of(environment: str) -> Any:
 
 
 def without_compiling(points: list[Point]) -> list[Point]:
-    """The first two parts, in which Brax compiles, no longer than the four after them are."""
+    """The first two parts, in which Brax compiles, no longer than the four after them are.
+
+    Of fewer than three points nothing is known without compilation, and Brax is not stopped before.
+    """
     seconds = [0.0, *(point.seconds for point in points)]
     parts = [after - before for before, after in itertools.pairwise(seconds)]
     typical = median(parts[2:6]) if parts[2:] else parts[-1]

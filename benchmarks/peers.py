@@ -115,6 +115,7 @@ def seconds_for_peers(runs: list[dict[str, Any]]) -> float:
 def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any:
     """The recipe, resolved, with the fields given; ends with one line where a peer cannot run."""
     from mjx_hkl.config import to_table
+    from mjx_hkl.environments import is_foreign
     from mjx_hkl.errors import UserError
     from mjx_hkl.experiments.build import resolve
     from mjx_hkl.experiments.recipe import load_recipe, recipe_from_table
@@ -135,6 +136,11 @@ def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any
     for peer in asked:
         if peer not in able:
             parser.error(f"{peer} does not have {recipe.policy.actions} actions; {', '.join(able)} do")
+        is_blind = not (options.tries or options.settings) and is_foreign(recipe.environments[0])
+        if peer == "fast-td3" and is_blind:
+            parser.error(
+                "fast-td3 needs --tries FILE with the `values` of such a world; or leave it out by --peers"
+            )
         package = "flax" if peer == "fast-td3" else peer.partition("-")[0]
         if peer != OURS and importlib.util.find_spec(package) is None:
             parser.error(f"{peer} needs {package}: pip install '.[benchmarks]'")

@@ -128,6 +128,23 @@ def test_a_peers_seconds_are_without_those_it_compiles_in():
     assert peer_trainers.without_compiling([point]) == [point]
 
 
+def test_brax_is_not_stopped_before_it_has_trained_without_compiling(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    peer_trainers, steps = load("peer_trainers"), []
+
+    def train(progress_fn, **_):
+        told = {"eval/episode_success": 0.5, "eval/episode_reward": 1.0}
+        for i in range(1, 9):
+            steps.append(i)
+            progress_fn(i, told | {"training/walltime": 100.0 + i})
+
+    recipe = load_recipe("ball-go-to-target")
+    plan = peer_trainers.Plan(seed=0, evaluations=8, episodes=2, steps=1, seconds=1.0)
+    points = peer_trainers.train_brax(train, recipe, plan)
+    assert steps == [1, 2, 3]
+    assert [point.seconds for point in points] == [1.0, 2.0, 3.0]
+
+
 def test_brax_begins_episodes_of_playgrounds_worlds(monkeypatch):
     pytest.importorskip("mujoco_playground")
     monkeypatch.syspath_prepend(BENCHMARKS)

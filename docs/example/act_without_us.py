@@ -2,7 +2,8 @@
 
 python act_without_us.py AGENT: the first action of an episode, for an observation of zeros.
 
-It knows networks of kind "mlp", continuous actions and groups that are vectors. It knows no encoders.
+It knows networks of kind "mlp", continuous actions and groups that are vectors. It knows no encoders, gates,
+LayerNorm in the levels or flat policies; play_numpy.py, of an ONNX export, knows more.
 """
 
 import json
@@ -21,6 +22,9 @@ def load(folder: Path) -> tuple[dict, dict]:
         sys.exit(f"{folder} has format version {about['format_version']}; this script reads version 2")
     if about["recipe"]["encoders"] or about["recipe"]["policy"]["actions"] != "gaussian":
         sys.exit(f"{folder} has encoders or discrete actions, which this script does not know")
+    for level in (about["recipe"]["policy"][name] for name in ("high_level", "low_level")):
+        if level["kind"] != "mlp" or level["gated"] or level["layer_norm"] or level.get("mean_bound"):
+            sys.exit(f"{folder} has networks that this script does not know")
     with ocp.StandardCheckpointer() as checkpointer:
         return about, checkpointer.restore(folder.absolute() / "parameters")
 

@@ -26,13 +26,14 @@ _NEVER = 1e30  # steps
 class Curve:
     """One seed of a run: a metric, smoothed, over each of `AXES`; KL to the default policy at the end.
 
-    Of a seed that diverged, up to there; its success is 0 from then on.
+    Of a seed that diverged, up to there; its success is 0 from then on, to where the run ended.
     """
 
     value: Float[np.ndarray, " rows"]
     axes: dict[str, Float[np.ndarray, " rows"]]
     final_kl: float
     diverged: bool = False
+    goes_on: bool = False  # a diverged one, with 0
 
     @property
     def final(self) -> float:
@@ -80,14 +81,26 @@ def read_curves(
 
 
 def curves_of(runs: dict[str, Runs], metric: str, smooth: int) -> dict[str, list[Curve]]:
-    """The curves of runs that are read already; see `read_curves`."""
-    return {name: [_curve(seed, metric, smooth) for seed in of.seeds] for name, of in runs.items()}
+    """The curves of runs that are read already, see `read_curves`; without seeds that have none."""
+    found = {}
+    for name, of in runs.items():
+        curves = [curve_of(seed, metric, smooth) for seed in of.seeds]
+        found[name] = [curve for curve in curves if curve]
+        if not found[name]:
+            raise UserError(f"{of.seeds[0].path} has no {metric} yet")
+    return found
 
 
-def _curve(seed: Seed, metric: str, smooth: int) -> Curve:
+def curve_of(seed: Seed, metric: str, smooth: int) -> Curve | None:
+    """The curve of one seed; None where it diverged before it had a value.
+
+    Raises:
+      UserError: it has no such metric, or no value of it yet.
+    """
     rows = seed.rows
-    if metric not in rows[0]:
-        raise unknown_name("metric", metric, [name for name in rows[0] if name not in (*AXES, "seed")])
+    known = dict.fromkeys(name for row in rows for name in row)  # evaluations may begin or end on a resume
+    if metric not in known:
+        raise unknown_name("metric", metric, [name for name in known if name not in (*AXES, "seed")])
     of_what, slash, task = metric.partition("/")
     episodes = f"episodes{slash}{task}"
     of_episodes = of_what in _EPISODES and episodes in rows[0]  # early runs do not count those of a task
@@ -98,9 +111,11 @@ def _curve(seed: Seed, metric: str, smooth: int) -> Curve:
         rows = [row for row, count in zip(rows, ended, strict=True) if count >= worlds] or rows
     lost = next((i for i, row in enumerate(rows) if row.get("diverged")), None)
     after = [] if lost is None or not tells_success(metric) else rows[lost:]
-    rows = [row for row in rows[:lost] if row[metric] is not None]
-    if not rows:
+    rows = [row for row in rows[:lost] if row.get(metric) is not None]
+    if not rows and lost is None:
         raise UserError(f"{seed.path} has no {metric} yet")
+    if not rows and not after:
+        return None
     weight = [float(row[episodes]) if of_episodes else 1.0 for row in rows]
     value = np.array([row[metric] for row in rows], float)
     value = np.concatenate([_running_mean(value, np.array(weight), smooth), np.zeros(len(after))])
@@ -109,17 +124,15 @@ def _curve(seed: Seed, metric: str, smooth: int) -> Curve:
     kl = [high + low for high, low in levels if high is not None and low is not None]
     last = kl[-max(1, round(_LAST * len(kl))) :]
     final_kl = float(np.mean(last)) if kl else 0.0
-    return Curve(value, axes, final_kl, diverged=lost is not None)
+    return Curve(value, axes, final_kl, diverged=lost is not None, goes_on=bool(after))
 
 
 def _running_mean(value: np.ndarray, weight: np.ndarray, length: int) -> np.ndarray:
     """Means over the last `length` rows, fewer at the start."""
-
-    def sums(x: np.ndarray) -> np.ndarray:
-        total = np.cumsum(x)
-        return total - np.concatenate([np.zeros(min(length, len(x))), total[:-length]])
-
-    return sums(value * weight) / sums(weight)
+    if not len(value):
+        return value
+    window = np.ones(length)
+    return np.convolve(value * weight, window)[: len(value)] / np.convolve(weight, window)[: len(value)]
 
 
 def summarize(curves: dict[str, list[Curve]], with_thresholds: bool) -> list[dict[str, Any]]:
@@ -218,6 +231,7 @@ class Band:
 
 def band(seeds: list[Curve], axis: str, points: int) -> Band | None:
     """What several seeds have in common; None of a single one, and where they have no x in common."""
+    seeds = _going_on(seeds)
     start = max(seed.axes[axis][0] for seed in seeds)
     end = min(seed.axes[axis][-1] for seed in seeds)
     if len(seeds) < 2 or start >= end:
@@ -226,6 +240,11 @@ def band(seeds: list[Curve], axis: str, points: int) -> Band | None:
     values = np.array([np.interp(x, seed.axes[axis], seed.value) for seed in seeds])
     low, high = _bootstrapped(values, _RESAMPLES_OF_BAND)
     return Band(x, interquartile_mean(values, axis=0), low, high)
+
+
+def _going_on(seeds: list[Curve]) -> list[Curve]:
+    """Without those that diverged and end there, unless all do: the others go on."""
+    return [seed for seed in seeds if not seed.diverged or seed.goes_on] or seeds
 
 
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
@@ -282,12 +301,14 @@ def draw(curves: dict[str, list[Curve]], metric: str, path: Path) -> None:
     figure = Figure(figsize=(4.5 * len(AXES), 4), layout="constrained")
     for plot, (axis, label) in zip(figure.subplots(1, len(AXES), sharey=True), AXES.items(), strict=True):
         for name, seeds in curves.items():
-            end = min(seed.axes[axis][-1] for seed in seeds)
+            whole = _going_on(seeds)
+            end = min(seed.axes[axis][-1] for seed in whole)
             grid = np.linspace(0, end, 200)
             # before the first row nothing is known
-            values = [np.interp(grid, seed.axes[axis], seed.value, left=np.nan) for seed in seeds]
+            values = [np.interp(grid, seed.axes[axis], seed.value, left=np.nan) for seed in whole]
             mean, std = np.mean(values, 0), np.std(values, 0)
-            (line,) = plot.plot(grid, mean, label=f"{name} ({len(seeds)})")
+            shown = f"{len(seeds)}" if len(whole) == len(seeds) else f"{len(whole)} of {len(seeds)}"
+            (line,) = plot.plot(grid, mean, label=f"{name} ({shown})")
             plot.fill_between(grid, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
         plot.set_xlabel(label)
         plot.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1.2M

@@ -171,7 +171,7 @@ class Session:
             is_last=bool(told.is_last) or self.steps >= self._length,
         )
         self.episodes += told.is_last
-        self.successes += told.success > 0
+        self.successes += told.is_last and told.success > 0
         return told
 
     def hold(self, latent: Float[np.ndarray, " latent"] | None) -> None:

@@ -24,8 +24,9 @@ _GROUP = "observation"  # the name of the only group where the environment gives
 class AdaptedWorld(Env):
     """A Brax or MuJoCo Playground environment as our agents know worlds.
 
-    Observations become named groups, actions are clipped to [-1, 1], `success` is 0 where the environment
-    does not tell, and numbers that are not finite are a fault: the episode ends, nothing is learned of it.
+    Observations become named groups, and actions are clipped to [-1, 1]. `success` is 0 where the environment
+    does not tell, and else lasts until the episode ends. Numbers that are not finite are a fault: the episode
+    ends, nothing is learned of it.
     """
 
     action_kind: ActionKind = "gaussian"
@@ -153,11 +154,13 @@ class AdaptedWorld(Env):
         finite = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), (observation, after.reward, told))
         fault = ~jnp.all(jnp.stack(jax.tree.leaves(finite)))
         told = {name: jnp.where(fault, 0.0, x) for name, x in told.items()}
+        if "success" in told:  # which need not end an episode there: whoever has succeeded, has
+            told["success"] = jnp.maximum(before.metrics["success"], told["success"])
         metrics = before.metrics | after.metrics | told | {"fault": fault.astype(jnp.float32)}
         after = after.replace(
             obs=jax.tree.map(lambda new, old: jnp.where(fault, old, new), observation, before.obs),
             reward=jnp.where(fault, 0.0, after.reward),
-            done=jnp.maximum(after.done.astype(jnp.float32), fault),
+            done=jnp.maximum(jnp.asarray(after.done, jnp.float32), fault),  # Brax has Python numbers too
             metrics=metrics,
         )
         # A step's types may be weak, wider than a reset's or Python's; in one program they must be the same.

@@ -7,6 +7,9 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from mjx_hkl.environments.adapter import AdaptedWorld
 from mjx_hkl.environments.physics import no_log_file
 from mjx_hkl.errors import UserError, unknown_name
@@ -50,8 +53,11 @@ def _brax(name: str, rest: str, arguments: dict[str, Any]) -> AdaptedWorld:
     _require_known(name, arguments, [*_keywords(envs._envs[rest]), _EPISODE_LENGTH])
     given = {key: value for key, value in arguments.items() if key != _EPISODE_LENGTH}
     steps = _steps(name, arguments.get(_EPISODE_LENGTH, _BRAX_EPISODE_LENGTH))
-    env = _made(name, lambda: envs.get_environment(rest, **given))
-    return AdaptedWorld(env, name, steps, arguments=given)
+
+    def make() -> AdaptedWorld:
+        return AdaptedWorld(envs.get_environment(rest, **given), name, steps, arguments=given)
+
+    return _made(name, make, is_default=not given)
 
 
 def _playground(name: str, rest: str, arguments: dict[str, Any], impl: str) -> AdaptedWorld:
@@ -65,10 +71,14 @@ def _playground(name: str, rest: str, arguments: dict[str, Any], impl: str) -> A
     config = registry.get_default_config(rest)
     _require_known(name, arguments, [key for key in _flat(config.to_dict()) if key not in _NOT_FOR_USERS])
     changes = {**arguments, "impl": impl}
-    env = _made(name, lambda: registry.load(rest, config=config, config_overrides=changes))
-    steps = _steps(name, config.episode_length)  # the environment has changed its configuration in place
     given = {key: value for key, value in arguments.items() if key != _EPISODE_LENGTH}
-    return AdaptedWorld(env, name, steps, "warp" if impl == "warp" else "mjx", given)
+
+    def make() -> AdaptedWorld:
+        env = registry.load(rest, config=config, config_overrides=changes)
+        steps = _steps(name, config.episode_length)  # the environment has changed its configuration in place
+        return AdaptedWorld(env, name, steps, "warp" if impl == "warp" else "mjx", given)
+
+    return _made(name, make, is_default=not given)
 
 
 def _parsed(given: str) -> tuple[str, dict[str, Any]]:
@@ -106,11 +116,20 @@ def _require_known(name: str, arguments: Iterable[str], known: list[str]) -> Non
             raise unknown_name(f"argument of {name}", key, known)
 
 
-def _made(name: str, make: Callable[[], Any]) -> Any:
-    """What `make` gives; whatever theirs raises becomes a line, and what it prints goes to stderr."""
+def _made(name: str, make: Callable[[], AdaptedWorld], is_default: bool) -> AdaptedWorld:
+    """What `make` gives; whatever theirs raises becomes a line, and what it prints goes to stderr.
+
+    With arguments a step is traced too: many are first looked at there.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr), no_log_file():
-            return make()
+            world = make()
+            if not is_default:
+                start = jax.eval_shape(world.reset, jax.random.key(0))
+                jax.eval_shape(world.step, start, jnp.zeros(world.action_size))
+            return world
+    except UserError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name} cannot be made: {reason}") from error

@@ -51,6 +51,7 @@ class Snapshots:
         self._tracking, self._loop, self._recipe, self._say = tracking, loop, recipe, say
         self._videos = run.path / "videos"
         self._every = tracking.video_interval if tracking.render else 0
+        self._films = True
         step = loop.schedule.train_step
         every_seed = jax.vmap(lambda state: probe(step, state), in_axes=(SEED_AXES,))
         self._probe = jax.jit(every_seed, out_shardings=replicated(loop.abstract.iteration.sharding))
@@ -70,7 +71,7 @@ class Snapshots:
                 self._tell(tracker, done, seen.latents, seen.actions)
         if self._every and (done // self._every > before // self._every):
             agent = agent_of_seed(state, 0)
-            if tracker:
+            if tracker and self._films:
                 self._film(tracker, done, agent)
 
     def _tell(self, tracker: Tracker, done: int, latents: np.ndarray, actions: np.ndarray) -> None:
@@ -96,7 +97,7 @@ class Snapshots:
             if render:
                 render(player, path, self._recipe.seed)
         except Exception as error:  # no OpenGL, a world that cannot be drawn, no encoder, a full disk
-            self._every = 0
+            self._films = False  # the other processes go on to take part in what this one needs of them
             self._say(f"no videos, training goes on: {' '.join(str(error).split()) or type(error).__name__}")
             return
         tracker.video(self._recipe.seed, done, path)

@@ -251,8 +251,11 @@ def _value(run: RunDirectory, metric: str) -> float | None:
         return fmean(one[_OF_EVALUATION[metric]] for one in evaluations)
     rows = run.read_metrics()
     since = (1 - _LAST) * max((row["environment_steps"] for row in rows), default=0)
-    told = [row[metric] for row in rows if row["environment_steps"] >= since and row[metric] is not None]
-    return fmean(told) if told else None
+    told = [
+        row.get(metric) for row in rows if row["environment_steps"] >= since
+    ]  # some recipes have no such one
+    known = [x for x in told if x is not None]
+    return fmean(known) if known else None
 
 
 def _written(study: "optuna.Study", recipe: Recipe, plan: SweepPlan, out: Path, finished: bool) -> Outcome:

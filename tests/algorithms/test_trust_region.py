@@ -88,7 +88,9 @@ def test_its_weight_counts_in_the_loss_and_its_gradient_reaches_the_policy_alone
     target, key = hierarchy.Target(old, keeps_policy=True), jax.random.key(0)
     both = jax.jit(jax.value_and_grad(kind.loss, argnums=1, has_aux=True), static_argnums=0)
     (plain, _), before = both(kind(), agent, target, window, key, {})
-    (total, metrics), after = both(kind(trust_region=0.5), agent, target, window, key, {})
+    (total, metrics), after = both(
+        kind(trust_region=0.5, target_update_period=25), agent, target, window, key, {}
+    )
     assert metrics["policy_change"] > 0.01
     np.testing.assert_allclose(total - plain, 0.5 * metrics["policy_change"], rtol=1e-3)
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after, before)

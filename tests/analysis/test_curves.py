@@ -109,6 +109,54 @@ def test_a_diverged_seed_ends_at_nothing(runs):
     assert row["mean"] == 0.0
 
 
+def changed(run, change):
+    """The run's rows, changed by their index."""
+    file = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(change(i, row)) + "\n" for i, row in enumerate(rows)))
+
+
+@pytest.mark.parametrize("with_evaluations", [range(10), range(10, ROWS)])
+def test_evaluations_may_begin_or_end_when_a_run_is_resumed(runs, with_evaluations):
+    changed(runs / "svg0", lambda i, row: row | ({"evaluation_return": 7.0} if i in with_evaluations else {}))
+    ((_, (curve,)),) = curves.read_curves([runs / "svg0"], "evaluation_return", smooth=1).items()
+    np.testing.assert_array_equal(curve.value, np.full(len(with_evaluations), 7.0))
+
+
+def test_a_seed_that_diverges_at_once_keeps_no_other_back(runs, tmp_path):
+    """It is worth nothing where success is compared, and left out elsewhere."""
+    lost = {"diverged": True, "success_rate": None, "kl_high": None, "episodes": 0}
+    for name in "abc":
+        write_run(runs / name, "ball-go-to-target", [RAMP], first_seed=ord(name))
+    changed(runs / "a", lambda i, row: row | lost)
+    given = [runs / name for name in "abc"]
+    success = curves.read_curves(given, "success_rate", smooth=1)
+    (seeds,) = success.values()
+    assert seeds[0].final == 0.0
+    assert min(seed.final for seed in seeds[1:]) > 0.9
+    (row,) = curves.summarize(success, with_thresholds=True)
+    assert (row["seeds"], row["diverged"]) == (3, 1)
+    (others,) = curves.read_curves(given, "kl_high", smooth=1).values()
+    assert len(others) == 2
+    curves.draw(success, "success_rate", tmp_path / "curves.png")
+
+
+def test_one_seed_that_diverges_does_not_cut_the_others_short(runs):
+    for name, until in (("a", 3), ("b", ROWS), ("c", ROWS)):
+        write_run(runs / name, "ball-go-to-target", [RAMP], first_seed=ord(name))
+        changed(runs / name, lambda i, row, until=until: row | ({"diverged": True} if i >= until else {}))
+    (seeds,) = curves.read_curves([runs / name for name in "abc"], "kl_high", smooth=1).values()
+    assert [len(seed.value) for seed in seeds] == [3, ROWS, ROWS]
+    found = curves.band(seeds, "environment_steps", 20)
+    assert found is not None
+    assert found.x[-1] == seeds[1].axes["environment_steps"][-1]
+
+
+def test_a_spike_does_not_blur_what_comes_after_it():
+    values = np.array([1.0, 1e17, 1.0, 1.0, 1.0, 3.0])
+    np.testing.assert_allclose(curves._running_mean(values, np.ones(6), 2)[3:], [1.0, 1.0, 2.0])
+
+
 def test_nothing_counts_until_every_world_has_had_an_episode(runs):
     """The episodes that end first are the solved ones."""
     (curve,) = curves.read_curves([runs / "svg0"], "success_rate", smooth=1).values()

@@ -13,6 +13,7 @@ from written_runs import RAMP, ROWS, write_run
 
 from mjx_hkl.analysis import report
 from mjx_hkl.analysis.report import write_report
+from mjx_hkl.analysis.report.formats import counted
 from mjx_hkl.cli.main import run
 from mjx_hkl.experiments import recipe as recipes
 from mjx_hkl.experiments.recipe import load_recipe, recipe_to_toml
@@ -113,6 +114,22 @@ def test_a_world_without_success_is_told_by_its_return(tmp_path):
     (agent,) = write_report([tmp_path / "run"], tmp_path / "report.html", with_videos=False)
     assert (agent.metric, agent.told_end) == ("episode_return", "7.2")
     assert "to 80%" not in (tmp_path / "report.html").read_text().partition("<script")[0]
+
+
+def test_an_unfinished_run_that_never_succeeded_is_told_by_its_return(tmp_path):
+    write_run(tmp_path / "run", "ball-go-to-target", [np.zeros(ROWS)])
+    file = tmp_path / "run" / "metrics.jsonl"
+    rows = [json.loads(line) | {"episode_return": 7.25} for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (agent,) = write_report([tmp_path / "run"], tmp_path / "report.html", with_videos=False)
+    assert agent.metric == "episode_return"
+
+
+@pytest.mark.parametrize(
+    ("x", "told"), [(512, "512"), (999.6, "1 k"), (20_480, "20.5 k"), (999_936, "1 M"), (1.234e6, "1.23 M")]
+)
+def test_numbers_are_told_with_three_digits(x, told):
+    assert counted(x) == told
 
 
 def test_a_video_that_cannot_be_made_is_a_line(runs, tmp_path, capsys):

@@ -115,6 +115,8 @@ def test_an_agent_of_other_arguments_is_of_another_world():
         ("brax:reacher backend=bullet", "brax:reacher cannot be made: backend should be in"),
         ("brax:fast episode_length=0", "brax:fast: episode_length must be a whole number above 0, not 0"),
         ("brax:fast episode_length=long", "must be a whole number above 0, not 'long'"),
+        ("brax:ant reset_noise_scale=0,1", "brax:ant cannot be made: "),  # its reset cannot use a text
+        ("brax:ant healthy_z_range=0.2,1.0", "brax:ant cannot be made: "),  # nor its step
         ("brax:fast asymmetric_obs=true", "brax:fast cannot be made: asymmetric_obs requires dictionary"),
         pytest.param(
             "playground:CartpoleBalance sim_td=1",
@@ -148,6 +150,16 @@ class Button:
 
     def step(self, state, action):
         return state.replace(metrics={"success": (action[0] > 0).astype(jnp.float32)})
+
+
+def test_success_lasts_until_the_episode_ends():
+    """Playground's worlds may go on after one: training, evaluation and viewer all ask at the end."""
+    environment = VectorEnvironment(AdaptedWorld(Button(), "button", 3), 1, 3)
+    state, told = environment.reset(jax.random.key(0)), []
+    for press in (0.0, 1.0, 0.0, 0.0):
+        state, timestep = environment.step(state, jnp.full((1, 1), press), jax.random.key(1))
+        told.append((float(timestep.success[0]), float(timestep.is_last[0])))
+    assert told == [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)]
 
 
 def test_worlds_say_whether_they_tell_of_success():

@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 import mjx_hkl
 from mjx_hkl.cli.main import run
+from mjx_hkl.experiments import snapshots
 from mjx_hkl.experiments.loggers import table
 from mjx_hkl.experiments.loggers.logger import LoggedRun, flat, tag
 from mjx_hkl.experiments.recipe import recipe_to_toml
@@ -190,16 +191,19 @@ def test_mlflow_has_the_same_and_nothing_twice(logged, tiny_recipe):
     assert found.data.metrics["final/episode_return"] == pytest.approx(evaluation["episode_return"])
 
 
-def test_nobody_who_looks_changes_what_is_learned(logged, tiny_recipe, tmp_path):
+def test_nobody_who_looks_changes_what_is_learned(logged, tiny_recipe, tmp_path, monkeypatch):
     """Nor does a video that cannot be drawn, of which is told once."""
 
     def refuse(player, out, seed):
         raise RuntimeError("no OpenGL\nhere")
 
+    taken, take = [], snapshots.agent_of_seed
+    monkeypatch.setattr(snapshots, "agent_of_seed", lambda *given: taken.append(1) or take(*given))
     heard, out = Listening(), tmp_path / "unseen"
     tracking = Tracking(["none"], video_interval=40, render=refuse)
     assert mjx_hkl.train(tiny_recipe, out, reporter=heard, tracking=tracking).finished
     assert [x for x in heard.said if "videos" in x] == ["no videos, training goes on: no OpenGL here"]
+    assert len(taken) == 4  # other processes, which know nothing of it, take part in each
     assert {path.name for path in out.iterdir()}.isdisjoint({*ALL, "tracking.json"})
     assert timeless(expected(out)) == timeless(expected(logged))
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import jax
@@ -254,6 +255,16 @@ def test_an_export_acts_without_this_package(pretrained):
     _, step = agent.step(agent.start(()), observation, jnp.array(True), agent.no_noise(()))
     expected = step.action
     np.testing.assert_allclose(example["act"](about, loaded, observation), expected, atol=1e-5)
+
+
+def test_the_worked_example_refuses_networks_that_it_does_not_know(pretrained, tmp_path):
+    example = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "example" / "act_without_us.py"))
+    folder = shutil.copytree(pretrained / "export" / "seed_0", tmp_path / "gated")
+    card = json.loads((folder / "agent.json").read_text())
+    card["recipe"]["policy"]["high_level"]["gated"] = True
+    (folder / "agent.json").write_text(json.dumps(card))
+    with pytest.raises(SystemExit, match="has networks that this script does not know"):
+        example["load"](folder)
 
 
 def chain(folder, recipe, changes):

@@ -82,7 +82,8 @@ def read_agents(paths: Iterable[Path], with_videos: bool, say: Callable[[str], N
         for name, runs in found.items()
     }
     told = [entry.can_succeed for entries in evaluations.values() for entry in entries]
-    metric = "success_rate" if any(told) or not told else "episode_return"
+    succeeds = any(told) if told else any(_have_succeeded(runs) for runs in found.values())
+    metric = "success_rate" if succeeds else "episode_return"
     rows = _summaries(found, metric)
     return [
         ReportedAgent(
@@ -96,6 +97,11 @@ def read_agents(paths: Iterable[Path], with_videos: bool, say: Callable[[str], N
         )
         for name, runs in found.items()
     ]
+
+
+def _have_succeeded(runs: Runs) -> bool:
+    """Whether an episode has: of runs that are not evaluated yet, and so do not say whether one could."""
+    return any(row.get("success_rate") for seed in runs.seeds for row in seed.rows)
 
 
 def _summaries(found: dict[str, Runs], metric: str) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mjx_hkl.analysis.curves import Curve, band, curves_of, rows_to_smooth, tells_success
+from mjx_hkl.analysis.curves import Curve, band, curve_of, rows_to_smooth, tells_success
 from mjx_hkl.analysis.report.agents import ReportedAgent
 from mjx_hkl.analysis.runs import AXES
 from mjx_hkl.errors import UserError
@@ -86,7 +86,7 @@ def curves(agents: list[ReportedAgent]) -> dict[str, Any]:
 
 def _logged(agents: list[ReportedAgent]) -> set[str]:
     """Names of the metrics in the rows of any seed."""
-    rows = (row for agent in agents for seed in agent.runs.seeds for row in (seed.rows[0], seed.rows[-1]))
+    rows = (row for agent in agents for seed in agent.runs.seeds for row in seed.rows)
     names = {name for row in rows for name in row}
     return {name for name in names if name.partition("/")[0] not in _UNDRAWN}
 
@@ -131,10 +131,11 @@ def _lines(agent: ReportedAgent, metric: str, xs: _Shared) -> dict[str, Any] | N
     found: dict[int, Curve] = {}
     for i, seed in enumerate(agent.runs.seeds):
         try:
-            of_one = {"": type(agent.runs)(agent.runs.recipe, [seed])}
-            ((found[i],),) = curves_of(of_one, metric, rows_to_smooth(metric)).values()
+            curve = curve_of(seed, metric, rows_to_smooth(metric))
         except UserError:  # it has none
             continue
+        if curve:
+            found[i] = curve
     if not found:
         return None
     bands = {axis: band(list(found.values()), axis, _BAND_POINTS) for axis in _AXES}

@@ -4,7 +4,7 @@
 def counted(x: float) -> str:
     """For people: 512, 20.5 k, 1.23 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if x >= size:
+        if x >= 0.9995 * size:  # which three digits round up
             return f"{x / size:.3g} {unit}"
     return f"{x:.3g}"
 

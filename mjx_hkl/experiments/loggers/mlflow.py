@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from mjx_hkl.errors import UserError
 from mjx_hkl.experiments.loggers.logger import Ledger, LoggedRun, Scalars, flat
 
 _EXPERIMENT = "mjx-hkl"
+_NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")  # of metrics, as in `brax:ant backend=mjx`
 _MOST = 100  # parameters that it takes at once
 _BINS = 64
 _DEFAULTS = {
@@ -105,5 +107,5 @@ class MLflow:
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        told = [Metric(name, value, now, step) for name, value in values.items()]
+        told = [Metric(_NOT_IN_NAMES.sub("_", name), value, now, step) for name, value in values.items()]
         self._client.log_batch(self._ids[seed], metrics=told)
