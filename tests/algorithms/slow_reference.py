@@ -160,13 +160,13 @@ class SlowActorCritic(SlowReference):
         for b in range(self.batch):
             latents = self.latents(agent.policy, b)
             for t in [t for t, column in self.cells if column == b]:
-                x, pi = at(self.window.observation, t, b), self.pi(agent, latents, t, b)
+                x = at(self.window.observation, t, b)
                 advantage = jax.lax.stop_gradient(self.advantage(agent, latents, t, b))
-                total -= jnp.log(pi[self.window.action[t, b]]) * advantage
+                total -= self.log_pi(agent, latents, t, b) * advantage
                 total += self.config.kl_cost * self.divergence(
                     agent, self.target.default_policy, x, latents[t]
                 )
-                total -= self.config.entropy_cost * sum(-p * jnp.log(p) for p in pi)
+                total -= self.config.entropy_cost * self.entropy(agent, latents, t, b)
         return total / len(self.cells)
 
     def critic_loss(self, agent, critic):
@@ -180,13 +180,25 @@ class SlowActorCritic(SlowReference):
         return total / len(self.cells)
 
     def pi(self, agent, latents, t, b):
-        """Probabilities π(·|z_t, x_t)."""
-        return jax.nn.softmax(action_of(agent, at(self.window.observation, t, b), latents[t][1]).logits)
+        """π(·|z_t, x_t): a Gaussian, or probabilities."""
+        pi = action_of(agent, at(self.window.observation, t, b), latents[t][1])
+        return jax.nn.softmax(pi.logits) if hasattr(pi, "logits") else pi
+
+    def log_pi(self, agent, latents, t, b):
+        """Log π(a_t|z_t, x_t)."""
+        pi, action = self.pi(agent, latents, t, b), self.window.action[t, b]
+        return log_density(action, pi) if hasattr(pi, "scale") else jnp.log(pi[action])
+
+    def entropy(self, agent, latents, t, b):
+        """H[π(·|z_t, x_t)]."""
+        pi = self.pi(agent, latents, t, b)
+        if hasattr(pi, "scale"):
+            return jnp.sum(0.5 * jnp.log(2 * np.pi * np.e * pi.scale**2))
+        return sum(-p * jnp.log(p) for p in pi)
 
     def ratio(self, agent, latents, t, b):
         """w_t = π(a_t|z_t, x_t) / μ(a_t|x_t)."""
-        pi = self.pi(agent, latents, t, b)[self.window.action[t, b]]
-        return pi / jnp.exp(self.window.behaviour_log_prob[t, b])
+        return jnp.exp(self.log_pi(agent, latents, t, b) - self.window.behaviour_log_prob[t, b])
 
     def value(self, latents, index, b):
         """V of the target critic."""

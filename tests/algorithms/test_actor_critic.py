@@ -40,14 +40,25 @@ def make_discrete_window(seed, steps, batch, latent_size=LATENT, period=1):
 
 
 @pytest.mark.parametrize(
-    ("kind", "keeps_noise"), [*((kind, False) for kind in AGENTS), ("separate, period 2", True)]
+    ("kind", "keeps_noise", "actions"),
+    [
+        *((kind, False, "categorical") for kind in AGENTS),
+        ("separate, period 2", True, "categorical"),
+        ("separate, period 2", False, "gaussian"),
+    ],
 )
-def test_losses_and_gradients_are_those_of_b3(kind, keeps_noise):
+def test_losses_and_gradients_are_those_of_b3(kind, keeps_noise, actions):
     """Against eq. 21 to 25 in loops, with the indicator of infrequent latents counted step by step."""
     steps, batch = 4, 4
-    agent, target = make(**AGENTS[kind]), hierarchy.Target(make(1, **AGENTS[kind]))
+    agent, other = (
+        make_agent(seed=seed, actions=actions, state_values=True, **AGENTS[kind]) for seed in (0, 1)
+    )
+    target = hierarchy.Target(other)
     latent_size = agent.policy.latent_size
-    window = make_discrete_window(5, steps, batch, latent_size, agent.policy.latent_period)
+    make_experience = make_discrete_window if actions == "categorical" else make_window
+    window = make_experience(
+        5, steps=steps, batch=batch, latent_size=latent_size, period=agent.policy.latent_period
+    )
     if keeps_noise:
         window = with_noise(window, agent.policy)
     key = jax.random.key(3)
@@ -92,9 +103,3 @@ def test_a_period_of_one_makes_the_targets_the_online_networks():
     new, target = jax.tree.leaves(hierarchy.Target(after.agent)), jax.tree.leaves(after.target)
     for a, b in zip(new, target, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_it_also_takes_continuous_actions():
-    agent, window = make_agent(state_values=True), make_window()
-    found, metrics = gradients(ALGORITHM, agent, hierarchy.Target(agent), window, jax.random.key(0), {})
-    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((found, metrics)))

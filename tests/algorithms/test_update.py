@@ -50,6 +50,7 @@ ALGORITHM_1 = dataclasses.replace(ALGORITHM, returns="n_step", action_samples=2)
     [
         *((kind, ALGORITHM, False) for kind in AGENTS),
         *((kind, ALGORITHM, True) for kind in ("isotropic", "ar_learned", "separate, period 2", "svg0")),
+        ("isotropic", dataclasses.replace(ALGORITHM, action_samples=2), False),
         ("separate, period 2", ALGORITHM_1, False),
         ("svg0", ALGORITHM_1, False),
     ],

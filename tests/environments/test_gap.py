@@ -1,5 +1,6 @@
 """Locomotion with gap: what is observed, rewarded, and that it is one."""
 
+import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -24,6 +25,15 @@ def test_the_gap_group_is_egocentric(seed, y, turn):
         np.linalg.norm(edges, axis=1), [np.hypot(3, y), np.hypot(3 + length, y)], rtol=1e-4
     )
     np.testing.assert_allclose(np.linalg.norm(edges[1] - edges[0]), length, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "shortest", "longest"), [("ant-gap", 0.3, 2.5), ("ant-near-gap", 0.1, 0.6)])
+def test_gaps_are_as_long_as_the_file_says(name, shortest, longest):
+    edges = jax.vmap(load(name).reset)(jax.random.split(jax.random.key(0), 2000)).pipeline_state.task.edges
+    lengths = np.asarray(edges[:, 1, 0] - edges[:, 0, 0])
+    assert shortest <= lengths.min() < shortest + 0.05 * longest
+    assert 0.95 * longest < lengths.max() <= longest + 1e-6
+    assert lengths.mean() == pytest.approx((shortest + longest) / 2, rel=0.05)
 
 
 def test_the_gap_really_is_a_gap():

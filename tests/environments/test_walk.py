@@ -42,6 +42,13 @@ def test_exact_velocity_earns_all_and_standing_a_tenth(name):
         assert reward(name, direction, facing, opposite) == pytest.approx(0.15e-4, rel=1e-3)
 
 
+def test_coarse_walking_earns_as_much_in_a_quarter_of_the_steps():
+    """0.6 in each of 100 steps, as docs/worlds.md says."""
+    assert load("ant-coarse-walk").episode_length == 100
+    assert reward("ant-coarse-walk", FORWARD, 0.0, (1.0, 0.0)) == pytest.approx(0.6, rel=1e-5)
+    assert reward("ant-coarse-walk", FORWARD, 0.0, (0.0, 0.0)) == pytest.approx(0.06, rel=1e-4)
+
+
 @settings(deadline=None, max_examples=20)
 @given(
     st.integers(0, 3),

@@ -249,6 +249,12 @@ def test_every_way_to_foreign_code_asks(moved, tmp_path, capsys):
         ["export", moved, tmp_path / "agent"],
         ["bench", "train", moved],
         ["plot", moved, "--out", tmp_path / "curves.png"],
+        ["report", moved, "--out", tmp_path / "report.html"],
+        ["render", moved / "export", tmp_path / "episode.mp4"],
+        ["watch", moved / "export"],
+        ["export", moved / "export", tmp_path / "policy", "--format", "onnx"],
+        ["plot-kl-field", moved],
+        ["reproduce", moved / "recipe.toml", "--out", tmp_path / "again"],
         ["evaluate", f"random:{moved / 'files' / 'worlds' / 'mine.toml'}"],
     ):
         assert "--trust-code" in refusal(capsys, *command), command

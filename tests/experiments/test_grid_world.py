@@ -145,11 +145,42 @@ def test_a_run_does_not_fail_with_its_report(trained, monkeypatch):
     assert len(said) == 1
 
 
-def test_a_random_agent_chooses_among_the_actions(capsys):
-    assert run(["evaluate", "random:grid-1-step", "--episodes", "64", "--json"]) == 0
+def random_walks():
+    """E.1 under uniform actions as a Markov chain: success, mean and mean square of lengths, mean return."""
+    size, limit = 8, 400
+    moves, walls = np.zeros((size**2, size**2)), np.zeros(size**2)
+    for cell in range(size**2):
+        x, y = divmod(cell, size)
+        for dx, dy in ((0, 1), (0, -1), (-1, 0), (1, 0)):
+            is_wall = not (0 <= x + dx < size and 0 <= y + dy < size)
+            walls[cell] += is_wall / 4
+            moves[cell, cell if is_wall else (x + dx) * size + y + dy] += 1 / 4
+    success = length = square = total = 0.0
+    for goal in range(size**2):
+        alive = np.full(size**2, 1 / (size**2 - 1))
+        alive[goal] = 0.0
+        for step in range(limit):
+            length, square = length + alive.sum(), square + (2 * step + 1) * alive.sum()
+            total -= 0.1 * alive.sum() + 0.2 * alive @ walls
+            alive = alive @ moves
+            success, total = success + alive[goal], total + alive[goal]
+            alive[goal] = 0.0
+    return (x / size**2 for x in (success, length, square, total))
+
+
+def test_a_random_agent_does_as_a_markov_chain_says(capsys):
+    """World, time limit, returns and evaluation at once, within four standard errors."""
+    count = 4096
+    assert run(["evaluate", "random:grid-1-step", "--episodes", str(count), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert 0.5 < found["success_rate"] <= 1.0
-    assert found["episode_return"] < -1.0
+    success, length, square, total = random_walks()
+    errors = {
+        "success_rate": (success, np.sqrt(success * (1 - success))),
+        "episode_length": (length, np.sqrt(square - length**2)),
+        "episode_return": (total, found["episode_return_std"]),
+    }
+    for name, (expected, deviation) in errors.items():
+        assert found[name] == pytest.approx(expected, abs=4 * deviation / np.sqrt(count)), name
 
 
 @pytest.mark.parametrize(
