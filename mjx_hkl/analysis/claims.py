@@ -108,18 +108,22 @@ def _tested(claim: Claim, folder: Path) -> Tested:
 def _measured(claim: Claim, runs: Path) -> list[float]:
     """Of each seed what the claim compares."""
     (seeds,) = read_curves([runs], claim.metric, smooth=1).values()
-    return [_of_curve(seed, claim.measure) for seed in seeds]
+    longest = max(seed.axes["environment_steps"][-1] for seed in seeds)
+    return [_of_curve(seed, claim.measure, longest) for seed in seeds]
 
 
-def _of_curve(seed: Curve, measure: str) -> float:
+def _of_curve(seed: Curve, measure: str, longest: float) -> float:
+    """Of a seed; one that diverged succeeds no more until the `longest` has ended, and its returns are 0."""
     if measure == "kl":
         return seed.final_kl
     if measure.startswith("steps_to_"):
         return seed.reaches(
             float(measure.removeprefix("steps_to_").removesuffix("%")) / 100, "environment_steps"
         )
-    if seed.diverged:
+    if seed.diverged and (measure == "end" or not seed.goes_on):
         return 0.0
+    if seed.diverged:
+        return seed.average * float(seed.axes["environment_steps"][-1]) / longest
     return seed.final if measure == "end" else seed.average
 
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from scipy import stats
 
 from mjx_hkl.analysis import claims
 from mjx_hkl.cli.main import run
@@ -60,7 +59,7 @@ def test_three_seeds_that_are_all_ahead_agree(tested):
     about, (one,) = tested([0.9, 0.8, 0.7], [0.1, 0.2, 0.3])
     assert one.verdict == claims.AGREES
     assert one.probability == 1.0
-    assert one.p == pytest.approx(stats.mannwhitneyu([9, 8, 7], [1, 2, 3]).pvalue)
+    assert one.p == pytest.approx(0.1)  # 2 of the 20 orders of three and three
     text = claims.page(about, [one])
     assert "`a`: 80.0% (70.0% to 90.0%)" in text
     assert "Verdicts of 1 claims: agrees 1, disagrees 0, not told apart 0." in text
@@ -81,7 +80,27 @@ def test_the_same_numbers_are_not_told_apart(tested):
     assert (one.verdict, one.probability, one.p) == (claims.OPEN, 0.5, 1.0)
 
 
-def test_less_kl_and_fewer_steps_are_ahead(tested):
+def test_less_kl_is_ahead(tmp_path):
+    write(tmp_path / "a", [0.1, 0.2, 0.3], kl=1.0)
+    write(tmp_path / "b", [0.7, 0.8, 0.9], kl=2.0)
+    path = tmp_path / "claims.toml"
+    path.write_text(f'about = "# Claims"\n{CLAIM}measure = "kl"')
+    _, (one,) = claims.tested_claims(path)
+    assert (one.verdict, one.ahead, one.behind) == (claims.AGREES, [1.0] * 3, [2.0] * 3)
+
+
+def test_a_seed_that_diverged_succeeds_no_more(tested, tmp_path):
+    """Of three, one diverged after half of the steps: half of its success is left."""
+    write(tmp_path / "c", [0.8, 0.8, 0.8])
+    file = tmp_path / "c" / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[3:] = [rows[3] | {"success_rate": None, "episodes": 0, "diverged": True}, *rows[4:]]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, (one,) = tested([0.1] * 3, [0.1] * 3, CLAIM.replace('"a"', '"c"'))
+    assert sorted(one.ahead) == pytest.approx([0.4, 0.8, 0.8])
+
+
+def test_fewer_steps_are_ahead(tested):
     _, (one,) = tested([0.9, 0.8, 0.7], [0.1, 0.2, 0.3], CLAIM + 'measure = "steps_to_50%"')
     assert one.verdict == claims.AGREES
     assert one.ahead == [100.0, 100.0, 100.0]
