@@ -123,7 +123,7 @@ def page():
             yield page, console
             page.close()
             watching.send_signal(signal.SIGINT)
-            assert watching.wait(30) == 0
+            assert watching.wait(120) == 0
         finally:
             watching.kill()  # else a failure waits for a server that nobody stops
 
