@@ -1,5 +1,7 @@
 """The whole reward of tracking a velocity, with the numbers of the shipped file."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from worlds import load, reset
 NAME = "ant-track-velocity"
 
 
-def outcome(command, velocity, turning=0.0, sinking=0.0, action=0.0, upside_down=False):
+def outcome(command, velocity, turning=0.0, sinking=0.0, action=0.0, upside_down=False) -> Any:
     """Of a step that ended with the torso, facing x, moving over the ground, turning and sinking so fast."""
     world, state = load(NAME), reset(NAME, 0)
     physics, task = state.pipeline_state.physics, state.pipeline_state.task
