@@ -132,11 +132,13 @@ def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any
     if recipe.transfer.agents:
         parser.error(f"{options.recipe} starts from another agent, which no peer can")
     able = [OURS, *PEERS_BY_ACTIONS[recipe.policy.actions]]
-    asked = [options.only_run] if options.only_run else options.peers or able
+    # FastTD3's distribution of values spans those of our worlds, unless a file of tries says another range.
+    is_blind = not (options.tries or options.settings) and is_foreign(recipe.environments[0])
+    by_default = [peer for peer in able if not (is_blind and peer == "fast-td3")]
+    asked = [options.only_run] if options.only_run else options.peers or by_default
     for peer in asked:
         if peer not in able:
             parser.error(f"{peer} does not have {recipe.policy.actions} actions; {', '.join(able)} do")
-        is_blind = not (options.tries or options.settings) and is_foreign(recipe.environments[0])
         if peer == "fast-td3" and is_blind:
             parser.error(
                 "fast-td3 needs --tries FILE with the `values` of such a world; or leave it out by --peers"

@@ -89,6 +89,13 @@ def _everything(agent: KnownAgent, stage: RunDirectory) -> TransferConfig:
     return TransferConfig(str(stage.path), frozen, tuple(name for name in own if name not in frozen))
 
 
+def require_same(run: RunDirectory, recipe: Recipe) -> None:
+    """Raises UserError where the folder holds a run of another recipe than this resolved one."""
+    different = difference(essence(load_recipe(str(run.path))), essence(recipe))
+    if different:
+        raise UserError(f"{run.path} holds a run of another recipe: {different}; give another --out")
+
+
 def climb(stages: list[Recipe], run: RunDirectory, train: TrainStage) -> bool:
     """Trains the stages that are not yet done; returns whether all are done now.
 
@@ -103,13 +110,11 @@ def climb(stages: list[Recipe], run: RunDirectory, train: TrainStage) -> bool:
     for number, stage in enumerate(stages, 1):
         at = run.stage(number)
         if at.recipe.is_file():
-            held = load_recipe(str(at.path))
             if number > 1 and at.has_checkpoint:  # the stage before may have lain elsewhere when it began
-                transfer = dataclasses.replace(stage.transfer, agent=held.transfer.agent)
+                before = load_recipe(str(at.path)).transfer.agent
+                transfer = dataclasses.replace(stage.transfer, agent=before)
                 stage = dataclasses.replace(stage, transfer=transfer)
-            different = difference(essence(held), essence(stage))
-            if different:
-                raise UserError(f"{at.path} holds a run of another recipe: {different}; give another --out")
+            require_same(at, stage)
         if at.evaluation.is_file():
             continue
         if processes.is_first():

@@ -251,9 +251,8 @@ def _value(run: RunDirectory, metric: str) -> float | None:
         return fmean(one[_OF_EVALUATION[metric]] for one in evaluations)
     rows = run.read_metrics()
     since = (1 - _LAST) * max((row["environment_steps"] for row in rows), default=0)
-    told = [
-        row.get(metric) for row in rows if row["environment_steps"] >= since
-    ]  # some recipes have no such one
+    # Another algorithm, where a sweep tries several, may not log it.
+    told = [row.get(metric) for row in rows if row["environment_steps"] >= since]
     known = [x for x in told if x is not None]
     return fmean(known) if known else None
 

@@ -16,13 +16,12 @@ from mjx_hkl.experiments.agent_format import KnownAgent, write_agent
 from mjx_hkl.experiments.build import make_loop, resolve, world_of
 from mjx_hkl.experiments.copies import Copies, UserFile, edited, inside, located, user_files
 from mjx_hkl.experiments.evaluation import Evaluation, evaluate
-from mjx_hkl.experiments.ladder import climb, linked, require_alike
+from mjx_hkl.experiments.ladder import climb, linked, require_alike, require_same
 from mjx_hkl.experiments.loggers.logger import LoggedRun
 from mjx_hkl.experiments.recipe import (
     Recipe,
     TransferConfig,
     essence,
-    load_recipe,
     recipe_from_table,
     with_copies,
 )
@@ -123,7 +122,7 @@ def train(
             _hold(run, held, must_be_free=not resume)
             if not run.has_checkpoint:  # else it is past its ladder
                 if resume:
-                    _require_same_recipe(run, resolved)
+                    require_same(run, resolved)
                 processes.wait_for_all("looked at")
                 if processes.is_first():
                     begin()
@@ -343,13 +342,6 @@ def identity(recipe: Recipe, world: AnyWorld) -> dict[str, Any]:
 
 _Evaluated = list[tuple[Agent, Evaluation]]
 """Each seed's agent and what its mean policy achieves."""
-
-
-def _require_same_recipe(run: RunDirectory, recipe: Recipe) -> None:
-    """Raises UserError where a run that has no checkpoint of its own yet is of another recipe."""
-    different = difference(essence(load_recipe(str(run.path))), essence(recipe))
-    if different:
-        raise UserError(f"{run.path} holds a run of another recipe: {different}")
 
 
 def _hold(run: RunDirectory, held: contextlib.ExitStack, must_be_free: bool) -> None:

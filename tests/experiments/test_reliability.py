@@ -21,18 +21,11 @@ TIMES = ("seconds", "environment_steps_per_second", "crc32")
 
 @pytest.fixture(scope="module")
 def recipe_file(tiny_recipe, tmp_path_factory):
+    """Of runs of 160 steps, with a checkpoint from 40 steps before."""
     path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     constant = {"learning_rate_decay": 0.0}  # which is a share of the run, that is lengthened here
     path.write_text(recipe_to_toml(change(tiny_recipe, checkpoint_interval=40, algorithm=constant)))
     return path
-
-
-@pytest.fixture(scope="module")
-def finished(recipe_file, tmp_path_factory):
-    """A run that ended after 160 steps, with a checkpoint from 40 steps before."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    assert run(["train", str(recipe_file), "--out", str(out)]) == 0
-    return out
 
 
 @pytest.fixture
