@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy import stats
 
 from mjx_hkl.analysis.curves import Curve, bootstrap_interval, interquartile_mean, read_curves, tells_success
+from mjx_hkl.analysis.ranks import compare
 from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError
 
@@ -99,16 +99,13 @@ def _tested(claim: Claim, folder: Path) -> Tested:
     is_less = claim.measure not in ("average", "end")
     sign = -1.0 if is_less else 1.0
     a, b = ([sign * min(x, 1e30) for x in values] for values in (ahead, behind))
-    if len({*a, *b}) == 1:
-        return Tested(claim, ahead, behind, 0.5, 1.0)
-    test = stats.mannwhitneyu(a, b, alternative="two-sided")
-    return Tested(claim, ahead, behind, float(test.statistic) / (len(a) * len(b)), float(test.pvalue))
+    return Tested(claim, ahead, behind, *compare(a, b))
 
 
 def _measured(claim: Claim, runs: Path) -> list[float]:
     """Of each seed what the claim compares."""
     (seeds,) = read_curves([runs], claim.metric, smooth=1).values()
-    longest = max(seed.axes["environment_steps"][-1] for seed in seeds)
+    longest = max(seed.axes["environment_steps"][-1] - seed.begin for seed in seeds)
     return [_of_curve(seed, claim.measure, longest) for seed in seeds]
 
 
@@ -123,7 +120,7 @@ def _of_curve(seed: Curve, measure: str, longest: float) -> float:
     if seed.diverged and (measure == "end" or not seed.goes_on):
         return 0.0
     if seed.diverged:
-        return seed.average * float(seed.axes["environment_steps"][-1]) / longest
+        return seed.average * (float(seed.axes["environment_steps"][-1]) - seed.begin) / longest
     return seed.final if measure == "end" else seed.average
 
 

@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from mjx_hkl.analysis.ranks import compare
 from mjx_hkl.analysis.runs import AXES, Runs, Seed, read_runs
 from mjx_hkl.errors import UserError, unknown_name
+from mjx_hkl.training.metrics import TERM
 
 THRESHOLDS = (0.5, 0.8)
 _SUCCESS = ("success_rate", "evaluation_success_rate")  # of training's sampled policy, of the mean policy
@@ -34,18 +36,19 @@ class Curve:
     final_kl: float
     diverged: bool = False
     goes_on: bool = False  # a diverged one, with 0
+    begin: float = 0.0  # environment steps of the ladder before the run, which the axes count
 
     @property
     def final(self) -> float:
-        """Mean over the last tenth of the steps."""
-        steps = self.axes["environment_steps"]
+        """Mean over the last tenth of the run's own steps."""
+        steps = self.axes["environment_steps"] - self.begin
         return float(self.value[steps >= (1 - _LAST) * steps[-1]].mean())
 
     @property
     def average(self) -> float:
-        """Mean over all steps: how much was achieved how early."""
+        """Mean over all of the run's own steps: how much was achieved how early."""
         steps = self.axes["environment_steps"]
-        return float(np.average(self.value, weights=np.diff(steps, prepend=0.0)))
+        return float(np.average(self.value, weights=np.diff(steps, prepend=self.begin)))
 
     def reaches(self, threshold: float, axis: str) -> float:
         """Where the curve first is at the threshold; infinite if it never is."""
@@ -103,7 +106,8 @@ def curve_of(seed: Seed, metric: str, smooth: int) -> Curve | None:
         raise unknown_name("metric", metric, [name for name in known if name not in (*AXES, "seed")])
     of_what, slash, task = metric.partition("/")
     episodes = f"episodes{slash}{task}"
-    of_episodes = of_what in _EPISODES and episodes in rows[0]  # early runs do not count those of a task
+    is_mean = of_what in _EPISODES or of_what.startswith(TERM)
+    of_episodes = is_mean and episodes in rows[0]  # early runs do not count those of a task
     if of_episodes:
         # Until each world has ended an episode, short ones count too much; a run may end before that.
         ended = np.cumsum([row[episodes] for row in rows])
@@ -124,7 +128,7 @@ def curve_of(seed: Seed, metric: str, smooth: int) -> Curve | None:
     kl = [high + low for high, low in levels if high is not None and low is not None]
     last = kl[-max(1, round(_LAST * len(kl))) :]
     final_kl = float(np.mean(last)) if kl else 0.0
-    return Curve(value, axes, final_kl, diverged=lost is not None, goes_on=bool(after))
+    return Curve(value, axes, final_kl, lost is not None, goes_on=bool(after), begin=seed.begin)
 
 
 def _running_mean(value: np.ndarray, weight: np.ndarray, length: int) -> np.ndarray:
@@ -184,10 +188,8 @@ def _faster(seeds: list[Curve], reference: list[Curve]) -> dict[str, float] | No
         [min(seed.reaches(THRESHOLDS[-1], "environment_steps"), _NEVER) for seed in group]
         for group in (seeds, reference)
     )
-    if len({*others, *steps}) == 1:  # nothing to rank, which SciPy answers with NaN
-        return {"probability": 0.5, "p": 1.0}
-    test = stats.mannwhitneyu(others, steps, alternative="two-sided")
-    return {"probability": float(test.statistic) / (len(seeds) * len(reference)), "p": float(test.pvalue)}
+    probability, p = compare(others, steps)
+    return {"probability": probability, "p": p}
 
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -308,7 +310,8 @@ def draw(curves: dict[str, list[Curve]], metric: str, path: Path) -> None:
             values = [np.interp(grid, seed.axes[axis], seed.value, left=np.nan) for seed in whole]
             mean, std = np.mean(values, 0), np.std(values, 0)
             shown = f"{len(seeds)}" if len(whole) == len(seeds) else f"{len(whole)} of {len(seeds)}"
-            (line,) = plot.plot(grid, mean, label=f"{name} ({shown})")
+            of_one_row = max(len(seed.value) for seed in whole) == 1  # no line, but a point
+            (line,) = plot.plot(grid, mean, "." if of_one_row else "-", label=f"{name} ({shown})")
             plot.fill_between(grid, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
         plot.set_xlabel(label)
         plot.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1.2M

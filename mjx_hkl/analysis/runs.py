@@ -15,12 +15,21 @@ AXES = {"learner_steps": "learner steps", "environment_steps": "environment step
 
 @dataclasses.dataclass(frozen=True)
 class Seed:
-    """One seed of a run: its rows of metrics, and how many worlds it has, of each environment."""
+    """One seed of a run.
+
+    Attributes:
+      path: of the run.
+      rows: its metrics; steps and seconds count those of the ladder before.
+      num_envs: worlds.
+      num_each: worlds of each environment.
+      begin: environment steps of the ladder before.
+    """
 
     path: Path
     rows: list[dict[str, Any]]
     num_envs: int
     num_each: int
+    begin: float = 0.0
 
     def repeats(self, other: "Seed") -> bool:
         """Whether both have the same rows as far as both go: a copy, or the same training again."""
@@ -114,7 +123,8 @@ def _group(groups: dict[str, dict[str, Any]], recipe: Recipe, path: Path) -> str
     """
     sources = recipe.transfer.with_agents(lambda _: "others")
     alike = dataclasses.replace(recipe, seed=0, num_seeds=1, transfer=sources)
-    table = by_content(essence(alike), path)
+    length = {"total_env_steps": recipe.total_env_steps, "until_success": recipe.until_success}
+    table = by_content(essence(alike) | length, path)
     of_name = [name for name in groups if name == recipe.name or name.startswith(f"{recipe.name} (")]
     known = next((name for name in of_name if groups[name] == table), None)
     if known is None:
@@ -147,4 +157,5 @@ def _seeds(run: RunDirectory, recipe: Recipe) -> list[Seed]:
     seeds = dict.fromkeys(row["seed"] for row in rows)
     num_envs, num_each = recipe.num_envs, recipe.num_envs // len(recipe.environments)
     by_seed = [[row for row in rows if row["seed"] == seed] for seed in seeds]
-    return [Seed(run.path, rows, num_envs, num_each) for rows in by_seed]
+    begin = before["environment_steps"]
+    return [Seed(run.path, rows, num_envs, num_each, begin) for rows in by_seed]

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from written_runs import RAMP, ROWS, write_run
 
 from mjx_hkl.analysis import curves
@@ -40,6 +41,31 @@ def test_runs_that_differ_in_more_than_their_seeds_are_no_seeds_of_one_curve(run
     folders = [runs / name for name in ("ar1", "again", "changed", "more")]
     found = curves.read_curves(folders, "success_rate", smooth=1)
     assert {name: len(seeds) for name, seeds in found.items()} == {"ar1": 3, "ar1 (changed)": 2}
+
+
+def test_runs_of_another_budget_are_no_seeds_of_one_curve(runs):
+    write_run(runs / "short", "ball-go-to-target-priors:ar1", [RAMP], first_seed=7)
+    recipe = runs / "short" / "recipe.toml"
+    recipe.write_text(re.sub(r"(?m)^total_env_steps = .*$", "total_env_steps = 2000", recipe.read_text()))
+    found = curves.read_curves([runs / "ar1", runs / "short"], "success_rate", smooth=1)
+    assert {name: len(seeds) for name, seeds in found.items()} == {"ar1": 2, "ar1 (short)": 1}
+
+
+def test_terms_of_the_return_are_means_over_episodes_as_the_return_is(tmp_path):
+    """No point before each world has ended an episode; then rows weigh by their episodes."""
+    write_run(tmp_path / "a", "ball-go-to-target", [np.zeros(8)])
+    file, worlds = tmp_path / "a" / "metrics.jsonl", 256
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row |= {"episodes": worlds * (i + 1) // 2, "episode_return": 3.0 * i, "episode_return_ahead": i}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = [
+        curves.read_curves([tmp_path / "a"], name, smooth=3)["ball-go-to-target"][0]
+        for name in ("episode_return", "episode_return_ahead")
+    ]
+    assert [len(curve.value) for curve in found] == [7, 7]
+    np.testing.assert_allclose(found[0].value, 3 * found[1].value)
+    assert found[1].value[1] == pytest.approx((2 * 1 + 3 * 2) / 5)
 
 
 def test_each_seed_of_each_run_counts_once(runs, capsys):
@@ -177,6 +203,14 @@ def test_thresholds_are_where_the_curve_first_is():
     assert curve.reaches(0.95, "learner_steps") == np.inf
 
 
+def test_a_ladders_steps_do_not_weigh_in_the_mean_of_the_last_world():
+    """Two intervals of equal length, after a ladder that is four times as long as both."""
+    axes = {"environment_steps": np.array([900.0, 1000.0])}
+    curve = Curve(np.array([0.2, 0.6]), axes, 0.0, begin=800.0)
+    assert curve.average == pytest.approx(0.4)
+    assert curve.final == 0.6
+
+
 def test_variants_are_compared_with_the_first(tmp_path):
     """All five seeds of one are faster than all of the first: p = 2 / (10 over 5)."""
     slow = [1.0 * (np.arange(ROWS) > 10 + i) for i in range(5)]
@@ -278,6 +312,23 @@ def test_a_scaled_recipe_has_a_smaller_budget_and_nothing_else():
     assert (tenth.total_env_steps, tenth.log_interval) == (140_000, 5120)
     assert (tenth.algorithm.learning_rate_decay, tenth.min_replay) == (1.0, 2560)
     assert scaled(tenth, 10) == whole
+
+
+def test_as_many_evaluations_fit_a_scaled_budget():
+    whole = load_recipe("ant-task-transfer:transfer")
+    tenth = scaled(whole, 0.1)
+    assert tenth.evaluation_interval * 10 == whole.evaluation_interval
+    assert scaled(load_recipe("ball-go-to-target"), 0.1).evaluation_interval == 0
+
+
+def test_a_curve_of_one_point_is_drawn_as_a_point(runs, monkeypatch, tmp_path):
+    shown, plot = [], Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda self, *args, **how: shown.append(args[2]) or plot(self, *args, **how)
+    )
+    one = Curve(np.array([0.5]), {axis: np.array([10.0]) for axis in curves.AXES}, 0.0)
+    curves.draw({"one": [one]}, "success_rate", tmp_path / "one.png")
+    assert set(shown) == {"."}
 
 
 def test_a_ladders_stages_are_scaled_too():
