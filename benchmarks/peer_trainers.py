@@ -65,7 +65,8 @@ def train_ours(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
 def train_sac(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
     """Brax's SAC with the recipe's batch, replay ratio, sizes of networks and learning rate; two critics.
 
-    Settings are arguments of Brax's `train`, `replay_ratio`, `batch_size`, `policy_sizes` and `critic_sizes`.
+    Settings are arguments of Brax's `train`, `cached_starts`, `replay_ratio`, `batch_size`, `policy_sizes`
+    and `critic_sizes`.
     """
     from brax.training.agents.sac import networks
     from brax.training.agents.sac import train as sac
@@ -103,7 +104,7 @@ def train_sac(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
 def train_ppo(recipe: Any, plan: Plan, settings: Settings) -> list[Point]:
     """Brax's PPO as its authors train legged bodies, with the recipe's network sizes.
 
-    Settings are arguments of Brax's `train`, and `policy_sizes`, `critic_sizes`.
+    Settings are arguments of Brax's `train`, and `cached_starts`, `policy_sizes`, `critic_sizes`.
     """
     from brax.training.agents.ppo import networks
     from brax.training.agents.ppo import train as ppo
@@ -152,8 +153,13 @@ class EnoughError(Exception):
     """Ends one of Brax's trainers, which know only a number of steps."""
 
 
-def train_brax(train: Any, recipe: Any, plan: Plan, **settings: Any) -> list[Point]:
-    """One of Brax's trainers on our world, its observation groups joined."""
+def train_brax(
+    train: Any, recipe: Any, plan: Plan, cached_starts: bool = False, **settings: Any
+) -> list[Point]:
+    """One of Brax's trainers on our world, its observation groups joined.
+
+    Each episode has a start of its own; with `cached_starts`, as in Brax, that which its world had first.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -189,14 +195,18 @@ def train_brax(train: Any, recipe: Any, plan: Plan, **settings: Any) -> list[Poi
             deterministic_eval=True,
             seed=plan.seed,
             progress_fn=progress,
-            wrap_env_fn=wrapper_of(recipe.environment),
+            wrap_env_fn=wrapper_of(recipe.environment, cached_starts),
             **settings,
         )
     return without_compiling(points)
 
 
-def wrapper_of(environment: str) -> Any:
-    """What begins episodes anew for Brax's trainers; Playground's states need Playground's own."""
+def wrapper_of(environment: str, cached_starts: bool) -> Any:
+    """What begins episodes anew for Brax's trainers; None is what Brax has."""
+    import fresh_starts
+
+    if not cached_starts:
+        return fresh_starts.wrap
     if not environment.startswith("playground:"):
         return None
     from mujoco_playground import wrapper

@@ -132,8 +132,10 @@ def prepare(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Any
     if recipe.transfer.agents:
         parser.error(f"{options.recipe} starts from another agent, which no peer can")
     able = [OURS, *PEERS_BY_ACTIONS[recipe.policy.actions]]
-    # FastTD3's distribution of values spans those of our worlds, unless a file of tries says another range.
-    is_blind = not (options.tries or options.settings) and is_foreign(recipe.environments[0])
+    # FastTD3's distribution of values spans those of our worlds; for others a file of tries says the range.
+    tries = {options.only_run: {"": options.settings}} if options.only_run else read_tries(parser, options)
+    of_fast = tries.get("fast-td3", {"": {}}).values()
+    is_blind = is_foreign(recipe.environments[0]) and not all("values" in settings for settings in of_fast)
     by_default = [peer for peer in able if not (is_blind and peer == "fast-td3")]
     asked = [options.only_run] if options.only_run else options.peers or by_default
     for peer in asked:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
-from brax.envs.base import State
+from brax.envs.base import Env, State
 from tensorboardX.record_writer import RecordWriter
 
 from mjx_hkl.environments import FlatWorld, VectorEnvironment, make_world
@@ -101,6 +101,7 @@ def test_a_mistake_is_told_in_one_line(script):
         (["ball-go-to-target", "--episodes", "0"], "--episodes must be at least 1"),
         (["ball-go-to-target", "--out", "no/where.json"], "cannot write no/where.json"),
         (["ant-to-gap:shared"], "starts from another agent"),
+        (["brax-reacher", "--peers", "fast-td3"], "fast-td3 needs --tries FILE with the `values`"),
     ],
 )
 def test_peers_say_before_they_run_what_cannot_be(arguments, expected):
@@ -145,16 +146,64 @@ def test_brax_is_not_stopped_before_it_has_trained_without_compiling(monkeypatch
     assert [point.seconds for point in points] == [1.0, 2.0, 3.0]
 
 
-def test_brax_begins_episodes_of_playgrounds_worlds(monkeypatch):
-    pytest.importorskip("mujoco_playground")
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    name = "playground:CartpoleBalance"
-    worlds = load("peer_trainers").wrapper_of(name)(
-        FlatWorld(make_world(name)), episode_length=5, action_repeat=1
-    )
+@pytest.mark.parametrize("name", ["ball-go-to-target", "playground:CartpoleBalance", "brax:reacher"])
+@pytest.mark.filterwarnings("ignore:Brax System", "ignore:Accessing .* directly from")
+def test_brax_begins_episodes_of_all_worlds(name):
+    if name.startswith("playground:"):
+        pytest.importorskip("mujoco_playground")
+    worlds = load("fresh_starts").wrap(FlatWorld(make_world(name)), episode_length=5, action_repeat=1)
     state = jax.eval_shape(worlds.reset, jax.random.split(jax.random.PRNGKey(0), 3))  # as Brax draws keys
-    after = jax.eval_shape(worlds.step, state, jnp.zeros((3, 1)))
-    assert after.obs.shape == state.obs.shape == (3, 5)
+    after = jax.eval_shape(worlds.step, state, jnp.zeros((3, worlds.action_size)))
+    alike = [jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (state.obs, after.obs)]
+    assert alike[0] == alike[1]
+    assert jax.tree.structure(state) == jax.tree.structure(after)
+
+
+class Drawn(Env):
+    """What it shows is drawn at the start and then counts up; it succeeds with each third step."""
+
+    observation_size = action_size = 1
+    backend = "none"
+
+    def reset(self, rng):
+        drawn, zero = jax.random.uniform(rng, (1,)), jnp.zeros(())
+        return State(drawn, drawn, zero, zero, {"success": zero}, {"age": zero, "drawn": drawn})
+
+    def step(self, state, action):
+        age = state.info["age"] + 1
+        success = jnp.maximum(
+            state.metrics["success"], 1.0 * (age == 3)
+        )  # stays, as of other people's worlds
+        return state.replace(
+            pipeline_state=state.pipeline_state + 1,
+            obs=state.obs + 1,
+            reward=age,
+            done=1.0 * (age == 3),
+            metrics={"success": success},
+            info={**state.info, "age": age},
+        )
+
+
+def test_each_episode_of_a_brax_trainer_has_a_start_of_its_own():
+    """Two worlds of three steps, or of two where the time limit is shorter; five episodes of each."""
+    for length, limit in ((3, 10), (2, 2)):
+        worlds = load("fresh_starts").wrap(Drawn(), episode_length=limit)
+        state = worlds.reset(jax.random.split(jax.random.PRNGKey(0), 2))  # as Brax draws keys
+        step, starts = jax.jit(worlds.step), [state.obs]
+        for count in range(1, 5 * length + 1):
+            state = step(state, jnp.zeros((2, 1)))
+            is_last = count % length == 0
+            np.testing.assert_array_equal(state.done, is_last)
+            np.testing.assert_array_equal(state.info["truncation"], is_last and limit == 2)
+            np.testing.assert_array_equal(state.info["steps"], (count - 1) % length + 1)
+            np.testing.assert_array_equal(state.reward, (count - 1) % length + 1)
+            np.testing.assert_array_equal(state.metrics["success"], is_last and limit == 10)
+            np.testing.assert_array_equal(state.info["age"], 0 if is_last else count % length)
+            if is_last:
+                starts.append(state.obs)
+        np.testing.assert_array_equal(state.info["drawn"], starts[-1])
+        assert len(np.unique(starts)) == 12  # also those of the first reset
+        assert np.max(starts) < 1.0
 
 
 @pytest.mark.filterwarnings("ignore:Brax System", "ignore:Accessing .* directly from")
