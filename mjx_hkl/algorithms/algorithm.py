@@ -96,8 +96,9 @@ class Algorithm:
     unroll_length: Many = 10
     """K: steps of a window."""
     burn_in: NonNegative = 0
-    """Steps at a window's start that are not learned from: they bring memories up to date, which replay keeps
-    as they were when the window was new (Kapturowski et al. 2019)."""
+    """Steps at a window's start whose losses do not count: they bring memories up to date, which replay keeps
+    as they were when the window was new (after Kapturowski et al. 2019, but later losses reach back through
+    these memories)."""
     batch_size: NonNegative = 512
     """Windows per update; 0: as many as environments, which with replay_capacity 0 is on-policy."""
     replay_ratio: Annotated[float, Gt(0), Le(10_000)] = 16.0
@@ -163,6 +164,10 @@ class Algorithm:
 
     def parameters(self, agent: Agent, key: PRNGKeyArray) -> dict[str, Any]:
         """What the algorithm learns beside the agent, by name: pytrees of arrays, such as a temperature.
+
+        Args:
+          agent: as it is drawn, before it takes modules from other agents.
+          key: random.
 
         Raises:
           UserError: the agent has no KL that a cost could hold at its target or that falls into levels, or no

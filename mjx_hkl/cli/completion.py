@@ -19,6 +19,9 @@ _NAMES = {
     "evaluate": ("checkpoints",),
     "render": ("checkpoints",),
     "inspect": ("checkpoints",),
+    "watch": ("checkpoints",),
+    "export": ("checkpoints",),
+    "plot-kl-field": ("checkpoints",),
 }
 """What each command takes the names of, by the folder that holds them."""
 _WORDS = {"list": ("envs", "recipes", "agents"), "bench": ("env", "train", "compile")}
@@ -94,6 +97,8 @@ def _of_fields(cls: type, prefix: str = "--") -> list[str]:
             continue
         named = [mark.name for mark in marks if getattr(mark, "name", None)]
         option = prefix + (named[0] if named else field.name.replace("_", "-"))
+        if field.default is True:  # what is left to say
+            option = f"{prefix}no-{option.removeprefix(prefix)}"
         inner = type(field.default) if dataclasses.is_dataclass(field.default) else None
         found += _of_fields(inner, option + ".") if inner else [option]
     return found

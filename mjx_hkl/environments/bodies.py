@@ -300,6 +300,13 @@ def _require_dynamics(model: mujoco.MjModel) -> None:
             f"the body's actuator {name!r} has an activation, which no state here carries from step to step;"
             " use motors, or position or velocity actuators without a time constant"
         )
+    if model.nhistory:
+        raise UserError(
+            "an actuator or a sensor of the body has a delay, which no state here carries from step to step;"
+            " leave it out, and delay actions by action_delay in [randomization]"
+        )
+    if model.nplugin:
+        raise UserError("the body uses plugins, which not all engines run; leave them out")
     if model.nmocap:
         raise UserError("the body has a mocap body; only an arena may have those")
     for flag in ("contact", "constraint", "actuation"):

@@ -234,8 +234,9 @@ class PhysicsWorld(Env):
 
     @property
     def symmetry(self) -> Symmetry | None:
-        """The task's; None where it declares none."""
-        return getattr(self.task, "symmetry", None)
+        """The task's; None where it declares none, or the critic is told biases, which it would not move."""
+        told = self._randomization and self._randomization.tells_biases
+        return None if told else getattr(self.task, "symmetry", None)
 
     @property
     def relabelling(self) -> Relabelling | None:

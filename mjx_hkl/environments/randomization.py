@@ -97,6 +97,11 @@ class Randomization:
         config = self._config
         return bool(config.observation_delay[1] or {*config.noise, *config.bias} - {"proprioception"})
 
+    @property
+    def tells_biases(self) -> bool:
+        """Whether `DRAWN` says by how much single numbers of a task's groups are wrong."""
+        return self._config.observed and bool({*self._config.bias} - {"proprioception"})
+
     def factors(self, key: PRNGKeyArray) -> ModelFactors | None:
         """Of an episode's model; None where it never differs."""
         model, own = self._model, self._body
@@ -177,7 +182,7 @@ class Randomization:
             }
             variation = variation.replace(observations=kept)
             sensed = {name: groups[variation.observation_delay] for name, groups in kept.items()}
-        noise = _normals(jax.random.fold_in(variation.key, 1), config.noise, observation)
+        noise = _normals(jax.random.fold_in(variation.key, 2), config.noise, observation)
         for name, error in (*variation.bias.items(), *noise.items()):
             sensed[name] += error
         if config.observed:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+import tomllib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from mjx_hkl import resources
 from mjx_hkl.algorithms.table import ALGORITHMS
 from mjx_hkl.environments import TASK, AnyWorld, SeveralWorlds, World, Worlds, make_world, many, task_name
+from mjx_hkl.environments.composition import EnvironmentConfig
 from mjx_hkl.environments.foreign import is_foreign
 from mjx_hkl.environments.world import VISION, VISION_STATE
 from mjx_hkl.errors import UserError, unknown_name
@@ -114,11 +117,24 @@ def encoders_by_group(recipe: Recipe, vectors: Iterable[str]) -> Encoders:
 
 
 def environment_name(given: str) -> str | tuple[str, ...]:
-    """The name or file of an environment as given, or those of a recipe by its name, as in `priors:ar1`."""
+    """The name or file of an environment as given, or those of a recipe: its name, file or run directory."""
     recipe = given.partition(":")[0]
-    if recipe in resources.names("train", ".toml") and given not in resources.names("envs", ".toml"):
+    is_named = recipe in resources.names("train", ".toml") and given not in resources.names("envs", ".toml")
+    if is_named or (Path(given) / "recipe.toml").is_file() or _is_recipe(Path(given)):
         return load_recipe(given).environment
     return given
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether the file has what recipes alone have; one that could be either is an environment."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    recipe, environment = (
+        {field.name for field in dataclasses.fields(kind)} for kind in (Recipe, EnvironmentConfig)
+    )
+    return bool(table.keys() & ({*recipe, "variants"} - environment))
 
 
 def make_environment(recipe: Recipe, num_envs: int | None = None, world: AnyWorld | None = None) -> Worlds:

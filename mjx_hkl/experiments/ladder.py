@@ -68,6 +68,12 @@ def linked(recipe: Recipe, world: AnyWorld, run: RunDirectory) -> list[Recipe]:
     agents = [_agent(stage, world_of(stage)) for stage in recipe.stages] + [_agent(recipe, world)]
     if any(agent.recipe.transfer.released for agent in agents[1:]):
         raise UserError("transfer.released: only the first stage of a ladder takes modules; give it there")
+    for number, stage in enumerate(recipe.stages[1:], 2):
+        if stage.transfer.agents not in ([], recipe.transfer.agents):
+            raise UserError(
+                f"ladder: stage {number} takes all modules from the stage before, and none from"
+                f" {stage.transfer.agents[0]}: only the first stage takes modules from other agents"
+            )
     chain = agents[:1]
     for number, (before, agent) in enumerate(itertools.pairwise(agents), 1):
         taken = dataclasses.replace(agent.recipe, transfer=_everything(agent, run.stage(number)))

@@ -20,7 +20,7 @@ from mjx_hkl.experiments.transfer import require_fits
 from mjx_hkl.experiments.world_specs import WorldSpecs
 
 _TO_TENSORBOARD = Tracking()
-_BUDGET = ("total_env_steps", "min_replay", "log_interval")
+_BUDGET = ("total_env_steps", "min_replay", "log_interval", "evaluation_interval")
 
 
 def scaled(recipe: Recipe, scale: float) -> Recipe:
@@ -37,7 +37,13 @@ def scaled(recipe: Recipe, scale: float) -> Recipe:
             counted["min_replay"] = min(counted["min_replay"], most)
         return counted
 
-    ladder = tuple({**stage, **budget(stage)} for stage in recipe.ladder)
+    def released(stage: dict[str, Any]) -> dict[str, Any]:
+        own = stage.get("transfer", {})
+        if "release_after" not in own:
+            return {}
+        return {"transfer": own | {"release_after": math.ceil(scale * own["release_after"])}}
+
+    ladder = tuple({**stage, **budget(stage), **released(stage)} for stage in recipe.ladder)
     return dataclasses.replace(recipe, transfer=transfer, ladder=ladder, **budget(vars(recipe)))
 
 
@@ -54,6 +60,12 @@ def chosen(variants: dict[str, Recipe], only: Iterable[str]) -> dict[str, Recipe
             raise unknown_name("variant", name, variants)
         if name in above:
             raise UserError(f"variant {name} transfers from itself")
+        for stage in variants[name].stages:
+            if set(_variants_of(stage)) - {*_variants_of(variants[name])}:
+                raise UserError(
+                    f"variant {name}: a stage of its ladder takes modules from another variant; say so in the"
+                    " variant's own [transfer], which the first stage follows"
+                )
         for source in _variants_of(variants[name]):
             add(source[1:], name, *above)
         found[name] = variants[name]

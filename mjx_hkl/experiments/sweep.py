@@ -179,8 +179,9 @@ def _trained(
     reporter.say(f"{run.path}, {trial.number + 1} of {plan.num_trials}: {told}")
     try:
         own = _named(varied(recipe, values, run.path.name), f"{recipe.name}:{run.path.name}")
-        judge = _Judge(trial, plan.metric, own, callback)
-        require_same(run, resolve(own))
+        resolved = resolve(own)
+        judge = _Judge(trial, plan.metric, resolved, callback)
+        require_same(run, resolved)
         if not go_on(own, run, reporter, callback=judge, **how):
             return False
         value = _value(run, plan.metric)
@@ -206,7 +207,11 @@ class _Judge:
     ):
         self._trial, self._metric, self._callback = trial, metric, callback
         by_evaluation = metric.partition("/")[0] in _OF_EVALUATION
-        self._every = recipe.evaluation_interval if by_evaluation else recipe.log_interval
+        assert recipe.num_envs is not None, "a trial's recipe is resolved"
+        train_step = recipe.num_envs * recipe.algorithm.unroll_length
+        interval = -(-min(recipe.log_interval, recipe.total_env_steps) // train_step) * train_step
+        self._every = recipe.evaluation_interval and max(interval, recipe.evaluation_interval)
+        self._every = self._every if by_evaluation else interval
         self._total = recipe.total_env_steps
         self._known = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 

@@ -74,6 +74,8 @@ def _misfits(here: KnownAgent, there: Mapping[str, KnownAgent]) -> Iterator[str]
             continue
         for group, encoder in _missing_encoders(here, other, taken):
             yield f"{its_name}'s {source} sees {group} through the shared {encoder}; take that too"
+        for group, encoder in _learning_encoders(here, taken):
+            yield f"{target} is frozen, and sees {group} through {encoder}, which is not; freeze both"
         new = _signature(here, modules_here[target])
         old = _signature(other, _module(other.agent, source))
         for what in dict.fromkeys((*new, *old)):
@@ -90,6 +92,15 @@ def _missing_encoders(here: KnownAgent, other: KnownAgent, taken: Taken) -> Iter
     for group in _module(other.agent, taken.source).sees:
         encoder = f"encoders.{group}"
         if group in other.agent.encoders and taken.source != encoder and encoder not in with_it:
+            yield group, encoder
+
+
+def _learning_encoders(here: KnownAgent, taken: Taken) -> Iterator[tuple[str, str]]:
+    """Groups that a frozen module sees through shared encoders that learn on."""
+    frozen = here.recipe.transfer.frozen_modules
+    for group in _module(here.agent, taken.module).sees if taken.module in frozen else ():
+        encoder = f"encoders.{group}"
+        if group in here.agent.encoders and taken.module != encoder and encoder not in frozen:
             yield group, encoder
 
 

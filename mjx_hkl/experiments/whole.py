@@ -23,6 +23,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to write into, which then takes the place of `folder`; of one that fails nothing stays."""
     folder = folder.absolute()
     part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
+    if old.is_dir() and not folder.exists():  # a process died between the two renames below
+        old.rename(folder)
     for path in (part, old):
         shutil.rmtree(path, ignore_errors=True)
     part.mkdir(parents=True)

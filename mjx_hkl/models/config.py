@@ -10,7 +10,7 @@ from mjx_hkl.models.default_low_levels import DEFAULT_LOW_LEVELS, DefaultLowLeve
 from mjx_hkl.models.encoders import ENCODERS, EncoderFields
 from mjx_hkl.models.high_levels import HIGH_LEVELS, HighLevelFields, MLPHighLevelFields
 from mjx_hkl.models.low_levels import LOW_LEVELS, LowLevelFields, MLPLowLevelFields
-from mjx_hkl.models.priors import PRIORS, Isotropic, PriorFields
+from mjx_hkl.models.priors import PRIORS, Isotropic, Posterior, PriorFields
 
 Encoders = dict[str, Annotated[EncoderFields, ENCODERS]]
 
@@ -92,6 +92,14 @@ class ModelConfig:
         return self.information.is_seen(group) or (group in self.encoders and self.encoders[group].shared)
 
     def __post_init__(self):
+        default = self.default_policy
+        if isinstance(default.high_level, Posterior) and default.low_level.flat is False:
+            name = DEFAULT_LOW_LEVELS.name_of(default.low_level)
+            raise ValueError(
+                "default_policy.high_level posterior pays for actions that the default policy does not expect"
+                f" without the latent (eq. 16), and low_level {name!r} sees the latent; one of feed_forward,"
+                " lstm, latent_variable does not"
+            )
         policy = "a flat policy" if self.policy.is_flat else "a policy with a latent"
         for name, kinds in (("high_level", PRIORS), ("low_level", DEFAULT_LOW_LEVELS)):
             chosen = getattr(self.default_policy, name)

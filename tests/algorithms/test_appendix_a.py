@@ -305,6 +305,14 @@ def test_a_posterior_without_a_latent_is_said_in_a_line():
         from_table(ModelConfig, table, "agent")
 
 
+@pytest.mark.parametrize("low_level", ["shared", "separate"])
+def test_a_posterior_over_a_default_policy_that_sees_the_latent_is_refused(low_level):
+    """Nothing would hold the actions: a latent that the posterior can tell costs nothing."""
+    table = {"default_policy": {"high_level": "posterior", "low_level": low_level}}
+    with pytest.raises(UserError, match=f"low_level '{low_level}' sees the latent"):
+        from_table(ModelConfig, table, "agent")
+
+
 def test_a_posterior_moves_with_distillation_and_the_policy_with_what_it_says():
     agent, window = make_agent("posterior", "feed_forward"), make_window()
     target = hierarchy.Target(make_agent("posterior", "feed_forward", seed=1))
@@ -414,7 +422,7 @@ def test_a_posterior_of_discrete_actions_is_said_in_a_line():
     table = {
         "information": {"high_level": ["x"], "low_level": ["x"], "critic": ["x"], "default": ["x"]},
         "policy": {"actions": "categorical"},
-        "default_policy": {"high_level": "posterior"},
+        "default_policy": {"high_level": "posterior", "low_level": "feed_forward"},
     }
     with pytest.raises(UserError, match="posterior sees actions, which must be Gaussian"):
         Agent({"x": ArraySpec((2,))}, 3, from_table(ModelConfig, table, "agent"), jax.random.key(0))

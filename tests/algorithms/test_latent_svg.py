@@ -108,7 +108,7 @@ def agent_of_latents(seed=0):
         ({"low_level": "none"}, "a flat policy has none"),
         ({"prior": "ar1"}, "needs latents that each step draws afresh"),
         ({"period": 3}, "needs latents that each step draws afresh"),
-        ({"prior": "posterior"}, "needs latents that each step draws afresh"),
+        ({"prior": "posterior", "low_level": "feed_forward"}, "needs latents that each step draws afresh"),
         ({"low_level": "separate"}, "needs default_policy.low_level shared"),
     ],
 )
@@ -124,6 +124,8 @@ def test_an_agent_whose_latents_are_no_actions_is_said_in_a_line(agent, words):
         {"latents": "stored_noise"},
         {"exploration_scale": [0.5, 2.0]},
         {"exploration_correlation": 0.9},
+        {"symmetries": True},
+        {"relabelled": 0.5},
     ],
 )
 def test_options_of_latents_that_are_no_actions_are_said_in_a_line(changes):

@@ -55,7 +55,9 @@ def test_bash_completes_commands_options_and_names(capsys):
     ]
     assert "--num-envs" in completed(script, "mjx-hkl", "train", "x", "--num")  # None by default
     assert completed(script, "mjx-hkl", "bench", "compile", "x", "--for") == ["--for"]
-    assert "ball-move-box-easy" in completed(script, "mjx-hkl", "evaluate", "ball-move")
+    for command in ("evaluate", "watch", "export", "plot-kl-field"):
+        assert "ball-move-box-easy" in completed(script, "mjx-hkl", command, "ball-move")
+    assert completed(script, "mjx-hkl", "train", "x", "--no-rep") == ["--no-report"]  # true by default
     assert set(completed(script, "mjx-hkl", "")) == set(COMMANDS)
 
 

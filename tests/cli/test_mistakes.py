@@ -369,6 +369,11 @@ def test_wrong_environments(capsys, tmp_path, change, expected):
             "<geom name='hull' size='.1'/></body></worldbody></mujoco>",
             "has no actuators",
         ),
+        (
+            "<mujoco><worldbody><body name='torso'><freejoint/><geom name='hull' size='.1'/><site name='s'/>"
+            "</body></worldbody><actuator><general site='s' delay='.02' nsample='4'/></actuator></mujoco>",
+            "a sensor of the body has a delay, which no state here carries",
+        ),
     ],
 )
 def test_wrong_bodies(capsys, tmp_path, xml, expected):

@@ -14,7 +14,7 @@ from loading import physics_environment
 from worlds import load
 
 from mjx_hkl.config import from_table, to_table
-from mjx_hkl.environments import PhysicsWorld, VectorEnvironment
+from mjx_hkl.environments import PhysicsWorld, VectorEnvironment, randomization
 from mjx_hkl.environments.composition import EnvironmentConfig
 from mjx_hkl.environments.randomization import DRAWN, Randomization, RandomizationConfig, ranges
 from mjx_hkl.errors import UserError
@@ -299,3 +299,19 @@ def test_wrong_tables_are_refused(table, said):
 def test_noise_of_a_group_that_there_is_not_names_those_that_there_are():
     with pytest.raises(UserError, match="noise 'target'; did you mean targets"):
         world_with(noise={"target": 0.1})
+
+
+def test_no_random_key_is_used_twice(monkeypatch):
+    """With JAX's generator fold_in(key, 1) is split(key)[1], which the next step begins with."""
+    used, normals = [], randomization._normals
+    monkeypatch.setattr(randomization, "_normals", lambda key, *rest: used.append(key) or normals(key, *rest))
+    world = world_with(noise={"targets": 0.1}, push_speed=1.0)
+    state = world.reset(jax.random.key(0))
+    keys = [state.pipeline_state.variation.key]
+    for _ in range(2):
+        state = world.step(state, jnp.zeros(2))
+        keys += [state.pipeline_state.variation.key, *jax.random.split(keys[-1])]
+    data = {tuple(np.asarray(jax.random.key_data(key))) for key in keys}
+    drawn = {tuple(np.asarray(jax.random.key_data(key))) for key in used}
+    assert len(drawn) == len(used)
+    assert not data & drawn

@@ -1,13 +1,18 @@
 """What a task declares to be as good an observation is what the world observes of things in another order."""
 
+import dataclasses
 from itertools import permutations, product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loading import physics_environment
 from scipy import stats
 from worlds import load, observe, reset, targets_of
+
+from mjx_hkl.environments import PhysicsWorld
+from mjx_hkl.environments.randomization import RandomizationConfig
 
 ORDERS = {  # of targets, of boxes
     "ball-go-to-target": (6, 1),
@@ -18,6 +23,18 @@ ORDERS = {  # of targets, of boxes
     "ball-move-box-and-go-to-target": (2, 1),
 }
 DRAWS = 1200
+
+
+def test_a_critic_that_is_told_biases_would_see_those_of_another_order():
+    config = physics_environment("ball-go-to-target")
+
+    def declared(**drawn):
+        drawn = RandomizationConfig(**drawn)
+        return PhysicsWorld(dataclasses.replace(config, randomization=drawn), "mujoco").symmetry is not None
+
+    assert declared(bias={"targets": 0.1})
+    assert declared(bias={"proprioception": 0.1}, observed=True)
+    assert not declared(bias={"targets": 0.1}, observed=True)
 
 
 def symmetry_of(name):

@@ -132,6 +132,16 @@ def test_no_stage_but_the_first_releases_a_module(recipe_file, tmp_path, capsys)
     assert "transfer.released: only the first stage of a ladder takes modules" in capsys.readouterr().err
 
 
+def test_no_stage_but_the_first_takes_modules_from_elsewhere(recipe_file, tmp_path, capsys):
+    table = to_table(load_recipe(str(recipe_file)))
+    table["ladder"][1]["transfer"] = {"agent": "there", "frozen": ["policy.low_level"]}
+    recipe_file.write_text(tomli_w.dumps(table), encoding="utf-8")
+    assert run(["train", str(recipe_file), "--out", str(tmp_path / "run")]) == 2
+    told = "ladder: stage 2 takes all modules from the stage before, and none from there"
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_ends_with_success(tiny_recipe, tmp_path, monkeypatch, capsys):
     """In the second of two seeds it comes one interval later."""
     table = {**to_table(tiny_recipe), "num_seeds": 2, "until_success": 0.7, "evaluation_interval": 40}

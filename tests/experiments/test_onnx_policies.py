@@ -99,7 +99,7 @@ AGENTS = {
         encoders={"vision": {"kind": "resnet", "channels": [4, 4], "embedding": 8}}, seen=("vision",)
     ),
     "recurrent default": lambda: untrained(default_policy={"low_level": "lstm"}),
-    "posterior": lambda: untrained(default_policy={"high_level": "posterior"}),
+    "posterior": lambda: untrained(default_policy={"high_level": "posterior", "low_level": "feed_forward"}),
     "discrete, latent period": lambda: untrained(actions="categorical", policy={"high_level": HIGH}),
     **{
         name: lambda name=name: load_agent(name)

@@ -10,7 +10,7 @@ from mjx_hkl import resources
 from mjx_hkl.environments.foreign import is_foreign
 from mjx_hkl.errors import UserError
 from mjx_hkl.experiments import build, card
-from mjx_hkl.experiments.build import make_environment, resolve
+from mjx_hkl.experiments.build import environment_name, make_environment, resolve
 from mjx_hkl.experiments.recipe import (
     Recipe,
     _variants,
@@ -258,3 +258,19 @@ def test_a_variant_loads_though_the_file_of_another_is_gone(tmp_path):
         load_recipe(f"{path}:gone")
     with pytest.raises(UserError, match="is several recipes; name one"):
         load_recipe(str(path))
+
+
+def test_a_recipes_environment_is_known_by_its_name_its_file_and_its_run(tmp_path):
+    recipe = load_recipe("ball-to-ant:ball")
+    (tmp_path / "recipe.toml").write_text(recipe_to_toml(recipe))
+    (tmp_path / "mine.toml").write_text('extends = "grid-1-step"\nnum_envs = 8')
+    (tmp_path / "world.toml").write_text('extends = "ball-go-to-target"\nupright = 0.1')
+    known = {
+        "ball-to-ant:ball": recipe.environment,
+        str(tmp_path): recipe.environment,
+        str(tmp_path / "mine.toml"): "grid-1-step",
+        str(tmp_path / "world.toml"): str(tmp_path / "world.toml"),
+        "ball-go-to-target": "ball-go-to-target",
+        "nothing": "nothing",
+    }
+    assert {given: environment_name(given) for given in known} == known

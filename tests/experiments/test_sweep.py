@@ -177,6 +177,22 @@ def test_the_median_prunes(quick, tiny_recipe, tmp_path):
     assert outcome.importances == {"algorithm.kl_cost": 1.0}
 
 
+def test_a_pruner_counts_evaluations_also_where_intervals_are_rounded_up(
+    quick, tiny_recipe, tmp_path, monkeypatch
+):
+    """A train step is 20 environment steps, so each of these intervals is 40 long."""
+    reported, report = [], optuna.trial.Trial.report
+    monkeypatch.setattr(
+        optuna.trial.Trial,
+        "report",
+        lambda self, value, step: reported.append(step) or report(self, value, step),
+    )
+    recipe = dataclasses.replace(tiny_recipe, log_interval=30, evaluation_interval=15)
+    text = f'trials = 1\nmetric = "evaluation_return"\n[ranges]\n{COST}'
+    sweep(recipe, plan_of(recipe, tmp_path, text), tmp_path / "out", Silent())
+    assert reported == [1, 2, 3]  # the last one is the trial's value
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -188,6 +188,10 @@ def test_a_module_moves_with_the_shared_encoder_that_it_sees_through(tiny_recipe
     took = [*options, str(tmp_path / "second"), "--seed", "9", "--transfer.agent", str(tmp_path / "first")]
     assert run(["train", *took, "--transfer.frozen", HIGH]) == 2
     assert "sees targets through the shared encoders.targets; take that too" in capsys.readouterr().err
+    options = ["--transfer.frozen", HIGH, "--transfer.initial", "encoders.targets"]
+    assert run(["train", *took, *options]) == 2
+    told = f"{HIGH} is frozen, and sees targets through encoders.targets, which is not; freeze both"
+    assert told in capsys.readouterr().err
     assert run(["train", *took, "--transfer.frozen", HIGH, "encoders.targets"]) == 0
     for name in (HIGH, "encoders.targets"):
         before, after = (parameters(tmp_path / run / "export", name) for run in ("first", "second"))
@@ -282,6 +286,16 @@ def test_reproduce_refuses_what_will_not_fit_before_it_trains(recipe, tmp_path, 
     assert (
         "policy.low_level does not fit the other agent's policy.low_level: shape" in capsys.readouterr().err
     )
+    assert not (tmp_path / "chain").exists()
+
+
+def test_reproduce_names_a_stage_that_takes_modules_from_a_variant(recipe, tmp_path, capsys):
+    taken = {"agent": ":pretrained", "frozen": [LOW]}
+    ladder = [{"environment": recipe.environment, "transfer": taken}]
+    path = chain(tmp_path, recipe, {"transfer": {}, "ladder": ladder})
+    assert run(["reproduce", str(path), "--out", str(tmp_path / "chain")]) == 2
+    told = "variant transferred: a stage of its ladder takes modules from another variant"
+    assert told in capsys.readouterr().err
     assert not (tmp_path / "chain").exists()
 
 
@@ -394,6 +408,9 @@ def test_a_part_of_the_budget_releases_at_the_same_part_of_the_run(recipe):
     taken = TransferConfig("there", released=(LOW,), release_after=1000)
     scaled = reproduce.scaled(dataclasses.replace(recipe, transfer=taken), 0.25)
     assert scaled.transfer == dataclasses.replace(taken, release_after=250)
+    stage = {"environment": recipe.environment, "transfer": to_table(taken)}
+    scaled = reproduce.scaled(dataclasses.replace(recipe, ladder=(stage,)), 0.25)
+    assert scaled.ladder[0]["transfer"]["release_after"] == 250
 
 
 def test_runs_that_take_from_other_agents_are_seeds_of_one_curve(recipe, tmp_path):

@@ -14,6 +14,22 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["agent"]
 
 
+def test_the_old_folder_comes_back_where_a_process_died_between_two_renames(tmp_path):
+    folder = tmp_path / "agent"
+    (tmp_path / ".agent.old").mkdir()
+    (tmp_path / ".agent.old" / "a").write_text("old")
+    (tmp_path / ".agent.part").mkdir()
+
+    def write():
+        with whole_folder(folder):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert (folder / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["agent"]
+
+
 @pytest.mark.parametrize("error", [OSError("no room"), KeyboardInterrupt()])
 def test_of_a_folder_that_fails_nothing_stays_but_the_old_one(tmp_path, error):
     folder = tmp_path / "agent"

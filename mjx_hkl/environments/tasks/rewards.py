@@ -43,7 +43,10 @@ def action_rate(scene: Scene) -> Float[Array, ""]:
 
 
 def power(scene: Scene) -> Float[Array, ""]:
-    """What the actuators do and take up, W: the sum of |force · velocity|."""
+    """What the actuators do and take up, W: the sum of |force · velocity|.
+
+    A joint's own limit (`actuatorfrcrange`) is not counted: give it to the actuator, as `forcerange`.
+    """
     return jnp.sum(jnp.abs(scene.actuator_forces * scene.actuator_velocities))
 
 
