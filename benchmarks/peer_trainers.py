@@ -279,6 +279,7 @@ def train_rejax(recipe: Any, plan: Plan, settings: Settings, passes: int) -> lis
     """
     import jax
     from flax import linen
+    from gymnax_world import GymnaxWorld
     from rejax import PPO  # pyright: ignore[reportMissingImports] - of the extra `benchmarks`
     from rejax.evaluate import evaluate  # pyright: ignore[reportMissingImports]
     from rejax.networks import VNetwork  # pyright: ignore[reportMissingImports]
@@ -327,66 +328,6 @@ def train_rejax(recipe: Any, plan: Plan, settings: Settings, passes: int) -> lis
         success = float((lengths < world.episode_length).mean())
         points.append(Point(int(state.global_step), spent, success, float(returns.mean())))
     return points
-
-
-class GymnaxParameters(NamedTuple):
-    """What rejax reads of an environment's parameters."""
-
-    max_steps_in_episode: int
-
-
-class GymnaxWorld:
-    """One of our grids behind the functions of gymnax that rejax calls."""
-
-    def __init__(self, name: str):
-        from mjx_hkl.environments import make_world
-
-        self.world: Any = make_world(name)
-        self.default_params = GymnaxParameters(self.episode_length)
-
-    @property
-    def episode_length(self) -> int:
-        """Actions until truncation."""
-        return self.world.episode_length
-
-    def reset(self, key: Any, params: Any) -> tuple[Any, Any]:
-        """A first observation and a state, with the actions since its reset."""
-        import jax.numpy as jnp
-
-        state = self.world.reset(key)
-        return self.flat(state), (state, jnp.zeros((), jnp.int32))
-
-    def step(self, key: Any, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
-        """One action; where the episode is over, the first observation of the next."""
-        import jax
-        import jax.numpy as jnp
-
-        inner, age = state
-        after = self.world.step(inner, action)
-        done = (after.done > 0) | (age + 1 >= self.episode_length)
-        first_seen, first = self.reset(key, params)
-        seen, state = jax.tree.map(
-            lambda x, y: jnp.where(done, x, y), (first_seen, first), (self.flat(after), (after, age + 1))
-        )
-        return seen, state, after.reward, done, {}
-
-    def flat(self, state: Any) -> Any:
-        """All observation groups in one vector."""
-        import jax.numpy as jnp
-
-        return jnp.concatenate([state.obs[name] for name in self.world.observation_size])
-
-    def action_space(self, params: Any) -> Any:
-        """The moves."""
-        from gymnax.environments.spaces import Discrete  # pyright: ignore[reportMissingImports]
-
-        return Discrete(self.world.action_size)
-
-    def observation_space(self, params: Any) -> Any:
-        """Of one vector."""
-        from gymnax.environments.spaces import Box  # pyright: ignore[reportMissingImports]
-
-        return Box(-1.0, 1.0, (sum(self.world.observation_size.values()),))
 
 
 OURS = "mjx-hkl"

@@ -23,7 +23,8 @@ def load(folder: Path) -> tuple[dict, dict]:
     if about["recipe"]["encoders"] or about["recipe"]["policy"]["actions"] != "gaussian":
         sys.exit(f"{folder} has encoders or discrete actions, which this script does not know")
     for level in (about["recipe"]["policy"][name] for name in ("high_level", "low_level")):
-        if level["kind"] != "mlp" or level["gated"] or level["layer_norm"] or level.get("mean_bound"):
+        more = any(level.get(name) for name in ("gated", "layer_norm", "mean_bound", "coefficient"))
+        if level["kind"] != "mlp" or more:
             sys.exit(f"{folder} has networks that this script does not know")
     with ocp.StandardCheckpointer() as checkpointer:
         return about, checkpointer.restore(folder.absolute() / "parameters")

@@ -60,8 +60,8 @@ def mean(name, about, parameters, seen):
     """The mean that a module gives: layers with ELU, then the first half of its head."""
     x = np.concatenate([seen[group] for group in about["modules"][name]])
     level = about["networks"]["policy"][name.removeprefix("policy.")]
-    more = level["layer_norm"] or level.get("mean_bound") or about["networks"]["encoders"]
-    if level["kind"] != "mlp" or more:
+    more = any(level.get(name) for name in ("layer_norm", "mean_bound", "coefficient"))
+    if level["kind"] != "mlp" or more or about["networks"]["encoders"]:
         raise SystemExit(f"{about['recipe']} has networks that this script does not know")
     for layer in range(len(level["sizes"])):
         x = linear(f"{name}.torso.layers.{layer}", parameters, x)

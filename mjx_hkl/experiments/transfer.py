@@ -225,4 +225,5 @@ _HINTS = {
     "shape": "give both recipes the same layer sizes, layer_norm, gated and encoders",
     "range of scales": "give both recipes the same scale of the module",
     "bound of means": "give both recipes the same mean_bound of the module",
+    "coefficient": "give both recipes the same coefficient of the module",
 }

@@ -4,10 +4,11 @@ import dataclasses
 from typing import Annotated, Any, ClassVar
 
 import jax.numpy as jnp
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Array, Float
 
 from mjx_hkl.config import Few, Many, NonNegativeFloat, PositiveFloat, Sizes
+from mjx_hkl.errors import UserError
 from mjx_hkl.kinds import Kinds
 from mjx_hkl.math.gaussian import Gaussian
 from mjx_hkl.models.encoders import Inputs, history_input
@@ -59,8 +60,11 @@ class MLPHighLevelFields(HighLevelFields):
     scale: ScaleRange = (0.05, 1.0)
     """Least and greatest standard deviation of a latent."""
     mean_bound: NonNegativeFloat = 0.0
-    """b: the mean of a latent is b tanh(μ / b); 0: unbounded. A latent that the next one is made from can
-    grow from step to step where the KL does not hold it."""
+    """b: μ, the mean of a latent, is bounded as b tanh(μ / b); 0: unbounded. A latent that the next one is
+    made from can grow from step to step where the KL does not hold it."""
+    coefficient: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """c: the mean of a latent is c z_{t−1} + μ. With the coefficient of an AR(1) prior the policy begins near
+    the prior, so that its noise lasts, and μ alone is paid for."""
     layer_norm: bool = False
     """Whether each hidden layer is followed by LayerNorm, before its ELU."""
     gated: bool = False
@@ -73,7 +77,16 @@ class MLPHighLevelFields(HighLevelFields):
         require_range(*self.scale)
 
     def build(self, place: Place) -> Module:
-        """See `HighLevelFields.build`."""
+        """See `HighLevelFields.build`.
+
+        Raises:
+          UserError: there is a coefficient, and the prior does not depend on z_{t−1}.
+        """
+        if self.coefficient and not place.sees_latent:
+            raise UserError(
+                "policy.high_level.coefficient is of the latent before, which the high level sees only with a"
+                " prior that does: set default_policy.high_level to ar1 or ar_learned"
+            )
         return MLPHighLevel(place, self)
 
 
@@ -100,7 +113,7 @@ class MLPHighLevel(Module):
         self.inputs = Inputs(place, history_input(place))
         self.sees = self.inputs.sees
         self.sees_latent = place.sees_latent
-        self.mean_bound = fields.mean_bound
+        self.mean_bound, self.coefficient = fields.mean_bound, fields.coefficient
         self.torso = MLP(self.inputs.size, fields.sizes, fields.layer_norm, fields.gated, rngs=place.rngs)
         self.head = GaussianHead(
             self.torso.size, place.latent_size, fields.scale, fields.head_gain, rngs=place.rngs
@@ -110,9 +123,17 @@ class MLPHighLevel(Module):
         """The distribution of z_t."""
         history = (latent_tm1,) if self.sees_latent else ()
         latent = self.head(self.torso(self.inputs(observation, *history)))
-        bound = self.mean_bound
-        return Gaussian(bound * jnp.tanh(latent.mean / bound), latent.scale) if bound else latent
+        mean = latent.mean
+        if self.mean_bound:
+            mean = self.mean_bound * jnp.tanh(mean / self.mean_bound)
+        if self.coefficient:
+            mean += self.coefficient * latent_tm1
+        return Gaussian(mean, latent.scale)
 
     def fits(self) -> dict[str, Any]:
         """See `Module.fits`."""
-        return {"range of scales": self.head.scale_range, "bound of means": self.mean_bound}
+        return {
+            "range of scales": self.head.scale_range,
+            "bound of means": self.mean_bound,
+            "coefficient": self.coefficient,
+        }

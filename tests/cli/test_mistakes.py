@@ -152,8 +152,8 @@ def fails(capsys, *arguments):
         (["train", PRIORS], "is several recipes; name one"),
         (["train", f"{PRIORS}:ar2"], "unknown variant 'ar2'; did you mean ar1"),
         (
-            ["train", "ball-go-to-near-target"],
-            "is an environment, not a recipe; train one there: mjx-hkl train ball-go-to-target --environment",
+            ["train", "ball-move-box-mid"],
+            "is an environment, not a recipe; train one there: mjx-hkl train ball-move-box-easy",
         ),
         (["reproduce", "figure-4"], "unknown recipe 'figure-4'; did you mean figure-"),
         (["reproduce", PRIORS, "--only", "svg-0"], "unknown variant 'svg-0'; did you mean svg0"),

@@ -82,7 +82,7 @@ AGENTS = {
     ),
     "all options of networks": lambda: untrained(
         policy={
-            "high_level": {**HIGH, "mean_bound": 2.0, "layer_norm": True, "gated": True},
+            "high_level": {**HIGH, "mean_bound": 2.0, "coefficient": 0.9, "layer_norm": True, "gated": True},
             "low_level": {"layer_norm": True},
         },
         default_policy={"high_level": "ar_learned"},

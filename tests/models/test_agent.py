@@ -1,4 +1,5 @@
-import dataclasses
+"""Agents: who sees what, priors, latents, encoders, and what is refused."""
+
 import itertools
 from typing import Any
 
@@ -6,63 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy
+from small_agents import (
+    ACTIONS,
+    EVERYTHING,
+    GROUPS,
+    LATENT,
+    SMALL,
+    SPECS,
+    build,
+    make,
+    make_flat,
+    observe,
+    outputs,
+)
 
 from mjx_hkl.config import from_table
 from mjx_hkl.errors import UserError
-from mjx_hkl.models.agent import Agent
 from mjx_hkl.models.config import Information, ModelConfig
-from mjx_hkl.models.critics import MLPCriticFields
-from mjx_hkl.models.low_levels import LowLevelFields, MLPLowLevelFields
-from mjx_hkl.models.modules import Module
-from mjx_hkl.models.networks import action_head
 from mjx_hkl.specs import ArraySpec
-
-SPECS = {
-    name: ArraySpec((size,)) for name, size in {"proprioception": 5, "targets": 4, "instruction": 3}.items()
-}
-GROUPS = list(SPECS)
-ACTIONS, LATENT = 2, 3
-EVERYTHING = dict.fromkeys(("high_level", "low_level", "critic", "default"), GROUPS)
-SMALL = {
-    "policy": {"high_level": {"sizes": [16], "latent_size": LATENT}, "low_level": {"sizes": [16]}},
-    "critic": {"sizes": [16, 16]},
-}
-
-
-def build(specs=SPECS, **table):
-    return Agent(specs, ACTIONS, from_table(ModelConfig, table, "test"), jax.random.key(0))
-
-
-def make(prior="isotropic", own="shared", **information):
-    """A small agent whose low level sees the body alone."""
-    seen = EVERYTHING | {"low_level": ["proprioception"], "default": ["proprioception"]} | information
-    own = {"kind": own, "sizes": [16]} if own == "separate" else own
-    return build(**SMALL, information=seen, default_policy={"high_level": prior, "low_level": own})
-
-
-def make_flat(own):
-    """A small agent without a latent, whose default policy sees the body alone."""
-    policy = {"high_level": "none", "low_level": {"sizes": [16]}}
-    own = {"kind": own} | ({"sizes": [16]} if own in ("distral", "distral_two_column") else {})
-    information = EVERYTHING | {"default": ["proprioception"]}
-    return build(information=information, policy=policy, default_policy={"low_level": own})
-
-
-def observe(key=0, batch=6):
-    keys = dict(zip(SPECS, jax.random.split(jax.random.key(key), len(SPECS)), strict=True))
-    return {name: jax.random.normal(keys[name], (batch, *spec.shape)) for name, spec in SPECS.items()}
-
-
-def outputs(agent, observation):
-    latent = jnp.ones((6, agent.policy.latent_size))
-    low_level, own = agent.policy.low_level, agent.default_policy.low_level
-    return {
-        **({"default": own(low_level, observation, latent)} if own.adds_kl else {}),
-        "high_level": agent.policy.high_level(observation, latent),
-        "low_level": own.policy_action(low_level, (), observation, latent)[1],
-        "critic": agent.critic(observation, latent, jnp.ones((6, ACTIONS))),
-    }
 
 
 @pytest.mark.parametrize("hidden", GROUPS)
@@ -202,31 +164,6 @@ def test_integers_are_brought_to_the_order_of_one():
         build(specs, **SMALL, information=information)
 
 
-def test_of_twin_critics_the_least_counts():
-    agent = build(information=EVERYTHING, critic={"sizes": [16, 16], "num_critics": 2})
-    inputs = observe(), jnp.ones((6, 10)), jnp.ones((6, ACTIONS))
-    each = agent.critic.each(*inputs)
-    assert each.shape == (2, 6)
-    assert (each[0] != each[1]).all()
-    np.testing.assert_array_equal(agent.critic(*inputs), np.min(each, axis=0))
-
-
-def test_several_critics_may_count_by_their_mean():
-    critic = {"sizes": [16, 16], "num_critics": 3, "value_of_several": "mean"}
-    agent = build(information=EVERYTHING, critic=critic)
-    inputs = observe(), jnp.ones((6, 10)), jnp.ones((6, ACTIONS))
-    np.testing.assert_allclose(agent.critic(*inputs), np.mean(agent.critic.each(*inputs), 0), rtol=1e-6)
-
-
-@pytest.mark.parametrize("clips", [False, True])
-def test_a_critic_that_clips_actions_is_flat_where_the_world_is(clips):
-    agent = build(information=EVERYTHING, critic={"sizes": [16, 16], "clip_actions": clips})
-    slope = jax.grad(lambda action: agent.critic(observe(), jnp.ones((6, 10)), action).sum())
-    inside, outside = slope(jnp.full((6, ACTIONS), 0.5)), slope(jnp.full((6, ACTIONS), -1.5))
-    assert inside.all()
-    assert (not outside.any()) == clips
-
-
 def test_gains_are_of_the_policys_heads_alone_and_change_nothing_else():
     """Not those of priors and default low levels, and nothing that a transfer compares."""
 
@@ -281,27 +218,6 @@ def test_every_hidden_layer_may_be_normalized(kind):
     np.testing.assert_allclose(agent.critic.raw(observation, latent, action)[0], raw, atol=1e-4)
 
 
-def test_an_hl_gauss_critic_learns_a_distribution_whose_mean_is_its_value():
-    """Values, and cross entropies to a Gaussian cut to the range, of logits read from the network's parts."""
-    low, high, count = -4.0, 8.0, 24
-    fields = {"kind": "hl_gauss", "value_range": [low, high], "num_bins": count, "num_critics": 2}
-    agent = build(information=EVERYTHING, critic={"sizes": [16, 16], **fields})
-    inputs = observe(), jnp.ones((6, 10)), jnp.ones((6, ACTIONS))
-    target = np.array([-9.0, -4.0, 0.2, 3.0, 7.9, 30.0])
-    errors, values = agent.critic.errors(jnp.asarray(target), *inputs)
-    seen = np.concatenate([*(inputs[0][name] for name in GROUPS), *inputs[1:]], axis=-1)
-    edges = np.linspace(low, high, count + 1)
-    for member, error, value in zip(agent.critic.members, errors, values, strict=True):
-        p = scipy.special.softmax(np.asarray(member(jnp.asarray(seen))), axis=-1)
-        np.testing.assert_allclose(value, p @ (edges[1:] + edges[:-1]) / 2, atol=1e-4)
-        assert np.abs(value).max() < 1.0  # it starts near 0, not in the middle of the range
-        centre = np.clip(target, low, high)
-        mass = np.array([np.diff(scipy.stats.norm.cdf(edges, x, 0.75 * 0.5)) for x in centre])
-        mass /= mass.sum(-1, keepdims=True)
-        np.testing.assert_allclose(error, -(mass * np.log(p)).sum(-1), rtol=1e-4)
-    np.testing.assert_allclose(agent.critic(*inputs), np.min(values, axis=0), rtol=1e-6)
-
-
 def test_a_latent_is_kept_for_its_period_and_drawn_afresh_in_a_new_episode():
     table = SMALL | {"policy": {"high_level": {"latent_size": LATENT, "latent_period": 3}}}
     agent = build(**table, information=EVERYTHING)
@@ -343,96 +259,6 @@ def test_contradictions_are_refused(table, match):
         from_table(ModelConfig, table, "test")
 
 
-@dataclasses.dataclass(frozen=True)
-class Remembering(MLPLowLevelFields):
-    def build(self, place):
-        low_level = super().build(place)
-        low_level.remembers = True  # pyright: ignore[reportAttributeAccessIssue]
-        return low_level
-
-
-@pytest.mark.parametrize("own", ["distral_two_column", "distral_shared"])
-def test_what_asks_for_features_refuses_a_low_level_that_remembers(own):
-    tables = {
-        "information": EVERYTHING,
-        "policy": {"high_level": "none"},
-        "default_policy": {"low_level": own},
-    }
-    config = from_table(ModelConfig, tables, "test")
-    policy = dataclasses.replace(config.policy, low_level=Remembering())
-    with pytest.raises(UserError, match="features and remembers nothing; MLPLowLevel cannot be used"):
-        Agent(SPECS, ACTIONS, dataclasses.replace(config, policy=policy), jax.random.key(0))
-
-
-@dataclasses.dataclass(frozen=True)
-class Torsoless(MLPLowLevelFields):
-    def build(self, place):
-        low_level = super().build(place)
-        del low_level.torso
-        return low_level
-
-
-def test_what_asks_for_features_says_what_a_low_level_lacks():
-    tables = {
-        "information": EVERYTHING,
-        "policy": {"high_level": "none"},
-        "default_policy": {"low_level": "distral_shared"},
-    }
-    config = from_table(ModelConfig, tables, "test")
-    policy = dataclasses.replace(config.policy, low_level=Torsoless())
-    with pytest.raises(UserError, match=r"MLPLowLevel has no torso\.size and cannot be used"):
-        Agent(SPECS, ACTIONS, dataclasses.replace(config, policy=policy), jax.random.key(0))
-
-
-class CountingLowLevel(Module):
-    """Its actions depend on the number of steps since the episode began, and on nothing else."""
-
-    remembers = True
-
-    def __init__(self, place):
-        self.head = action_head(1, place, (0.05, 1.0))
-
-    def start(self, batch):
-        return jnp.zeros((*batch, 1))
-
-    def step(self, memory, *inputs):
-        return memory + 1.0, self.head(memory)
-
-
-@dataclasses.dataclass(frozen=True)
-class Counting(LowLevelFields):
-    def build(self, place):
-        return CountingLowLevel(place)
-
-
-@pytest.mark.parametrize("own", ["shared", "separate"])
-def test_a_low_level_that_remembers_acts(own):
-    default = {"default_policy": {"low_level": {"kind": own}}, "information": EVERYTHING}
-    config = from_table(ModelConfig, SMALL | default, "test")
-    policy = dataclasses.replace(config.policy, low_level=Counting())
-    agent = Agent(SPECS, ACTIONS, dataclasses.replace(config, policy=policy), jax.random.key(0))
-    carry = agent.start((6,))
-    for steps, first in enumerate([True, False, False, True]):
-        carry, step = agent.step(carry, observe(), jnp.full(6, first), agent.no_noise((6,)))
-        since = 0.0 if first else float(steps)
-        expected = agent.policy.low_level.head(jnp.full((6, 1), since))
-        np.testing.assert_allclose(step.action, expected.mean, atol=1e-6)
-
-
-@dataclasses.dataclass(frozen=True)
-class RememberingCritic(MLPCriticFields):
-    def build(self, place, state_values):
-        critic = super().build(place, state_values)
-        critic.remembers = True  # pyright: ignore[reportAttributeAccessIssue]
-        return critic
-
-
-def test_a_critic_that_remembers_is_refused():
-    config = from_table(ModelConfig, SMALL | {"information": EVERYTHING}, "test")
-    with pytest.raises(UserError, match="Critic remembers: a critic or an encoder cannot"):
-        Agent(SPECS, ACTIONS, dataclasses.replace(config, critic=RememberingCritic()), jax.random.key(0))
-
-
 def test_information_names_groups_that_are_there():
     some, twice = ("targets",), ("targets", "targets")
     with pytest.raises(UserError, match="unknown observation group 'target'; did you mean targets"):
@@ -463,3 +289,28 @@ def test_a_bounded_latent_does_not_grow_from_step_to_step():
     )  # tanh is the identity near 0
     assert found[0.0][1] > 1e6
     assert found[3.0][1] <= 3.0
+
+
+def test_a_policy_may_begin_at_its_autoregressive_prior():
+    """Its mean is c z_{t−1} + μ; where μ is 0 and σ is √(1 − c²) there is nothing to pay."""
+    c, sigma = 0.95, np.sqrt(1 - 0.95**2)
+    tables = {
+        name: SMALL["policy"]
+        | {"high_level": {"sizes": [16], "latent_size": LATENT, "scale": [1e-3, 2 * sigma - 1e-3], **more}}
+        for name, more in {"plain": {}, "carried": {"coefficient": c}}.items()
+    }
+    agents = {
+        name: build(policy=policy, information=EVERYTHING, default_policy={"high_level": "ar1"})
+        for name, policy in tables.items()
+    }
+    observation, latent = observe(), 2 * jax.random.normal(jax.random.key(1), (6, LATENT))
+    plain, carried = (agents[name].policy.high_level for name in ("plain", "carried"))
+    before = plain(observation, latent)
+    np.testing.assert_allclose(carried(observation, latent).mean, before.mean + c * latent, rtol=1e-6)
+    np.testing.assert_array_equal(carried(observation, latent).scale, before.scale)
+    carried.head.linear.kernel[...] = 0.0
+    prior = agents["carried"].default_policy.high_level(latent)
+    np.testing.assert_allclose(carried(observation, latent).kl_divergence(prior), 0.0, atol=1e-6)
+    assert plain.fits() != carried.fits()
+    with pytest.raises(UserError, match="coefficient is of the latent before"):
+        build(policy=tables["carried"], information=EVERYTHING)
