@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import rlax
-from brax.envs.base import Env, State
+from brax.envs.base import State
 from tensorboardX.record_writer import RecordWriter
 
 from mjx_hkl.environments import FlatWorld, VectorEnvironment, make_world
@@ -159,23 +159,20 @@ def test_brax_begins_episodes_of_all_worlds(name):
     assert jax.tree.structure(state) == jax.tree.structure(after)
 
 
-class Drawn(Env):
-    """What it shows is drawn at the start and then counts up; it succeeds with each third step."""
-
-    observation_size = action_size = 1
-    backend = "none"
+class Drawn:
+    """What it shows is drawn at the start and then counts up; it succeeds with the third step."""
 
     def reset(self, rng):
         drawn, zero = jax.random.uniform(rng, (1,)), jnp.zeros(())
-        return State(drawn, drawn, zero, zero, {"success": zero}, {"age": zero, "drawn": drawn})
+        info = {"age": zero, "drawn": drawn}
+        return State(
+            pipeline_state=None, obs=drawn, reward=zero, done=zero, metrics={"success": zero}, info=info
+        )
 
     def step(self, state, action):
         age = state.info["age"] + 1
-        success = jnp.maximum(
-            state.metrics["success"], 1.0 * (age == 3)
-        )  # stays, as of other people's worlds
+        success = jnp.maximum(state.metrics["success"], 1.0 * (age == 3))  # stays, as in foreign worlds
         return state.replace(
-            pipeline_state=state.pipeline_state + 1,
             obs=state.obs + 1,
             reward=age,
             done=1.0 * (age == 3),
