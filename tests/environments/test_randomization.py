@@ -304,14 +304,25 @@ def test_noise_of_a_group_that_there_is_not_names_those_that_there_are():
 def test_no_random_key_is_used_twice(monkeypatch):
     """With JAX's generator fold_in(key, 1) is split(key)[1], which the next step begins with."""
     used, normals = [], randomization._normals
-    monkeypatch.setattr(randomization, "_normals", lambda key, *rest: used.append(key) or normals(key, *rest))
+
+    def watched(key, *rest):
+        used.append(key)
+        return normals(key, *rest)
+
     world = world_with(noise={"targets": 0.1}, push_speed=1.0)
-    state = world.reset(jax.random.key(0))
-    keys = [state.pipeline_state.variation.key]
+    monkeypatch.setattr(randomization, "_normals", watched)
+    drawn, observation = world._randomization, {"targets": jnp.zeros(6)}
+    assert drawn
+    variation, _ = drawn.start(jax.random.key(0), observation, None)
+    begun = len(used)
+    keys = [variation.key]
     for _ in range(2):
-        state = world.step(state, jnp.zeros(2))
-        keys += [state.pipeline_state.variation.key, *jax.random.split(keys[-1])]
-    data = {tuple(np.asarray(jax.random.key_data(key))) for key in keys}
-    drawn = {tuple(np.asarray(jax.random.key_data(key))) for key in used}
-    assert len(drawn) == len(used)
-    assert not data & drawn
+        keys += [*jax.random.split(variation.key)]
+        variation, _, _ = drawn.act(variation, jnp.zeros(2))
+        keys.append(variation.key)
+        variation, _ = drawn.sense(variation, observation, None)
+    others, noise = (
+        {tuple(np.asarray(jax.random.key_data(key))) for key in some} for some in (keys, used[begun - 1 :])
+    )
+    assert len(noise) == 3
+    assert not others & noise
