@@ -15,12 +15,17 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT, blocks, told
 
+from mjx_hkl import resources
 from mjx_hkl.cli import main
 from mjx_hkl.environments import load_environment
 from mjx_hkl.environments.foreign import is_foreign
 from mjx_hkl.errors import UserError
+from mjx_hkl.experiments.agent_format import abstract_agent, read_agent
 from mjx_hkl.experiments.agents import agent_folder
+from mjx_hkl.experiments.build import resolve, world_of
 from mjx_hkl.experiments.recipe import Recipe, load_recipe, load_variants
+from mjx_hkl.experiments.transfer import require_fits
+from mjx_hkl.experiments.world_specs import WorldSpecs
 
 pytestmark = pytest.mark.pages
 
@@ -133,6 +138,10 @@ def known(command):
             names.append(agent.removeprefix("random:"))
         elif not agent.startswith(("runs/", "carried/", ":")):
             agent_folder(agent)
+    if isinstance(command, Recipe) and set(command.transfer.agents) & set(resources.names("checkpoints", "")):
+        recipe = resolve(command)
+        here = abstract_agent(recipe, WorldSpecs.of(world_of(recipe)))
+        require_fits(here, {agent: read_agent(agent_folder(agent)) for agent in command.transfer.agents})
     for name in filter(None, names):
         if not is_foreign(name):
             load_environment(name)
