@@ -28,7 +28,7 @@ class LatentSVG(SVG):
         super().__post_init__()
         off = {"behaviour_samples": 0, "latents": "redrawn", "exploration_correlation": 0.0}
         off["exploration_scale"] = (1.0, 1.0)  # as the correlation, of π^L's noise, which is the world's here
-        off |= {"symmetries": False, "relabelled": 0.0}  # of what π^L saw, it would have done something else
+        off |= {"symmetries": False, "relabelled": 0.0}  # π^L would have acted otherwise on what it saw then
         for name, value in off.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name} is for latents that are not the action; leave it out")

@@ -36,7 +36,7 @@ class Curve:
     final_kl: float
     diverged: bool = False
     goes_on: bool = False  # a diverged one, with 0
-    begin: float = 0.0  # environment steps of the ladder before the run, which the axes count
+    begin: float = 0.0  # environment steps of the ladder before the run; the axes count them
 
     @property
     def final(self) -> float:

@@ -234,7 +234,7 @@ class PhysicsWorld(Env):
 
     @property
     def symmetry(self) -> Symmetry | None:
-        """The task's; None where it declares none, or the critic is told biases, which it would not move."""
+        """The task's; None where it declares none, or where the critic sees biases, in the old order."""
         told = self._randomization and self._randomization.tells_biases
         return None if told else getattr(self.task, "symmetry", None)
 

@@ -210,8 +210,8 @@ class _Judge:
         assert recipe.num_envs is not None, "a trial's recipe is resolved"
         train_step = recipe.num_envs * recipe.algorithm.unroll_length
         interval = -(-min(recipe.log_interval, recipe.total_env_steps) // train_step) * train_step
-        self._every = recipe.evaluation_interval and max(interval, recipe.evaluation_interval)
-        self._every = self._every if by_evaluation else interval
+        between = recipe.evaluation_interval and max(interval, recipe.evaluation_interval)
+        self._every = between if by_evaluation else interval
         self._total = recipe.total_env_steps
         self._known = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 

@@ -374,6 +374,13 @@ def test_wrong_environments(capsys, tmp_path, change, expected):
             "</body></worldbody><actuator><general site='s' delay='.02' nsample='4'/></actuator></mujoco>",
             "a sensor of the body has a delay, which no state here carries",
         ),
+        (
+            "<mujoco><extension><plugin plugin='mujoco.pid'/></extension><worldbody><body name='torso'>"
+            "<freejoint/><geom name='hull' size='.1'/><body><joint name='j'/>"
+            "<geom size='.1' contype='0' conaffinity='0'/></body></body></worldbody>"
+            "<actuator><plugin joint='j' plugin='mujoco.pid'/></actuator></mujoco>",
+            "the body uses plugins",
+        ),
     ],
 )
 def test_wrong_bodies(capsys, tmp_path, xml, expected):
