@@ -32,25 +32,17 @@ import dataclasses
 
 import jax
 import pytest
+import selection
 from crashes import pytest_runtest_logreport, pytest_testnodedown  # noqa: F401
+from selection import pytest_addoption, pytest_runtest_setup  # noqa: F401
 
 from mjx_hkl.training import devices
 
 devices.use_compilation_cache()
 
 
-def pytest_addoption(parser):
-    told = "of each test with several cases the first one alone: for the versions that are not the newest"
-    parser.addoption("--first-cases", action="store_true", help=told)
-
-
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("first_cases"):
-        firsts = {}
-        for item in items:
-            firsts.setdefault(item.nodeid.partition("[")[0], item)
-        config.hook.pytest_deselected(items=[item for item in items if item not in firsts.values()])
-        items[:] = firsts.values()
+    selection.pytest_collection_modifyitems(config, items)
     if jax.default_backend() != "cpu":
         return
     skip = pytest.mark.skip(reason="needs an accelerator; this machine has none")
@@ -108,7 +100,12 @@ def tiny_recipe():
         ),
         critic=dataclasses.replace(recipe.critic, sizes=(8, 8)),
         algorithm=dataclasses.replace(
-            recipe.algorithm, unroll_length=5, batch_size=4, replay_ratio=2.0, target_update_period=3
+            recipe.algorithm,
+            unroll_length=5,
+            batch_size=4,
+            replay_ratio=2.0,
+            target_update_period=3,
+            learning_rate_decay=0.0,  # a share of the run: runs of other lengths would be other programs
         ),
     )
 
